@@ -1,0 +1,75 @@
+"""saccade: from a folder of images to a trained, measured, explained computer-vision model, on PyTorch.
+
+The public names load when they are first used: `import saccade` itself imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saccade import data
+    from saccade.api import (
+        Evaluation,
+        Explanations,
+        Model,
+        Predictions,
+        Run,
+        eval,
+        eval_predictions,
+        explain,
+        load,
+        load_run,
+        predict,
+        quickstart,
+        train,
+    )
+    from saccade.core.config import TrainConfig
+    from saccade.core.errors import Interrupted, SaccadeError, UserError
+    from saccade.core.results import Classification
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classification",
+    "Evaluation",
+    "Explanations",
+    "Interrupted",
+    "Model",
+    "Predictions",
+    "Run",
+    "SaccadeError",
+    "TrainConfig",
+    "UserError",
+    "__version__",
+    "data",
+    "eval",
+    "eval_predictions",
+    "explain",
+    "load",
+    "load_run",
+    "predict",
+    "quickstart",
+    "train",
+]
+
+_MODULES = {
+    "Classification": "saccade.core.results",
+    "Interrupted": "saccade.core.errors",
+    "SaccadeError": "saccade.core.errors",
+    "TrainConfig": "saccade.core.config",
+    "UserError": "saccade.core.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "data":
+        return importlib.import_module("saccade.data")
+    return getattr(importlib.import_module(_MODULES.get(name, "saccade.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,179 @@
+"""`explain`: where a model looks, drawn over the image, and its worst mistakes."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core import files, images
+from saccade.core.errors import UserError, unknown
+from saccade.core.prepare import prepare
+from saccade.core.progress import Progress, automatic
+from saccade.core.results import Result
+from saccade.core.rundir import RunDir
+from saccade.prediction.sources import expand
+from saccade.tasks import room
+
+if TYPE_CHECKING:
+    from saccade.api.models import Model
+
+WORST = 12
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One explained image. map: float32 `[H, W]` of the original image, 0..1; picture: uint8 `[h, w, 3]`, the map drawn over it."""
+
+    source: str
+    target: str
+    result: Result
+    map: NDArray[np.float32]
+    picture: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Attributions in the order of the inputs, where their files stand, what could not be read, and a run's worst mistakes."""
+
+    images: tuple[Attribution, ...]
+    files: tuple[Mapping[str, str], ...] = ()
+    failed: tuple[Mapping[str, str], ...] = ()
+    mistakes: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Attribution:
+        return self.images[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `explain --json`."""
+        return {"images": [dict(row) for row in self.files], "mistakes": [dict(row) for row in self.mistakes], "failed": [dict(row) for row in self.failed]}
+
+    def _repr_html_(self) -> str:
+        import base64
+        import io
+
+        from PIL import Image
+
+        cells = []
+        for shown in self.images[:24]:
+            data = io.BytesIO()
+            Image.fromarray(shown.picture).save(data, "PNG")
+            text = base64.b64encode(data.getvalue()).decode()
+            cells.append(f"<figure style='display:inline-block'><img src='data:image/png;base64,{text}' width='224'><figcaption>{html.escape(shown.source)}</figcaption></figure>")
+        return "<div>" + "".join(cells) + "</div>"
+
+
+def explain(
+    target: str | Path | Model,
+    inputs: Any,
+    *,
+    out: str | Path | None = None,
+    device: str = "auto",
+    target_class: str | None = None,
+    progress: Progress | None = None,
+) -> Explanations:
+    """Grad-CAM (Selvaraju et al. 2017) of each image for the class it was taken for, or for `target_class`.
+
+    Pictures (PNG) and maps (.npy, float32 [H, W] of the original image) go to `out`, by default the run's explanations/ or ./explanations.
+    Raises UserError when no image can be read.
+    """
+    from saccade.api.models import Model, load
+
+    progress = progress or automatic()
+    run = RunDir(Path(target)) if not isinstance(target, Model) and Path(target).is_dir() else None
+    model = target if isinstance(target, Model) else load(target, device=device)
+    found = explain_with(model, inputs, target_class=target_class, progress=progress)
+    folder = Path(out) if out is not None else run.explanations if run is not None else Path("explanations")
+    mistakes = worst_of(run) if run is not None else ()
+    return Explanations(found.images, _write(folder, found.images), found.failed, mistakes)
+
+
+def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, progress: Progress | None = None) -> Explanations:
+    """The same for an opened model; writes nothing."""
+    progress = progress or automatic()
+    classes = model.card.classes
+    if target_class is not None and target_class not in classes:
+        raise unknown("class", target_class, classes, where="--class")
+    wanted = classes.index(target_class) if target_class is not None else None
+    sources = expand(inputs)
+    shown, failed = [], []
+    progress.start("explaining", len(sources), "images")
+    for source in sources:
+        try:
+            pixels = images.read(source.content, channels=model.card.input.channels).pixels
+        except UserError as error:
+            failed.append({"source": source.name, "reason": error.message})
+        else:
+            shown.append(attribute(model, pixels, source.name, wanted))
+        progress.advance()
+    progress.finish()
+    if not shown:
+        first = failed[0] if failed else {"source": "", "reason": "no images were given, or the folders hold none"}
+        raise UserError(first["reason"], where=first["source"])
+    return Explanations(tuple(shown), failed=tuple(failed))
+
+
+def attribute(model: Model, pixels: NDArray[np.uint8], source: str, wanted: int | None = None) -> Attribution:
+    """Explain one image uint8 `[H, W, C]`: what speaks for class `wanted`, or for the one it is taken for."""
+    import torch
+
+    from saccade.core import finish
+    from saccade.explanation.attribution import gradcam, to_original
+    from saccade.explanation.overlay import overlay
+
+    task = room(model.card.task)
+    size: tuple[int, int] = pixels.shape[:2]
+    ready = prepare(pixels, model.card.input)[None]
+    result = finish.results(model.session("fp32").run(ready), model.card, [size], [source])[0]
+    chosen = int(result.labels[0]) if wanted is None else wanted
+    layer = task.features(model.module)
+    maps = gradcam(model.module, layer, torch.from_numpy(ready).to(model.device), task.score, torch.tensor([chosen], device=model.device))
+    whole = to_original(maps[0], size, model.card.input)
+    return Attribution(source, model.card.classes[chosen], result, whole, overlay(pixels, whole))
+
+
+def worst_of(run: RunDir, n: int = WORST) -> tuple[dict[str, Any], ...]:
+    """The worst mistakes of the run's last evaluation: test where it has been evaluated, else validation."""
+    from saccade.evaluation.predictions import read_predictions
+    from saccade.explanation.mistakes import worst
+
+    for name in ("test", "val"):
+        file = run.predictions / f"{name}.jsonl"
+        if file.is_file():
+            return tuple(worst(read_predictions(file), n))
+    return ()
+
+
+def _write(folder: Path, shown: Sequence[Attribution]) -> tuple[dict[str, str], ...]:
+    import io
+
+    from PIL import Image
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", where=str(folder), fix="give another --out") from None
+    rows = []
+    for number, one in enumerate(shown):
+        stem = f"{number:04d}-{_file_name(one.source)}"
+        map_data, picture_data = io.BytesIO(), io.BytesIO()
+        np.save(map_data, one.map)
+        Image.fromarray(one.picture).save(picture_data, "PNG")
+        map_file = files.write_bytes(folder / f"{stem}.npy", map_data.getvalue())
+        picture_file = files.write_bytes(folder / f"{stem}.png", picture_data.getvalue())
+        rows.append({"source": one.source, "target": one.target, "map": str(map_file), "picture": str(picture_file)})
+    return tuple(rows)
+
+
+def _file_name(source: str) -> str:
+    """The last part of a source's name, with nothing in it that a file system could trip over."""
+    stem = Path(source).stem[:60]
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem) or "image"

@@ -1,0 +1,75 @@
+"""`quickstart`: the whole way on real images that come with a dependency, taken as a user's own folder would be."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from saccade.api.runs import Run
+from saccade.api.training import train
+from saccade.core.errors import UserError, unknown
+from saccade.core.progress import Progress, automatic
+
+TASKS = ("classify",)
+SHOWN = 5
+
+
+def quickstart(
+    *,
+    task: str = "classify",
+    out: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+    started: float | None = None,
+) -> Run:
+    """Write scikit-learn's handwritten digits as PNG class folders, train on them, measure on the held-out part, predict and explain.
+
+    `out`: the folder for images and run (default ./quickstart, or quickstart-2 ... where that is taken). The run's `summary` says in lines what was done.
+    """
+    from saccade.api.evaluating import eval
+    from saccade.api.explaining import explain
+    from saccade.api.predicting import predict
+    from saccade.data.builtin import write_digits
+
+    if task not in TASKS:
+        raise unknown("task", task, TASKS, where="--task")
+    started = time.monotonic() if started is None else started
+    progress = progress or automatic()
+    folder = _place(Path(out)) if out is not None else _free("quickstart")
+    data = write_digits(folder / "digits")
+    run = train(data, out=folder / "run", device=device, precision=precision, seed=seed, progress=progress, started=started)
+    evaluation = eval(run.path, device=device, precision=precision, seed=seed, progress=progress)
+    images = sorted((data / "test").rglob("*.png"))[:: max(1, evaluation.images // SHOWN)][:SHOWN]
+    answers = predict(run.path, images, out=run.path / "predictions", device=device, progress=progress)
+    explain(run.path, images, device=device, progress=progress)
+    low, high = evaluation.intervals["accuracy"]
+    right = evaluation.metrics["accuracy"] or 0.0
+    lines = (
+        f"data      1,797 handwritten digits of 8x8 pixels (from scikit-learn) in class folders: {data}",
+        f"trained   {run.config.model}, {run.record['steps']} steps",
+        f"measured  accuracy {right:.4f} (95 % interval {low:.4f} to {high:.4f}) on {evaluation.images} images held out",
+        *(f"predicted {Path(r.source).relative_to(data)}: {r.label} ({r.score:.3f})" for r in answers),
+        f"explained {run.path / 'explanations'}",
+        f"model     {run.model}",
+        f"report    {run.report}",
+        "",
+        "Your own images, in a folder per class:",
+        "    saccade train path/to/photos",
+    )
+    evaluated = {**run.record, "metrics": dict(evaluation.metrics)}
+    return Run(run.path, evaluated, lines)
+
+
+def _place(folder: Path) -> Path:
+    if (folder / "run").exists():
+        raise UserError("holds a quickstart already", where=str(folder), fix="give another --out")
+    return folder
+
+
+def _free(name: str) -> Path:
+    number = 1
+    while (Path(name) if number == 1 else Path(f"{name}-{number}")).exists():
+        number += 1
+    return Path(name) if number == 1 else Path(f"{name}-{number}")

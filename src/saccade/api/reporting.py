@@ -1,0 +1,127 @@
+"""The report of a run, from what its folder holds and an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.core import images
+from saccade.core.errors import UserError
+from saccade.core.progress import Progress
+from saccade.core.rundir import RunDir
+from saccade.evaluation.predictions import write_predictions
+from saccade.evaluation.result import Evaluation
+from saccade.report import page
+from saccade.report.page import ReportData
+from saccade.tasks import room
+
+if TYPE_CHECKING:
+    from saccade.api.models import Model
+
+MISTAKES = 24
+EXAMPLES = 12
+
+
+def write_report(run: RunDir, model: Model, evaluation: Evaluation, *, progress: Progress) -> None:
+    """Keep the evaluation's answers in predictions/ and write report.html from them and the run's own record."""
+    write_predictions(run.predictions, evaluation)
+    record = run.read_run()
+    pictured = bool(record["config"].get("images", True))
+    page.write(run.report, _data(run, record, model, evaluation, pictured=pictured, progress=progress), images=pictured)
+
+
+def _data(run: RunDir, record: Mapping[str, Any], model: Model, evaluation: Evaluation, *, pictured: bool, progress: Progress) -> ReportData:
+    from saccade.explanation.mistakes import worst
+
+    wrong = worst(evaluation.predictions, MISTAKES)
+    right = [row for row in evaluation.predictions if row["correct"]]
+    right = right[:: max(1, len(right) // EXAMPLES)][:EXAMPLES]
+    config = record["config"]
+    metric = room(config["task"]).metrics(model.card)
+    data = record["data"]
+    counts = {split: dict(zip(data["classes"], numbers, strict=True)) for split, numbers in data["counts"].items()}
+    return ReportData(
+        title=Path(data["path"]).name,
+        task=config["task"],
+        run=str(run.path),
+        model=config["model"],
+        parameters=sum(p.numel() for p in model.module.parameters()),
+        dataset=data["path"],
+        counts=counts,
+        headline=_headline(evaluation, metric.primary),
+        split=evaluation.split,
+        images=evaluation.images,
+        primary=metric.primary,
+        curves=run.metrics(),
+        marks=[{"step": e["step"], "text": _event(e)} for e in run.events() if "step" in e],
+        per_class=evaluation.per_class,
+        classes=evaluation.details.get("classes", model.card.classes),
+        confusion=evaluation.details.get("confusion"),
+        reliability=evaluation.details.get("reliability", ()),
+        mistakes=[_case(row, model, data["path"], pictured=pictured) for row in wrong],
+        examples=[_case(row, model, data["path"], pictured=pictured) for row in right] if pictured else (),
+        reasons=record.get("reasons", ()),
+        config=_flat({**config, **{f"resolved.{k}": v for k, v in record["resolved"].items()}}),
+        environment={**record["versions"], **record["machine"]},
+        command=record["command"],
+        next_steps=_next_steps(run),
+        licenses=[{"what": row.get("weights", ""), **row} for row in model.card.licenses],
+        notes=_notes(data),
+    )
+
+
+def _headline(evaluation: Evaluation, primary: str) -> list[dict[str, Any]]:
+    names = [primary, *(name for name in evaluation.metrics if name != primary)]
+    rows = []
+    for name in names:
+        low, high = evaluation.intervals.get(name, (None, None))
+        if evaluation.metrics.get(name) is not None:
+            rows.append({"name": name, "value": evaluation.metrics[name], "low": low, "high": high})
+    return rows
+
+
+def _case(row: Mapping[str, Any], model: Model, root: str, *, pictured: bool) -> dict[str, Any]:
+    """One answer with its picture and where the model looked for it."""
+    from saccade.api.explaining import attribute
+
+    case = {name: row.get(name) for name in ("source", "truth", "label", "score")}
+    scores = row.get("scores") or {}
+    case |= {"truth_score": scores.get(row["truth"]), "note": row.get("cause", ""), "picture": None, "map": None}
+    if not pictured:
+        return case
+    try:
+        pixels = images.read(Path(root) / row["source"], channels=model.card.input.channels).pixels
+        shown = attribute(model, pixels, row["source"])
+    except UserError:
+        return case  # the image has gone since, or this model has no places to show: the row stands without
+    return case | {"picture": pixels, "map": shown.picture}
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    if event.get("event") == "shorten":
+        return f"shortened from {event['from']} to {event['total_steps']} steps to keep to the minutes"
+    return str(event.get("event", ""))
+
+
+def _next_steps(run: RunDir) -> Sequence[Mapping[str, str]]:
+    return [
+        {"text": "Measure it on the test images", "command": f"saccade eval {run.path}"},
+        {"text": "Use it", "command": f"saccade predict {run.path} IMAGE..."},
+        {"text": "See where it looks", "command": f"saccade explain {run.path} IMAGE..."},
+    ]
+
+
+def _notes(data: Mapping[str, Any]) -> list[str]:
+    notes = [f"{bad['path']} was left out: {bad['reason']}" for bad in data["bad"]]
+    return notes + ([f"{data['ignored']} files without an image suffix were passed over"] if data["ignored"] else [])
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": each for inner, each in value.items()}
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,100 @@
+"""A run that has been trained: its figures, its model, and the verbs on it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.core import config as configs
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
+from saccade.core.rundir import RunDir
+
+if TYPE_CHECKING:
+    from saccade.api.explaining import Explanations
+    from saccade.core.progress import Progress
+    from saccade.evaluation.result import Evaluation
+    from saccade.prediction.pipeline import Predictions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what its run.json says. `summary`: lines that tell a person what was done (quickstart)."""
+
+    path: Path
+    record: Mapping[str, Any] = field(repr=False)
+    summary: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration, every value resolved by recipe or user."""
+        return configs.from_dict(self.record["config"], where=str(self.path))
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """Validation figures of the best model."""
+        metrics: Mapping[str, float | None] = self.record.get("metrics", {})
+        return metrics
+
+    @property
+    def model(self) -> Path:
+        """The best model's file."""
+        return RunDir(self.path).best
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return RunDir(self.path).report
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `train --json`."""
+        time = self.record.get("time", {})
+        return {
+            "run": str(self.path),
+            "model": str(self.model),
+            "task": self.record["config"]["task"],
+            "metrics": dict(self.metrics),
+            "seconds": time.get("seconds"),
+            "steps": self.record.get("steps"),
+            "images_per_second": time.get("images_per_second"),
+            "state": self.record.get("state"),
+            "reasons": list(self.record.get("reasons", ())),
+        }
+
+    def evaluate(self, data: str | Path | None = None, *, split: str | None = None, progress: Progress | None = None) -> Evaluation:
+        """`saccade.eval` on the best model."""
+        from saccade.api.evaluating import eval
+
+        return eval(self.path, data, split=split, progress=progress)
+
+    def predict(self, inputs: Any, *, progress: Progress | None = None) -> Predictions:
+        """`saccade.predict` with the best model."""
+        from saccade.api.predicting import predict
+
+        return predict(self.path, inputs, progress=progress)
+
+    def explain(self, inputs: Any, *, progress: Progress | None = None) -> Explanations:
+        """`saccade.explain` with the best model."""
+        from saccade.api.explaining import explain
+
+        return explain(self.path, inputs, progress=progress)
+
+    def _repr_html_(self) -> str:
+        figures = "".join(f"<tr><td>{html.escape(name)}</td><td>{_shown(value)}</td></tr>" for name, value in self.metrics.items())
+        facts = f"{html.escape(str(self.path))} · {html.escape(str(self.record['config']['model']))} · {self.record.get('steps', 0)} steps"
+        return f"<div><b>{facts}</b><table>{figures}</table>report: <code>{html.escape(str(self.report))}</code></div>"
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run folder; raises UserError where there is none."""
+    folder = Path(path)
+    if not RunDir(folder).run_file.is_file():
+        raise UserError("is not a run folder: it has no run.json", where=str(path), fix="give the folder that `saccade train` named")
+    return Run(folder, RunDir(folder).read_run())
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

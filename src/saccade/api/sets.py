@@ -1,0 +1,103 @@
+"""Data sets made ready for the engines: checked, decoded once, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core.card import InputSpec
+from saccade.core.errors import UserError
+from saccade.core.prepare import prepare
+from saccade.core.progress import Progress
+from saccade.data import cache
+from saccade.data.cache import BadFile, Preparation, Store
+from saccade.data.opening import Dataset
+from saccade.evaluation.evaluate import LabelledBatch
+
+EVALUATION_BATCH = 128
+NAMED = 20
+
+
+@dataclass(frozen=True)
+class Split:
+    """The readable images of one split, prepared: store, targets and names are in the same order."""
+
+    store: Store
+    targets: list[int]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[LabelledBatch]:
+        """In order, as evaluation takes them: uint8 `[B, C, H, W]`, truths, names, sizes."""
+        for start in range(0, len(self), size):
+            places = range(start, min(start + size, len(self)))
+            images = np.stack([self.store[place] for place in places]).transpose(0, 3, 1, 2)
+            yield images, self.targets[places.start : places.stop], self.names[places.start : places.stop], [images.shape[2:]] * len(places)
+
+
+def as_the_model_sees(spec: InputSpec) -> Preparation:
+    """Every image as `core.prepare` makes it: what evaluation measures is what prediction does."""
+    return Preparation(f"prepare {spec.channels} {spec.size} {spec.resize}", lambda pixels: prepare(pixels, spec).transpose(1, 2, 0))
+
+
+def read_split(dataset: Dataset, name: str, preparation: Preparation, *, skip_bad: bool, progress: Progress, workers: int) -> tuple[Split, list[BadFile]]:
+    """Read every image of a split once; bad ones are all named and end it (UserError), or are left out with `skip_bad`."""
+    indices = dataset.split(name)
+    store, bad = cache.load(dataset, indices, preparation, progress=progress, workers=workers)
+    if bad:
+        for file in bad:
+            progress.message(f"{file.path}: {file.reason}")
+        if not skip_bad:
+            raise refusal(dataset, bad)
+        progress.message(f"left out {len(bad)} of {len(indices)} images of {name} that cannot be read")
+    good = np.setdiff1d(indices, [file.index for file in bad])
+    if not len(good):
+        raise UserError(f"none of the {len(indices)} images of {name} can be read", where=str(dataset.root))
+    return Split(store, dataset.targets[good].tolist(), [dataset.paths[i] for i in good]), bad
+
+
+def refusal(dataset: Dataset, bad: Sequence[BadFile]) -> UserError:
+    """The one line that names what cannot be read."""
+    named = "; ".join(f"{file.path} ({file.reason})" for file in bad[:NAMED])
+    rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    count = "1 image" if len(bad) == 1 else f"{len(bad)} images"
+    return UserError(f"{count} cannot be read: {named}{rest}", where=str(dataset.root), fix="repair or remove them, or leave them out with --skip-bad")
+
+
+def check_trainable(dataset: Dataset) -> None:
+    """Refuse what cannot be learned from: no training images, one class, a class with a single image, classes unseen in training."""
+    schema = dataset.schema
+    if "train" not in schema.counts:
+        raise UserError("has no train/ folder", where=str(dataset.root), fix="training needs train/CLASS/*.jpg")
+    counts = np.array(schema.counts["train"])
+    if len(schema.classes) < 2:
+        raise UserError(f"must hold at least two classes, but has one: {schema.classes[0]}", where=str(dataset.root), fix="add a folder for each further class")
+    missing = [name for name, n in zip(schema.classes, counts, strict=True) if n == 0]
+    if missing:
+        single = [name for name in missing if sum(c[schema.classes.index(name)] for c in schema.counts.values()) == 1]
+        what = "one image only" if single else "no training image"
+        raise UserError(f"class {(single or missing)[0]!r} has {what}", where=str(dataset.root), fix="add images to it, or remove the class")
+    held = np.array(schema.counts.get("val", ()))
+    if not held.sum():
+        raise UserError("has no images to validate on", where=str(dataset.root), fix="add images to every class")
+    taken_from_train = not any(path.startswith(("val/", "valid/")) for path in dataset.paths)
+    alone = [name for name, n, v in zip(schema.classes, counts, held, strict=True) if n == 1 and v == 0]
+    if taken_from_train and alone:
+        raise UserError(f"class {alone[0]!r} has one image only", where=str(dataset.root), fix="training and validation need one each: add images, or remove the class")
+
+
+def relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """The data set with its targets in the order of a model's classes; raises UserError for a class that the model does not know."""
+    unknown = [name for name in dataset.schema.classes if name not in classes]
+    if unknown:
+        raise UserError(f"the model has no class {unknown[0]!r}", where=str(dataset.root), fix=f"its classes are {', '.join(list(classes)[:10])}")
+    place = np.array([list(classes).index(name) for name in dataset.schema.classes], np.int64)
+    targets: NDArray[Any] = place[dataset.targets]
+    counts = {name: tuple(np.bincount(targets[i], minlength=len(classes)).tolist()) for name, i in dataset.splits.items()}
+    return replace(dataset, targets=targets, schema=replace(dataset.schema, classes=tuple(classes), counts=counts))

@@ -1,0 +1,43 @@
+"""`saccade explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from saccade.cli import options, output
+from saccade.cli.predict import with_standard_input
+
+
+@click.command("explain", epilog="INPUT is an image, a folder, a pattern, or - for one image on standard input.")
+@click.argument("target", metavar="RUN|MODEL", type=click.Path())
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@options.out("Folder for maps and pictures. Default: the run's explanations/.")
+@click.option("--class", "target_class", metavar="NAME", help="Explain this class. Default: the one predicted.")
+@options.device
+@options.output
+@click.pass_context
+def command(context: click.Context, /, as_json: bool, quiet: bool, target: str, inputs: Sequence[str], **request: Any) -> None:
+    """Where in each image the model saw its answer (Grad-CAM), and the run's worst mistakes."""
+    from saccade import api
+
+    sources = with_standard_input(context, inputs)
+    with options.progress(quiet) as progress:
+        explanations = api.explain(target, sources, **request, progress=progress)
+    facts = explanations.to_dict()
+    if as_json:
+        output.say_json(facts)
+    else:
+        show(facts)
+
+
+def show(facts: Mapping[str, Any]) -> None:
+    """A line an image with the path of its picture, then the mistakes."""
+    for row in facts["images"]:
+        output.say(f"{row['source']}: {row['target']}  {row['picture']}")
+    if facts["mistakes"]:
+        output.say()
+        output.say("worst mistakes")
+        output.rows_of(facts["mistakes"])

@@ -1,0 +1,241 @@
+"""The command `saccade`: a table of verbs that load when used, and the one place where an error becomes a line and a code.
+
+Exit codes: 0 done; 1 a defect of ours; 2 the request or its data are at fault; 130 and 143 interrupted by SIGINT and
+SIGTERM; 141 the reader of standard output has gone (as for any command in a pipe).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from saccade import __version__
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from saccade.core.errors import SaccadeError, UserError
+
+VERBS = {
+    "quickstart": "the whole way on images that ship with the package",
+    "train": "train a model on a folder of images",
+    "eval": "measure a model: overall, per class, with intervals",
+    "predict": "what a model says of images",
+    "explain": "where a model looks, and its worst mistakes",
+    "data": "make data sets",
+}
+
+BROKEN_PIPE = 128 + 13  # what a shell reports for a command that SIGPIPE ended
+_USERS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class OutputClosedError(Exception):
+    """Whoever read standard output has gone, as in `saccade predict ... | head`."""
+
+
+class Suggesting(click.Group):
+    """A group that names the nearest verbs when it does not know one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; raises UserError for an unknown name."""
+        names = self.list_commands(ctx)
+        if args[0] not in names and not args[0].startswith("-"):
+            from saccade.core.errors import unknown
+
+            raise unknown("verb", args[0], names, where=ctx.command_path)
+        return super().resolve_command(ctx, args)
+
+
+class Verbs(Suggesting):
+    """The verbs are modules `saccade.cli.<verb>` with a `command` each, imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the table's order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb; None when there is none of this name."""
+        if cmd_name not in VERBS:
+            return None
+        import importlib
+
+        command: click.Command = importlib.import_module(f"saccade.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of verbs in `--help`, without importing one."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"max_content_width": 100},
+    subcommand_metavar="VERB ...",
+    epilog="First steps: `saccade quickstart`, then `saccade train photos/`, where photos/ has a folder per class.",
+)
+@click.version_option(__version__, message="saccade %(version)s")
+def group() -> None:
+    """From a folder of images to a trained, measured, explained model."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code and raises nothing. `argv` defaults to the process's own arguments."""
+    # The clock of `--minutes` starts with the command: the processor time so far is what the interpreter's start took.
+    started = time.monotonic() - (time.process_time() if argv is None else 0.0)
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
+    try:
+        with _quiet_libraries(), _termination():
+            return _run(args, started)
+    except OutputClosedError:
+        _discard_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _report({"message": "interrupted", "where": "", "fix": ""}, "interrupted", as_json, 128 + signal.SIGINT)
+    except Exception as error:
+        return _failed(error, as_json)
+
+
+def _run(args: list[str], started: float) -> int:
+    if "_SACCADE_COMPLETE" in os.environ:
+        group.main(prog_name="saccade")  # the shell asks for completions; this exits
+    try:
+        # Not group.main: it turns interrupts and broken pipes into exit codes of its own.
+        with group.make_context("saccade", args, obj=started) as context:
+            group.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    finally:
+        flush()
+    return 0
+
+
+def flush() -> None:
+    """Write out standard output; raises OutputClosedError when nobody reads it any more."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise OutputClosedError from None
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Python warnings are for developers (`python -W default -m saccade` shows them); no library phones home."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """SIGTERM raises Interrupted, so that temporary files are removed and the code is 143. Training has its own handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked worker ends as if there were no handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        from saccade.core.errors import Interrupted
+
+        raise Interrupted(number, "terminated")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _failed(error: Exception, as_json: bool) -> int:
+    from saccade.core.errors import Interrupted, UserError
+
+    known = _known(error)
+    if known is None:
+        import traceback
+
+        traceback.print_exception(error)
+        text = f"{type(error).__name__}: {error}"
+        known = UserError(f"a defect of saccade, not of your data: {text}", fix="please report it with the lines above")
+        return _report(known.to_dict(), f"error: {known}", as_json, 1)
+    if isinstance(known, UserError):
+        return _report(known.to_dict(), f"error: {known}", as_json, known.exit_code)
+    kind = "interrupted" if isinstance(known, Interrupted) else "error"
+    return _report({"message": str(known), "where": "", "fix": ""}, f"{kind}: {known}", as_json, known.exit_code)
+
+
+def _known(error: Exception) -> SaccadeError | None:
+    """The error as one of ours; None for a defect."""
+    from saccade.core.errors import SaccadeError, UserError
+
+    if isinstance(error, SaccadeError):
+        return error
+    if isinstance(error, click.ClickException):
+        return _usage_error(error)
+    if isinstance(error, OSError) and error.errno in _USERS_FAULT:
+        return UserError(error.strerror or str(error), where=str(error.filename or "standard output"))
+    return None
+
+
+def _usage_error(error: click.ClickException) -> UserError:
+    from saccade.core.errors import UserError
+
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    where = context.command_path if context is not None else "saccade"
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        return _unknown_option(error.option_name, context)
+    message = error.format_message().rstrip(".")
+    return UserError(message[:1].lower() + message[1:], where=where, fix=f"see {where} --help")
+
+
+def _unknown_option(name: str, context: click.Context) -> UserError:
+    from saccade.core.errors import UserError, nearest
+
+    # Compared without the dashes, which would make all of them alike.
+    options = [option[2:] for parameter in context.command.get_params(context) for option in parameter.opts if option.startswith("--")]
+    close = nearest(name.lstrip("-"), options, 2)
+    fix = f"did you mean {' or '.join(f'--{option}' for option in close)}?" if close else f"see {context.command_path} --help"
+    return UserError(f"unknown option {name}", where=context.command_path, fix=fix)
+
+
+def _report(error: dict[str, str], line: str, as_json: bool, code: int) -> int:
+    """Print the line to standard error, the object to standard output; gives back `code`."""
+    from saccade.core.errors import one_line
+
+    try:
+        print(one_line(line), file=sys.stderr)
+        if as_json:
+            import json
+
+            print(json.dumps({"error": error}))
+            flush()
+    except (OSError, ValueError, OutputClosedError):  # nobody listens: the exit code says it
+        _discard_output()
+    return code
+
+
+def _discard_output() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush does not complain (Python's documentation, SIGPIPE)."""
+    try:
+        descriptor: Any = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    except (OSError, ValueError, AttributeError):  # not a real file: a test's or a notebook's
+        pass

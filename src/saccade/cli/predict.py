@@ -1,0 +1,78 @@
+"""`saccade predict`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from saccade.cli import options, output
+
+if TYPE_CHECKING:
+    from saccade.api import Predictions
+
+
+@click.command("predict", epilog="INPUT is an image, a folder, a pattern such as 'photos/*.jpg', or - for one image on standard input.")
+@click.argument("target", metavar="RUN|MODEL", type=click.Path())
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@options.out("Folder for the predictions.")
+@click.option(
+    "--format", type=click.Choice(["json", "jsonl", "csv"]), help="Of the file in --out, or of standard output. Default: json in --out."
+)
+@click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
+@options.max_pixels
+@options.compute
+@options.output
+@click.pass_context
+def command(context: click.Context, /, as_json: bool, quiet: bool, target: str, inputs: Sequence[str], **request: Any) -> None:
+    """What a model says of images: order kept, unreadable ones reported while the rest goes on."""
+    from saccade import api
+
+    form = request.pop("format")
+    sources = with_standard_input(context, inputs)
+    with options.progress(quiet) as progress:
+        predictions = api.predict(target, sources, **request, format=form or "json", progress=progress)
+    for row in predictions.failed:
+        click.echo(f"failed: {row['source']}: {row['reason']}", err=True)
+    if as_json:
+        output.say_json(predictions.to_dict())
+    elif form and request["out"] is None:
+        _print_as(predictions, form)
+    else:
+        show(predictions, request["out"])
+
+
+def with_standard_input(context: click.Context, inputs: Sequence[str]) -> list[str | bytes]:
+    """The inputs with "-" replaced by the bytes of standard input."""
+    if list(inputs).count("-") > 1:
+        output.usage(context, "Standard input (-) can be given once only")
+    return [sys.stdin.buffer.read() if source == "-" else source for source in inputs]
+
+
+def _print_as(predictions: Predictions, form: str) -> None:
+    """Standard output gets what a file in `form` would hold."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"predictions.{form}"
+        predictions.save(path, form)
+        output.raw(path.read_text(encoding="utf-8"))
+
+
+def show(predictions: Predictions, out: str | None) -> None:
+    """One line an image."""
+    for row in predictions.to_dict()["results"]:
+        output.say(line(row))
+    if out is not None:
+        output.say(f"written to {out}")
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """`source: label score (notes)` for any task: the result's plain values in their order."""
+    values = [value for key, value in row.items() if key not in {"source", "task"} and isinstance(value, str | int | float)]
+    text = "  ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values)
+    notes = "; ".join(row.get("notes", ()))
+    return f"{row['source']}: {text}" + (f"  ({notes})" if notes else "")

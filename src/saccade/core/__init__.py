@@ -1,0 +1,1 @@
+"""What everything stands on: errors, configuration, files, images, results. Imports nothing of ours, and no torch."""

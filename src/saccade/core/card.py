@@ -1,0 +1,75 @@
+"""What a trained model is, as canonical JSON: the only metadata of a model file (law 2) and of every export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from saccade.core.errors import UserError
+
+MAX_CARD_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How pixels become the model's input.
+
+    The network takes uint8 `[B, channels, height, width]`; mean and std (per channel, of values in 0..1) are applied
+    inside it. `resize` is what `core.prepare` does first: "crop" scales the shorter side to fit and cuts the middle out.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    resize: str = "crop"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """Task, classes, architecture, input, edits, metrics and the licence chain of one model."""
+
+    task: str
+    classes: tuple[str, ...]
+    architecture: Mapping[str, Any]
+    input: InputSpec
+    edits: tuple[Mapping[str, Any], ...] = ()
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    version: str = ""
+    licenses: tuple[Mapping[str, str], ...] = ()
+
+    def with_metrics(self, metrics: Mapping[str, float | None]) -> Card:
+        """A copy that carries these metrics."""
+        return replace(self, metrics=dict(metrics))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return json.loads(self.to_json())
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, so that the same model always hashes the same."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "") -> Card:
+        """Read a card from an untrusted file; raises UserError when it is not one."""
+        try:
+            if len(text) > MAX_CARD_BYTES:
+                raise ValueError(f"the card is {len(text)} bytes long")
+            return cls._checked(json.loads(text))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"not a saccade model card: {error}", where=where) from None
+
+    @classmethod
+    def _checked(cls, raw: dict[str, Any]) -> Card:
+        spec = InputSpec(**raw["input"])
+        if not (isinstance(spec.channels, int) and len(spec.size) == 2 and all(isinstance(s, int) and 0 < s <= 16384 for s in spec.size)):
+            raise ValueError("input must have channels and a size of two positive integers")
+        spec = replace(spec, size=(spec.size[0], spec.size[1]), mean=tuple(map(float, spec.mean)), std=tuple(map(float, spec.std)))
+        if not all(isinstance(name, str) for name in raw["classes"]) or not isinstance(raw["architecture"], dict):
+            raise ValueError("classes must be names and architecture an object")
+        raw = {**raw, "input": spec, "classes": tuple(raw["classes"])}
+        raw["edits"], raw["licenses"] = tuple(raw.get("edits", ())), tuple(raw.get("licenses", ()))
+        return cls(**raw)

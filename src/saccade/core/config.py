@@ -1,0 +1,162 @@
+"""The configuration of a run: frozen, typed, in the field's own units; `key=value` overrides; the nearest name on a typo."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from saccade.core.errors import UserError, unknown
+
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to the training images; 0 switches one off.
+
+    flip: probability of a horizontal flip. crop: smallest share of the image's area that a random crop keeps (1: no
+    crop), of aspect ratio within 3/4..4/3. shift, as a share of the side; rotate and shear in degrees; scale: relative
+    range (0.1: 0.9..1.1). color: strength of brightness, contrast and saturation changes; hue: share of the colour
+    circle. grey: probability of a grey copy. erase: probability of erasing a rectangle. mixup, cutmix: probabilities
+    of mixing a pair of neighbours (Zhang et al. 2018; Yun et al. 2019).
+    """
+
+    flip: Share = 0.0
+    crop: Annotated[float, Gt(0), Le(1)] = 1.0
+    shift: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    scale: Annotated[float, Ge(0), Lt(1)] = 0.0
+    rotate: Annotated[float, Ge(0), Le(180)] = 0.0
+    shear: Annotated[float, Ge(0), Le(60)] = 0.0
+    color: Annotated[float, Ge(0), Le(1)] = 0.0
+    hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    grey: Share = 0.0
+    erase: Share = 0.0
+    mixup: Share = 0.0
+    cutmix: Share = 0.0
+
+    @property
+    def zooms(self) -> bool:
+        """Whether images must be resampled."""
+        return self.crop < 1 or bool(self.scale or self.rotate or self.shear)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run is made from, but for data and seed-independent facts of the machine.
+
+    data: absolute path. epochs counts passes over the training split; minutes is wall time from the start of the
+    command and wins where both are given. size: (height, width) of the model's input. batch: images per optimizer
+    step; micro_batch: images per forward pass (0: the whole batch). lr: peak learning rate; warmup: share of all steps
+    spent rising to it. weight_decay spares biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
+    clip: largest gradient norm (0: off). patience: evaluations without improvement before stopping (0: never).
+    device, precision, workers and quiet facts of the machine change no result but for rounding.
+    """
+
+    data: str = ""
+    task: str = "classify"
+    model: str = ""
+    pretrained: bool = False
+    weights: str = ""
+    epochs: Annotated[float, Ge(0)] = 0.0
+    minutes: Annotated[float, Ge(0)] | None = None
+    size: tuple[Annotated[int, Ge(1), Le(16384)], Annotated[int, Ge(1), Le(16384)]] = (224, 224)
+    channels: Literal[1, 3] = 3
+    batch: Annotated[int, Ge(1)] = 64
+    micro_batch: Annotated[int, Ge(0)] = 0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Ge(0)] = 1e-3
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: Annotated[float, Ge(0)] = 0.05
+    warmup: Share = 0.05
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    ema: Share = 0.0
+    clip: Annotated[float, Ge(0)] = 0.0
+    patience: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Lt(1 << 63)] = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    workers: Annotated[int, Ge(0)] | None = None
+    skip_bad: bool = False
+    images: bool = True
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, nested as the fields are."""
+        return dataclasses.asdict(self) | {"size": list(self.size)}
+
+
+def keys() -> list[str]:
+    """Every name that `key=value` takes, nested ones with a dot."""
+    nested = [f"augment.{f.name}" for f in dataclasses.fields(AugmentConfig)]
+    return [f.name for f in dataclasses.fields(TrainConfig) if f.name != "augment"] + nested
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` -> (key, value): the value is JSON where it reads as JSON, else text; sizes may be S or HxW."""
+    key, separator, value = text.partition("=")
+    key = key.strip()
+    if not separator:
+        raise UserError(f"an override must be key=value, got {text!r}", where="--set")
+    if key not in keys():
+        raise unknown("key", key, keys(), where="--set")
+    return key, parse_size(value) if key == "size" else _value(value)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`S` or `HxW` -> (height, width)."""
+    parts = text.strip().strip("[]").replace(",", "x").lower().split("x")
+    if not (1 <= len(parts) <= 2 and all(p.strip().isdecimal() and 0 < int(p) <= 16384 for p in parts)):
+        raise UserError(f"a size must be S or HxW in pixels (1 to 16384), got {text!r}", where="size")
+    return int(parts[0]), int(parts[-1])
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.strip()
+
+
+def override(config: TrainConfig, changes: Mapping[str, Any], *, where: str = "--set") -> TrainConfig:
+    """A checked copy of `config` with `changes` (dotted keys); raises UserError naming the key and what it takes."""
+    raw = config.to_dict()
+    for key, value in changes.items():
+        if key not in keys():
+            raise unknown("key", key, keys(), where=where)
+        group, dot, name = key.partition(".")
+        if dot:
+            raw[group][name] = value
+        else:
+            raw[key] = value
+    return from_dict(raw, where=where)
+
+
+def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
+    """The TrainConfig that `to_dict` wrote, checked field by field; raises UserError in one line."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(raw, Mapping):
+        raise UserError(f"a configuration must be an object, got {type(raw).__name__}", where=where)
+    for name in _flat_names(raw):
+        if name not in keys():
+            raise unknown("key", name, keys(), where=where)
+    try:
+        return TypeAdapter(TrainConfig).validate_python(dict(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}", where=where) from None
+
+
+def _flat_names(raw: Mapping[str, Any]) -> Iterable[str]:
+    for name, value in raw.items():
+        if name == "augment" and isinstance(value, Mapping):
+            yield from (f"augment.{inner}" for inner in value)
+        elif name != "augment":
+            yield str(name)

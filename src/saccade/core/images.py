@@ -1,0 +1,399 @@
+"""Safe decoding: whatever a user has (path, bytes, PIL image, array, tensor) becomes uint8 RGB or grey pixels, or one clear line.
+
+What a file's pixels become:
+
+- the pixel limit is checked on the header, before anything is decoded;
+- EXIF orientation is applied (damaged EXIF is passed over, and said so); of an animation the first frame is read (said so);
+- alpha and transparent colours are laid over white; palettes, CMYK, YCbCr and LAB are converted to RGB;
+- 16 bit grey keeps the upper 8 bits of each value, as Pillow does for 16 bit RGB; 32 bit integers are clipped to 0..65535 first;
+- floats must lie in 0..1 or, where the largest exceeds 1, in 0..255;
+- one channel is ITU-R 601 luminance (Pillow's "L"), three channels of a grey image are three copies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import IO, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from saccade.core.errors import UserError
+
+MAX_PIXELS = 50_000_000
+ANYWHERE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+LOCAL = (*ANYWHERE, "TIFF", "PPM")
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+)
+
+_TOO_LARGE = "raise max_pixels (--max-pixels) if you trust it"
+_ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_METADATA = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
+_LATE_CHUNKS = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class TensorLike(Protocol):
+    """What of a torch tensor is needed here; torch itself is never imported."""
+
+    def detach(self) -> Any: ...
+    def cpu(self) -> Any: ...
+
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | TensorLike
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """pixels: uint8 `[H, W, C]`, contiguous and writable; source: its path or kind; notes: what a user should know."""
+
+    pixels: NDArray[np.uint8]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def read(source: Source, *, channels: int = 3, max_pixels: int = MAX_PIXELS, local: bool = True) -> Picture:
+    """Decode one image to uint8 `[H, W, channels]`.
+
+    source: a path, an encoded file's bytes, a PIL image (the frame it stands at), an array uint8 `[H, W]` or `[H, W, C]`, or a tensor
+    `[H, W]` or `[C, H, W]`, uint8 or float in 0..1. `local` also admits TIFF and PPM, which a server does not.
+    A `max_pixels` beyond Pillow's own limit (179 million) raises that one for the process: Pillow offers no other way.
+    Raises UserError, and nothing else, for whatever is wrong with the source. Safe to call from several threads.
+    """
+    if channels not in (1, 3):
+        raise UserError(f"images are read with 1 or 3 channels, not {channels}")
+    if isinstance(source, (str, os.PathLike)):
+        with _open_file(source) as file:
+            return _read_file(file, os.fsdecode(source), channels, max_pixels, local)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if not len(source):
+            raise UserError("must be an image file, but is empty (0 bytes)", where="bytes")
+        return _read_file(io.BytesIO(source), "bytes", channels, max_pixels, local)
+    if isinstance(source, Image.Image):
+        where = os.fsdecode(getattr(source, "filename", "") or "PIL image")
+        with _Decoding(where):
+            pixels, notes = _decode(source, where, channels, max_pixels)
+        return Picture(pixels, where, notes)
+    return _read_array(source, channels, max_pixels)
+
+
+def probe(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
+    """Height, width (after EXIF orientation) and whether grey, from the header alone; raises UserError as `read` does.
+
+    Grey means the file's mode: an RGB file of equal channels is not grey, a palette of nothing but greys is.
+    """
+    where = os.fsdecode(path)
+    with _open_file(path) as file, _Decoding(where), _open_image(file, where, local=True) as image:
+        grey = _is_grey(image)
+        width, height = image.size
+        if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and _late_metadata(file):
+            _check_pixels(image.size, where, MAX_PIXELS)
+            image.load()  # rare: what says the orientation stands after the pixels
+        if image.format != "TIFF" and _orientation(image)[0] >= 5:
+            width, height = height, width
+        return height, width, grey
+
+
+# Opening
+
+
+def _open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    if isinstance(path, str) and _ADDRESS.match(path):
+        raise UserError("must be a file: a URL is never opened", where=path[:200], fix="download it first")
+    where = os.fsdecode(path)
+    try:
+        info = os.stat(path)
+        if stat.S_ISDIR(info.st_mode):
+            raise UserError("must be an image file, but is a folder", where=where)
+        if not stat.S_ISREG(info.st_mode):
+            raise UserError("must be an image file, but is a device, pipe or socket", where=where)
+        if info.st_size == 0:
+            raise UserError("must be an image file, but is empty (0 bytes)", where=where)
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise UserError("no such file", where=where[:500]) from None
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"cannot be opened: {reason}", where=where[:500]) from None
+
+
+def _open_image(file: IO[bytes], where: str, *, local: bool) -> Image.Image:
+    try:
+        return Image.open(file, formats=_formats(local))
+    except UnidentifiedImageError:
+        names = ", ".join(LOCAL if local else ANYWHERE)
+        message = f"must be an image ({names}), but is something else or its header is damaged"
+        raise UserError(message, where=where, fix="open it in an image viewer and save it as PNG, or leave it out") from None
+
+
+@lru_cache(maxsize=2)
+def _formats(local: bool) -> tuple[str, ...]:
+    """The formats to admit that this Pillow can read. Naming one whose plug-in is not imported would make Pillow import all of them."""
+    from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401
+
+    Image.preinit()
+    if local:
+        _silence_libtiff()
+    return tuple(name for name in (LOCAL if local else ANYWHERE) if name in Image.OPEN)
+
+
+def _silence_libtiff() -> None:
+    """libtiff prints a line per fault on standard error from C (hundreds for one bad file); its faults reach us as exceptions as well."""
+    from PIL import _imaging
+
+    try:
+        library = ctypes.CDLL(_imaging.__file__)  # its symbols include those of the libtiff it is linked to
+        for setter in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
+    except (AttributeError, OSError):  # a Pillow without libtiff, or with one linked out of reach: the lines stay
+        return
+
+
+def _check_pixels(size: tuple[int, int], where: str, max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise UserError(f"must have pixels, but is {width} wide and {height} high", where=where)
+    if width * height > max_pixels:
+        message = f"must have at most {max_pixels:,} pixels, but has {width * height:,} (height {height}, width {width})"
+        raise UserError(message, where=where, fix=_TOO_LARGE)
+
+
+class _Thread(threading.local):
+    reading = False
+
+
+_THREAD = _Thread()
+
+
+class _OnlyHere(type):
+    """A category of warnings to which all belong in a thread that is reading, and none elsewhere.
+
+    `warnings.catch_warnings` changes the filters of all threads, and restores them wrongly when threads overlap;
+    one filter of this category stays in place and touches neither other threads nor the user's own use of Pillow.
+    """
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        return _THREAD.reading
+
+
+class _PillowWarning(Warning, metaclass=_OnlyHere):
+    pass
+
+
+class _Decoding:
+    """Silences Pillow's warnings in this thread, and turns whatever it raises for a bad file into one UserError."""
+
+    __slots__ = ("before", "where")
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        if not warnings.filters or warnings.filters[0][2] is not _PillowWarning:
+            warnings.simplefilter("ignore", _PillowWarning)
+        self.before = _THREAD.reading
+        _THREAD.reading = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _THREAD.reading = self.before
+        # Pillow answers damaged files with OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error and more: no list holds.
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            raise self._explain(error) from None
+
+    def _explain(self, error: Exception) -> UserError:
+        if isinstance(error, Image.DecompressionBombError):
+            count = re.search(r"\d+", str(error))
+            message = f"has too many pixels: its header claims {int(count[0]):,}" if count else "has too many pixels"
+            return UserError(message, where=self.where, fix=_TOO_LARGE)
+        if isinstance(error, MemoryError):
+            return UserError("needs more memory to decode than there is", where=self.where)
+        if isinstance(error, OSError) and error.errno is not None:
+            return UserError(f"cannot be read: {error.strerror or error}", where=self.where)
+        reason = str(error)[:200] or type(error).__name__
+        return UserError(f"is damaged or cut short: {reason}", where=self.where, fix="replace it or leave it out")
+
+
+def _read_file(file: IO[bytes], where: str, channels: int, max_pixels: int, local: bool) -> Picture:
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1
+    with _Decoding(where), _open_image(file, where, local=local) as image:
+        pixels, notes = _decode(image, where, channels, max_pixels)
+        if _has_more(image):
+            notes = (*notes, "only the first frame or page was read")
+    return Picture(pixels, where, notes)
+
+
+def _decode(image: Image.Image, where: str, channels: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    _check_pixels(image.size, where, max_pixels)
+    image.load()
+    orientation, damaged = _orientation(image)
+    notes = [damaged] if damaged else []
+    if orientation in _TURN:
+        image = image.transpose(_TURN[orientation])
+    if image.mode not in ("L", "RGB") or "transparency" in image.info:
+        image, note = _plain(image, where)
+        notes += [note] if note else []
+    return _with_channels(image, channels), tuple(notes)
+
+
+def _with_channels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """An image of mode L or RGB as uint8 `[H, W, channels]`."""
+    if channels == 1 and image.mode == "RGB":
+        image = image.convert("L")
+    array = np.asarray(image)
+    if array.ndim == 3:
+        return array.copy()
+    return np.repeat(array[:, :, None], channels, axis=2)
+
+
+def _has_more(image: Image.Image) -> bool:
+    """Whether a file holds further frames or pages. For a GIF Pillow steps forward and back: ask when the pixels are safe."""
+    if image.format == "MPO":  # the further pictures of a camera's JPEG are previews or depth maps
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the first frame is good, what follows is damaged
+        return True
+
+
+def _orientation(image: Image.Image) -> tuple[int, str]:
+    """The EXIF orientation, 1..8, and a note where it cannot be told. Pillow itself turns TIFF files when it loads them."""
+    if not _METADATA.intersection(image.info):
+        return 1, ""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a hostile EXIF block raises nearly anything, and costs us no more than the orientation
+        return 1, "damaged EXIF data passed over"
+    return (value if isinstance(value, int) and value in _TURN else 1), ""
+
+
+def _plain(image: Image.Image, where: str) -> tuple[Image.Image, str]:
+    """An image of any mode as L or RGB, and a note."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _narrow(image, where)
+    if image.has_transparency_data:
+        return _over_white(image)
+    return image.convert("L" if image.mode == "1" else "RGB"), ""
+
+
+def _narrow(image: Image.Image, where: str) -> tuple[Image.Image, str]:
+    """16 and 32 bit grey as 8 bit, by the rules at the top of this file."""
+    array = np.asarray(image)
+    if image.mode == "F":
+        if array.max() > 1:
+            array = array / 255
+        return Image.fromarray(_from_unit(array, where)), "float values scaled to 8 bit"
+    grey = (np.clip(array, 0, 65535) >> 8).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[array == transparent] = 255
+    return Image.fromarray(grey), "16 bit values scaled to 8 bit"
+
+
+def _from_unit(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """Floats in 0..1 (give or take what rounds away) as uint8; UserError for others, NaN included."""
+    values = np.rint(array * 255.0)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):
+        message = f"float pixels must lie in 0..1, these lie in {low / 255:.4g}..{high / 255:.4g}"
+        raise UserError(message, where=where, fix="rescale them, or give 8 bit values as uint8")
+    return values.astype(np.uint8)
+
+
+def _over_white(image: Image.Image) -> tuple[Image.Image, str]:
+    colour = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255:  # of a 16 bit PNG, whose pixels kept their upper bytes
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+    grey = image.mode in ("1", "L", "LA", "La")
+    image = image.convert("LA" if grey else "RGBA")
+    alpha = image.getchannel("A")
+    flat = image.convert("L" if grey else "RGB")
+    if alpha.getextrema()[0] == 255:
+        return flat, ""
+    white = Image.new(flat.mode, flat.size, "white")
+    white.paste(flat, mask=alpha)
+    return white, "transparent pixels laid over white"
+
+
+# Arrays and tensors
+
+
+def _read_array(source: Any, channels: int, max_pixels: int) -> Picture:
+    if hasattr(source, "detach") and hasattr(source, "cpu"):
+        where, array = "tensor", _from_tensor(source)
+    elif isinstance(source, np.ndarray):
+        where, array = "array", source
+        if array.dtype != np.uint8:
+            fix = "scale to 0..255 and use .astype(numpy.uint8)"
+            raise UserError(f"an array of pixels must be uint8, this is {array.dtype}", where=where, fix=fix)
+    else:
+        kinds = "a path, bytes, a PIL image, a NumPy array or a tensor"
+        raise UserError(f"an image must be {kinds}, this is {type(source).__name__}")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        layout = "[H, W] or [C, H, W]" if where == "tensor" else "[H, W] or [H, W, C]"
+        shape = list(array.shape if where == "array" or array.ndim != 3 else (array.shape[2], *array.shape[:2]))
+        fix = "give one image at a time, channels in that place"
+        raise UserError(f"must have shape {layout} with 1 to 4 channels, has {shape}", where=where, fix=fix)
+    _check_pixels((array.shape[1], array.shape[0]), where, max_pixels)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    with _Decoding(where):
+        pixels, notes = _decode(Image.fromarray(np.ascontiguousarray(array)), where, channels, max_pixels)
+    return Picture(pixels, where, notes)
+
+
+def _from_tensor(tensor: Any) -> NDArray[np.uint8]:
+    """A tensor `[C, H, W]` as an array `[H, W, C]`; other shapes are passed on for the caller to refuse."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        values = tensor.float().numpy()
+        array = _from_unit(values, "tensor") if values.size else values.astype(np.uint8)
+    else:
+        array = tensor.numpy()
+    if array.dtype != np.uint8:
+        raise UserError(f"a tensor of pixels must be uint8 or float in 0..1, this is {array.dtype}", where="tensor")
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode != "P" or image.palette is None:
+        return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    step = len(image.palette.rawmode or image.palette.mode)
+    raw = bytes(image.palette.palette)
+    colours = np.frombuffer(raw[: len(raw) // step * step], np.uint8).reshape(-1, step)[:, :3]
+    return bool((colours == colours[:, :1]).all())
+
+
+def _late_metadata(file: IO[bytes]) -> bool:
+    """Whether a PNG has text or EXIF after its pixels, told from the chunks' names alone."""
+    before, pixels, late = file.tell(), False, False
+    file.seek(8)
+    while not late and len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        pixels = pixels or name == b"IDAT"
+        late = pixels and name in _LATE_CHUNKS
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(before)
+    return late

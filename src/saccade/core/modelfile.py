@@ -1,0 +1,274 @@
+"""The one-file model (law 2): safetensors, with the card and two sums in its header. Buffers in and out, no torch.
+
+Reading trusts nothing: the header is checked here before the safetensors library sees the file (caps, keys that stand
+twice, names, shapes), the library checks the layout, and the sums find every flipped bit. Writing is done here, in
+the library's own order of tensors, because the library writes metadata of several keys in random order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saccade.core.card import Card
+from saccade.core.errors import UserError
+from saccade.core.files import DamagedError, os_error, parse_json, write_bytes
+
+KEY = "saccade"
+MAX_HEADER = 8 << 20
+SMALL_HEADER = 1 << 20  # thousands of tensors and a long card fit; a hostile one this size costs some 20 MB to parse
+_MAX_ELEMENTS = 1 << 40
+_MAX_AXES = 16
+_NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.:@=+-]{0,255}")
+_AGAIN = "copy or download the file again, or take another copy"
+# In the order of the library, whose tensors stand by falling type, then by name: dtype -> bytes of an element.
+_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "C64": 8, "F64": 8, "I64": 8, "U64": 8,
+}  # fmt: skip
+_RANKS = {dtype: rank for rank, dtype in enumerate(_BYTES)}
+# Integer type and bits that are all set in an infinity or NaN, for floats which NumPy does not know.
+_EXPONENTS = {"BF16": ("<u2", 0x7F80), "F8_E5M2": ("u1", 0x7C), "F8_E4M3": ("u1", 0x7F), "F8_E8M0": ("u1", 0xFF)}
+_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8"}
+
+Table = dict[str, tuple[str, tuple[int, ...], int, int]]  # name -> dtype, shape, first byte, last byte + 1
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One tensor as plain memory: safetensors' name of its dtype ("F32", "BF16" ...), its shape, its little-endian bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | bytearray | memoryview
+
+
+def save(path: str | Path, tensors: Mapping[str, Buffer], card: Card) -> Path:
+    """Write a model durably; the same model gives the same bytes. Raises UserError, and then the old file is intact."""
+    table = _layout(tensors)
+    plain = card.to_dict()
+    plain["sums"] = {"data": _sum(memoryview(tensors[name].data) for name in table)}
+    plain["sums"]["header"] = _header_sum(table, plain)
+    header = _header(table, {KEY: _canonical(plain)})
+    return write_bytes(path, [header, *(tensors[name].data for name in table)])
+
+
+def load(path: str | Path) -> tuple[dict[str, Buffer], Card]:
+    """The tensors and the card of a model file, each bit checked; raises UserError. Takes about twice the file's size."""
+    data, _ = _read(Path(path), whole=True)
+    table, metadata = _parse(data, len(data), str(path))
+    card = _card(table, metadata, str(path), data)
+    return _tensors(data, table, str(path)), card
+
+
+def read_card(path: str | Path) -> Card:
+    """The card alone: reads the header, not the weights; raises UserError."""
+    header, size = _read(Path(path), whole=False)
+    table, metadata = _parse(header, size, str(path))
+    return _card(table, metadata, str(path))
+
+
+def pack(tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file as bytes, the same for the same content; raises UserError for a name that is not safe."""
+    table = _layout(tensors)
+    return b"".join([_header(table, metadata or {}), *(tensors[name].data for name in table)])
+
+
+def unpack(data: bytes | memoryview, *, where: str = "") -> tuple[dict[str, Buffer], dict[str, str]]:
+    """The tensors (sorted by name) and metadata of a safetensors file that may be hostile; raises DamagedError."""
+    data = bytes(data)
+    table, metadata = _parse(data, len(data), where)
+    return _tensors(data, table, where), metadata
+
+
+def non_finite(tensors: Mapping[str, Buffer]) -> list[str]:
+    """The names of the floating-point tensors that hold a NaN or an infinity, sorted."""
+    return sorted(name for name, buffer in tensors.items() if not _is_finite(buffer))
+
+
+def _is_finite(buffer: Buffer) -> bool:
+    import numpy as np
+
+    if buffer.dtype in _FLOATS:
+        return bool(np.isfinite(np.frombuffer(buffer.data, _FLOATS[buffer.dtype])).all())
+    if buffer.dtype in _EXPONENTS:
+        kind, mask = _EXPONENTS[buffer.dtype]
+        bits = np.frombuffer(buffer.data, kind)
+        return not bool(((bits & mask) == mask).any())
+    if buffer.dtype.endswith("FNUZ"):
+        return not bool((np.frombuffer(buffer.data, "u1") == 0x80).any())
+    return True
+
+
+def _layout(tensors: Mapping[str, Buffer]) -> Table:
+    """Where each tensor will stand, in order; checks names, dtypes and sizes."""
+    table: Table = {}
+    offset = 0
+    for name in sorted(tensors):
+        _check_tensor(name, tensors[name].dtype, tensors[name].shape, memoryview(tensors[name].data).nbytes, "model")
+    for name in sorted(tensors, key=lambda name: (-_RANKS[tensors[name].dtype], name)):
+        buffer = tensors[name]
+        end = offset + memoryview(buffer.data).nbytes
+        table[name] = (buffer.dtype, tuple(buffer.shape), offset, end)
+        offset = end
+    return table
+
+
+def _header(table: Table, metadata: Mapping[str, str]) -> bytes:
+    """Length and JSON, padded with spaces to a multiple of eight bytes as the format wants."""
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    for name, (dtype, shape, start, end) in table.items():
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
+    try:
+        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"a name must be Unicode, got {error.object[error.start :][:32]!r}", fix="rename that class") from None
+    text += b" " * (-len(text) % 8)
+    size = 8 + len(text) + max((end for *_, end in table.values()), default=0)
+    if len(text) > _header_cap(size):
+        raise UserError(f"the header of the model file would take {len(text):,} bytes", fix="use fewer or shorter class names")
+    return len(text).to_bytes(8, "little") + text
+
+
+def _header_cap(size: int) -> int:
+    return min(MAX_HEADER, max(SMALL_HEADER, size // 100))
+
+
+def _read(path: Path, *, whole: bool) -> tuple[bytes, int]:
+    """The file or its header alone, and the file's size; the header's length is checked before more than that is read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            fix = "name the file, such as RUN/best.safetensors"
+            raise UserError("a model must be a file, got a folder or device", where=str(path), fix=fix)
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = _header_length(file.read(8), size, str(path))
+            file.seek(0)
+            return file.read(-1 if whole else 8 + length), size
+    except OSError as error:
+        raise os_error(error, path, "read") from error
+
+
+def _header_length(start: bytes, size: int, where: str) -> int:
+    """Bytes of the JSON header; raises UserError where it is out of bounds, and says what the file may be instead."""
+    if size == 0:
+        raise DamagedError("the file is empty", where=where, fix=_AGAIN)
+    length = int.from_bytes(start, "little")
+    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and length > 1 << 40):
+        fix = "save its state_dict with safetensors.torch.save_file where it was made, then use --weights"
+        raise UserError("must be a safetensors file, got a pickle or zip file (.pt, .pth), which could run code", where=where, fix=fix)
+    if len(start) < 8 or length < 2 or length > 1 << 40:
+        raise UserError("must be a safetensors file, got something else", where=where, fix="name a model that saccade wrote")
+    if 8 + length > size:
+        raise DamagedError(f"the file is cut short: its header needs {8 + length:,} bytes, got {size:,}", where=where, fix=_AGAIN)
+    if length > _header_cap(size):
+        raise DamagedError(f"the header must have at most {_header_cap(size):,} bytes, got {length:,}", where=where, fix=_AGAIN)
+    return length
+
+
+def _parse(data: bytes, size: int, where: str) -> tuple[Table, dict[str, str]]:
+    """The table (in the order of the bytes) and the metadata of a file of `size` bytes that starts with `data`."""
+    length = _header_length(data[:8], size, where)
+    raw = parse_json(data[8 : 8 + length].rstrip(b" "), where=f"header of {where}" if where else "header")
+    if not isinstance(raw, dict):
+        raise DamagedError("the header must be a JSON object", where=where, fix=_AGAIN)
+    metadata = raw.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise DamagedError("the metadata must be texts", where=where, fix=_AGAIN)
+    table = dict(sorted(((name, _entry(name, entry, where)) for name, entry in raw.items()), key=lambda item: item[1][2:]))
+    end = 8 + length + max((entry[3] for entry in table.values()), default=0)
+    if end != size:
+        raise DamagedError(f"the file must have {end:,} bytes, got {size:,}: it was cut short or changed", where=where, fix=_AGAIN)
+    return table, metadata
+
+
+def _entry(name: str, raw: object, where: str) -> tuple[str, tuple[int, ...], int, int]:
+    if not (isinstance(raw, dict) and raw.keys() == {"dtype", "shape", "data_offsets"}):
+        raise DamagedError(f"tensor {name[:64]!r} must have dtype, shape and data_offsets", where=where, fix=_AGAIN)
+    shape, offsets = raw["shape"], raw["data_offsets"]
+    if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
+        raise DamagedError(f"tensor {name[:64]!r} must have a shape and two offsets", where=where, fix=_AGAIN)
+    _check_tensor(name, raw["dtype"], tuple(shape), offsets[1] - offsets[0], where)
+    return raw["dtype"], tuple(shape), offsets[0], offsets[1]
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, list) and all(type(size) is int and 0 <= size <= _MAX_ELEMENTS * 8 for size in value)
+
+
+def _check_tensor(name: str, dtype: object, shape: tuple[int, ...], size: int, where: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise DamagedError(f"a tensor's name must be at most 256 letters, digits or .:@=+-_ , got {name[:64]!r}", where=where)
+    if not isinstance(dtype, str) or dtype not in _BYTES:
+        raise DamagedError(f"tensor {name!r} must have one of the dtypes {', '.join(_BYTES)}, got {str(dtype)[:32]!r}", where=where)
+    # Axes of length zero are counted as one, or [0, 2**60] would pass.
+    if len(shape) > _MAX_AXES or math.prod(max(1, axis) for axis in shape) > _MAX_ELEMENTS:
+        raise DamagedError(f"tensor {name!r} has an impossible shape", where=where, fix=_AGAIN)
+    if math.prod(shape) * _BYTES[dtype] != size:
+        raise DamagedError(f"tensor {name!r} of {dtype} {list(shape)} cannot have {size:,} bytes", where=where, fix=_AGAIN)
+
+
+def _tensors(data: bytes, table: Table, where: str) -> dict[str, Buffer]:
+    """Through the library, which refuses holes and overlaps; sorted by name."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        found = dict(deserialize(data))  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise DamagedError(f"not a sound safetensors file: {error}", where=where, fix=_AGAIN) from None
+    return {name: Buffer(table[name][0], table[name][1], found[name]["data"]) for name in sorted(table)}
+
+
+def _card(table: Table, metadata: Mapping[str, str], where: str, data: bytes | None = None) -> Card:
+    """The card, after the sums where the file has them; `data` is the whole file, or nothing where only the header was read."""
+    if KEY not in metadata:
+        raise UserError(
+            "a safetensors file, but not a model of saccade's: it has no card", where=where, fix="use it with train --weights FILE"
+        )
+    plain = parse_json(metadata[KEY], where=f"card of {where}")
+    sums = plain.pop("sums", None) if isinstance(plain, dict) else None
+    if sums is not None:
+        _check_sums(sums, table, plain, where)
+        if data is not None and sums["data"] != _sum([_payload(data)]):
+            raise DamagedError("the weights do not match their SHA-256 sum", where=where, fix=_AGAIN)
+    try:
+        card = Card.from_json(_canonical(plain), where=where)
+        card.to_json().encode()
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"the card cannot be written again: {error}", where=where, fix=_AGAIN) from None
+    return card
+
+
+def _check_sums(sums: object, table: Table, plain: Mapping[str, Any], where: str) -> None:
+    if not isinstance(sums, dict) or sums.keys() != {"data", "header"}:
+        raise DamagedError("the sums of the card must be data and header", where=where, fix=_AGAIN)
+    if sums["header"] != _header_sum(table, {**plain, "sums": {"data": sums["data"]}}):
+        raise DamagedError("the header does not match its SHA-256 sum", where=where, fix=_AGAIN)
+
+
+def _payload(data: bytes) -> memoryview:
+    return memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+
+
+def _header_sum(table: Table, plain: Mapping[str, Any]) -> str:
+    """Over everything the header says but this sum itself."""
+    return hashlib.sha256(_canonical([sorted(table.items()), plain]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _sum(parts: Iterator[memoryview] | list[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

@@ -1,0 +1,82 @@
+"""Pixels -> model input, once: training's cache, evaluation, the export check and the server all come through here. Pillow and NumPy only.
+
+The geometry, in whole pixels: an image H x W is scaled by max(h / H, w / W), so that it covers h x w. The side that decides becomes exactly
+h or w, the other is rounded to the nearest whole number (half up), and the middle h x w of that is kept; of an odd remainder the larger
+half is cut at the bottom or right. Scaling is bilinear, with antialias when it reduces; nothing is resampled where the scale is 1.
+So `prepare(shrink(image, size), spec)` equals `prepare(image, spec)` to the bit for `spec.size == size`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saccade.core.card import InputSpec
+from saccade.core.errors import UserError
+
+
+def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+    """uint8 `[H, W, 1 or 3]` -> contiguous uint8 `[spec.channels, h, w]`; may share memory with `pixels`.
+
+    3 -> 1 channels is ITU-R 601 luminance (Pillow's "L"), 1 -> 3 makes copies. Raises UserError for a spec that is not supported.
+    """
+    if spec.resize != "crop" or spec.channels not in (1, 3):
+        asked = f"resize {spec.resize!r} to {spec.channels} channels"
+        raise UserError(f"images are prepared by resize 'crop' to 1 or 3 channels, not by {asked}")
+    _check(pixels)
+    if pixels.shape[2] == 3 and spec.channels == 1:
+        pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
+    pixels = _crop(pixels, spec.size)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return planes if len(planes) == spec.channels else np.repeat(planes, spec.channels, axis=0)
+
+
+def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 `[H, W, 1 or 3]` reduced so that it still just covers `size` (height, width); never enlarged, the aspect ratio kept.
+
+    Returned as it is where a side is no longer than `size` asks.
+    """
+    _check(pixels)
+    height, width = pixels.shape[:2]
+    if height <= size[0] or width <= size[1]:
+        return pixels
+    scaled = covering((height, width), size)
+    return _resample(pixels, scaled)
+
+
+def covering(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) to which an image of `source` (height, width) is scaled so that it covers `size`; exact integer arithmetic."""
+    (height, width), (h, w) = source, size
+    if h * width >= w * height:
+        return h, (2 * width * h + height) // (2 * height)
+    return (2 * height * w + width) // (2 * width), w
+
+
+def _check(pixels: NDArray[np.uint8]) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
+        raise UserError(f"pixels must be uint8 [H, W, 1 or 3] and not empty, are {pixels.dtype} {list(pixels.shape)}")
+
+
+def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale to cover `size`, keep the middle: uint8 `[h, w, C]`."""
+    source = (pixels.shape[0], pixels.shape[1])
+    scaled = covering(source, size)
+    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    if scaled[0] > source[0] or scaled[1] > source[1]:
+        # Enlarging 1 x 500 to cover 224 x 224 would make 224 x 112,000: only the window that is kept is made. (Reducing never makes
+        # more than there was, and is done whole: Pillow's box is single precision, and a window would differ from `shrink` by a bit.)
+        down, across = source[0] / scaled[0], source[1] / scaled[1]
+        box = (left * across, top * down, min((left + size[1]) * across, source[1]), min((top + size[0]) * down, source[0]))
+        return _resample(pixels, size, box)
+    if scaled != source:
+        pixels = _resample(pixels, scaled)
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _resample(pixels: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+    """`pixels`, or the part in `box` (left, top, right, bottom), at `size` (height, width)."""
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels))
+    array = np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+    return array[:, :, None] if grey else array

@@ -1,0 +1,330 @@
+"""The run folder: run.json, metrics, events, checkpoints, and the lock that one training process holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from saccade.core.errors import UserError
+from saccade.core.files import (
+    DISK,
+    MANIFEST,
+    TEMPORARY,
+    DamagedError,
+    Disk,
+    append_lines,
+    discard,
+    os_error,
+    read_folder,
+    read_json,
+    read_lines,
+    set_aside,
+    sync_folder,
+    write_folder,
+    write_json,
+)
+
+LOCK = ".lock"
+HOLDER = ".holder.json"
+_BLOCK = 1 << 16
+_STEP = re.compile(r"step-(\d+)|\.step-(\d+)\.old")  # the second: set aside by a writer that was killed
+_HOLDER_WAIT = 2.0  # seconds that a new holder of the lock may take to write who it is
+
+
+class RunDir:
+    """One run's folder. Reading is free for all; whoever writes holds `lock()`. All methods raise UserError."""
+
+    def __init__(self, path: str | Path, *, disk: Disk = DISK) -> None:
+        self.path = Path(path)
+        self._disk = disk
+
+    @classmethod
+    def create(cls, parent: Path, name: str, *, disk: Disk = DISK) -> RunDir:
+        """A new folder `<parent>/<name>-<n>`; any number of processes may do this at once, each gets its own."""
+        parent = Path(parent)
+        name = _slug(name)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            number = max((int(match[1]) for entry in os.listdir(parent) if (match := _numbered(name).fullmatch(entry))), default=0)
+            while True:
+                number += 1
+                try:
+                    disk.mkdir(parent / f"{name}-{number}")
+                    break
+                except FileExistsError:
+                    continue
+            sync_folder(parent, disk=disk)
+        except OSError as error:
+            raise os_error(error, parent, "make a run folder") from error
+        return cls(parent / f"{name}-{number}", disk=disk)
+
+    @classmethod
+    def at(cls, path: Path, *, resume: bool, disk: Disk = DISK) -> RunDir:
+        """The folder that the user named: to resume it must hold a run, else it must be empty or not be there yet."""
+        run = cls(path, disk=disk)
+        try:
+            exists = run.path.is_dir()
+            if resume and not (exists and run.run_file.is_file()):
+                raise UserError(
+                    "nothing to resume: there is no run.json", where=str(path), fix="start without --resume, or name a run's folder"
+                )
+            if not resume and exists and any(not _is_ours(name) for name in os.listdir(run.path)):
+                raise UserError("the folder is not empty", where=str(path), fix="go on with --resume, or choose another --out")
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise os_error(error, run.path, "make the run folder") from error
+        return run
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.safetensors"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+    @property
+    def explanations(self) -> Path:
+        return self.path / "explanations"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: a second process gets a UserError that names this one. Freed also when the process is killed.
+
+        Whoever gets it removes the temporary files that a killed holder left.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise self._in_use() from None
+        except OSError as error:
+            raise os_error(error, self.path, "lock the run folder") from error
+        try:
+            self._clear()
+            write_json(self.path / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()}, disk=self._disk)
+            yield
+        finally:
+            discard(self.path / HOLDER, disk=self._disk)
+            lock.release()
+
+    def write_run(self, value: Mapping[str, Any]) -> None:
+        """Write run.json whole."""
+        write_json(self.run_file, value, disk=self._disk)
+
+    def read_run(self) -> dict[str, Any]:
+        """What run.json says."""
+        value = read_json(self.run_file)
+        if not isinstance(value, dict):
+            raise DamagedError(f"must be a JSON object, got {type(value).__name__}", where=str(self.run_file))
+        return value
+
+    def update_run(self, changes: Mapping[str, Any]) -> None:
+        """Replace some keys of run.json."""
+        self.write_run({**self.read_run(), **changes})
+
+    def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to metrics.jsonl, durably, all or none."""
+        self._append(self.metrics_file, rows)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The whole lines of metrics.jsonl."""
+        return _rows(self.metrics_file)
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl up to its last whole line: the offset that a checkpoint keeps."""
+        return _whole_lines_size(self.metrics_file)
+
+    def truncate_metrics(self, offset: int) -> None:
+        """Cut metrics.jsonl back to `offset`, so that resume writes the lines after it anew."""
+        _truncate(self.metrics_file, offset, self._disk)
+
+    def append_event(self, row: Mapping[str, Any]) -> None:
+        """Add one line to events.jsonl, durably."""
+        self._append(self.events_file, [row])
+
+    def events(self) -> list[dict[str, Any]]:
+        """The whole lines of events.jsonl."""
+        return _rows(self.events_file)
+
+    def save_checkpoint(self, step: int, files: Mapping[str, bytes], *, keep: int = 2) -> Path:
+        """Write checkpoints/step-<step> durably, then remove all but the newest `keep`.
+
+        A checkpoint of a later step belongs to a history that was given up (it was damaged, or the run went back), so it goes too.
+        """
+        if step < 0 or keep < 1:
+            raise ValueError(f"step must be at least 0 and keep at least 1, got {step} and {keep}")
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise os_error(error, self.checkpoints) from error
+        path = self._step_path(step)
+        if path.is_dir() and not (path / MANIFEST).is_file():  # damaged beyond being known as ours
+            self._drop(path)
+        write_folder(path, files, disk=self._disk)
+        steps = self._steps()
+        for old in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
+            self._drop(self._step_path(old))
+        return path
+
+    def load_checkpoint(self) -> tuple[int, dict[str, bytes], list[str]]:
+        """(step, files, one line for each newer checkpoint that was passed over because it is damaged)."""
+        passed_over: list[str] = []
+        for step in self._steps():
+            try:
+                return step, read_folder(self._step_path(step)), passed_over
+            except UserError as error:
+                passed_over.append(f"passed over checkpoint step-{step}: {error}")
+        why = f"; {len(passed_over)} damaged: {passed_over[0]}" if passed_over else ""
+        raise UserError(f"no checkpoint to resume from{why}", where=str(self.checkpoints), fix="train anew into another folder")
+
+    def _step_path(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:09d}"
+
+    def _steps(self) -> list[int]:
+        """The steps that have a checkpoint, newest first."""
+        try:
+            matches = [_STEP.fullmatch(name) for name in os.listdir(self.checkpoints)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise os_error(error, self.checkpoints, "read") from error
+        return sorted({int(match[1] or match[2]) for match in matches if match}, reverse=True)
+
+    def _drop(self, path: Path) -> None:
+        """Rename first, so that a reader never sees half of a checkpoint; what cannot be removed now goes another time."""
+        hidden = path.parent / f"{TEMPORARY}{path.name}"
+        try:
+            discard(hidden, disk=self._disk)
+            self._disk.rename(path, hidden)
+        except OSError:
+            hidden = path
+        discard(hidden, disk=self._disk)
+        discard(set_aside(path), disk=self._disk)
+
+    def _append(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+        """What a crash left of a last line was never acknowledged: it is cut off first."""
+        whole = _whole_lines_size(path)
+        if path.exists() and path.stat().st_size > whole:
+            _truncate(path, whole, self._disk)
+        append_lines(path, rows, disk=self._disk)
+
+    def _clear(self) -> None:
+        for folder in (self.path, self.checkpoints):
+            for leftover in sorted(folder.glob(f"{TEMPORARY}*")):
+                discard(leftover, disk=self._disk)
+
+    def _in_use(self) -> UserError:
+        """Names the holder, for whom it may take a moment to say who it is."""
+        deadline = time.monotonic() + _HOLDER_WAIT
+        who = self._holder()
+        while not who and time.monotonic() < deadline:
+            time.sleep(0.02)
+            who = self._holder()
+        fix = "wait for it, stop it, or choose another --out"
+        return UserError(f"the run folder is in use by {who or 'another process'}", where=str(self.path), fix=fix)
+
+    def _holder(self) -> str:
+        """`process N on HOST`; nothing where that is unknown, or left by a process that is gone."""
+        try:
+            raw = read_json(self.path / HOLDER)
+            pid, host = int(raw["pid"]), str(raw["host"])
+            if host == socket.gethostname():
+                os.kill(pid, 0)
+        except PermissionError:
+            pass
+        except (UserError, OSError, TypeError, KeyError, ValueError):
+            return ""
+        return f"process {pid} on {host}"
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a folder that holds this alone still counts as empty: somebody locked it, and failed before the run began."""
+    return name in (LOCK, HOLDER) or name.startswith(TEMPORARY)
+
+
+def _slug(name: str) -> str:
+    """A file name from a data set's name: letters and digits of any script, short enough for every file system."""
+    short = re.sub(r"[^\w.-]+", "-", name).encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
+    return short.strip("-.") or "run"
+
+
+def _numbered(name: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(name)}-([0-9]{{1,9}})")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return read_lines(path) if path.exists() else []
+
+
+def _whole_lines_size(path: Path) -> int:
+    """Bytes up to the end of the last whole line; 0 where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end > 0:
+                start = max(0, end - _BLOCK)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                if found >= 0:
+                    return start + found + 1
+                end = start
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise os_error(error, path, "read") from error
+    return 0
+
+
+def _truncate(path: Path, size: int, disk: Disk) -> None:
+    """Cut a file of lines to its first `size` bytes, durably; raises DamagedError where no line ends there."""
+    if size == 0 and not path.exists():
+        return
+    try:
+        fd = disk.open(path, os.O_RDWR)
+        try:
+            if size and disk.read(fd, 1, size - 1) != b"\n":
+                message = f"no line ends at byte {size:,} of {disk.size(fd):,}"
+                raise DamagedError(message, where=str(path), fix="restore the file from a copy, or train anew")
+            disk.truncate(fd, size)
+            disk.fsync(fd)
+        finally:
+            disk.close(fd)
+    except OSError as error:
+        raise os_error(error, path, "cut") from error

@@ -1,0 +1,206 @@
+"""Random changes to images: numbers drawn first from keyed generators, then applied as a pure function.
+
+An image's own numbers are one vector of uniforms (`Draws`), so they depend on its position in the stream alone. Small
+images are changed a whole batch at once by one warp and one colour matrix each; large ones are cropped one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from saccade.core import keys
+from saccade.core.config import AugmentConfig
+from saccade.data.loader import Batch
+from saccade.data.sample import Sample
+
+Array = NDArray[Any]
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+_NAMES = (
+    "flip", "area", "ratio", "top", "left", "shift_y", "shift_x", "zoom", "rotate", "shear",
+    "brightness", "contrast", "saturation", "hue", "grey", "erase", "erase_area", "erase_ratio", "erase_top", "erase_left",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Uniform numbers in [0, 1) by image: `draws["flip"]` is float64 `[B]`."""
+
+    values: Array
+
+    @classmethod
+    def at(cls, seed: int, positions: Array) -> Draws:
+        """The numbers of the images at these positions of the stream."""
+        rows = [keys.generator(seed, "augment", int(p)).random(len(_NAMES)) for p in positions]
+        return cls(np.array(rows).reshape(len(positions), len(_NAMES)))
+
+    @classmethod
+    def of(cls, generator: np.random.Generator) -> Draws:
+        """The numbers of one image, from the generator of its position."""
+        return cls(generator.random((1, len(_NAMES))))
+
+    def __getitem__(self, name: str) -> Array:
+        return self.values[:, _NAMES.index(name)]
+
+    def spread(self, name: str, strength: float) -> Array:
+        """The number scaled to -strength..strength."""
+        return (self[name] * 2 - 1) * strength
+
+
+def crop_box(draws: Draws, shape: tuple[int, int], smallest: float) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random crop of the first image: area share in smallest..1, aspect 3/4..4/3 of the image's own."""
+    height, width = shape
+    area = float(smallest + (1 - smallest) * draws["area"][0])
+    stretch = float(np.exp(draws.spread("ratio", np.log(4 / 3) / 2)[0])) if smallest < 1 else 1.0
+    tall = min(height, max(1, round(height * area**0.5 / stretch)))
+    wide = min(width, max(1, round(width * area**0.5 * stretch)))
+    top = int(draws["top"][0] * (height - tall + 1))
+    left = int(draws["left"][0] * (width - wide + 1))
+    return top, left, tall, wide
+
+
+def crop_and_resize(image: Array, box: tuple[int, int, int, int], size: tuple[int, int], *, flip: bool) -> Array:
+    """uint8 `[H, W, C]` -> the box of it, antialiased to `size` and mirrored where asked: uint8 `[h, w, C]`."""
+    from torchvision.transforms.v2 import functional as tvf
+
+    top, left, height, width = box
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    pixels = tvf.resized_crop(pixels, top, left, height, width, list(size), antialias=True)
+    if flip:
+        pixels = tvf.horizontal_flip(pixels)
+    result: Array = pixels.permute(1, 2, 0).contiguous().numpy()
+    return result
+
+
+def warp(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
+    """Flip, shift, zoom, rotate, shear and crop each image by one bilinear sampling: float32 `[B, C, H, W]` -> the same.
+
+    What lies outside is the border's pixel again. Without zoom, rotation, shear and crop nothing is resampled.
+    """
+    flips = draws["flip"] < config.flip
+    if not (config.zooms or config.shift):
+        return torch.where(torch.from_numpy(flips)[:, None, None, None], images.flip(3), images)
+    theta = torch.from_numpy(_matrices(draws, config, flips, images.shape[2:])).float()
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _matrices(draws: Draws, config: AugmentConfig, flips: Array, size: Sequence[int]) -> Array:
+    """Output to input coordinates (both -1..1, x first) by image: float64 `[B, 2, 3]`."""
+    height, width = size
+    angle = np.deg2rad(draws.spread("rotate", config.rotate))
+    slant = np.tan(np.deg2rad(draws.spread("shear", config.shear)))
+    zoom = 1 + draws.spread("zoom", config.scale)
+    side = np.sqrt(config.crop + (1 - config.crop) * draws["area"])
+    stretch = np.exp(draws.spread("ratio", np.log(4 / 3) / 2)) if config.crop < 1 else np.ones_like(side)
+    wide, tall = np.minimum(side * stretch, 1), np.minimum(side / stretch, 1)
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    matrices = np.empty((len(angle), 2, 3))
+    matrices[:, 0, 0] = np.where(flips, -1, 1) * wide * cos
+    matrices[:, 0, 1] = wide * (slant * cos - sin) * (height / width)
+    matrices[:, 1, 0] = np.where(flips, -1, 1) * tall * sin * (width / height)
+    matrices[:, 1, 1] = tall * (slant * sin + cos)
+    matrices[:, 0, 2] = (1 - wide) * (2 * draws["left"] - 1) + 2 * draws.spread("shift_x", config.shift)
+    matrices[:, 1, 2] = (1 - tall) * (2 * draws["top"] - 1) + 2 * draws.spread("shift_y", config.shift)
+    return matrices
+
+
+def recolor(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
+    """Brightness, contrast, saturation, hue and grey as one matrix and offset by image: float32 0..255 `[B, C, H, W]`.
+
+    Hue turns the chroma plane of YIQ; for grey images (C = 1) only brightness and contrast apply.
+    """
+    if not (config.color or config.hue or config.grey):
+        return images
+    gain = torch.from_numpy(1 + draws.spread("brightness", config.color)).float()
+    contrast = torch.from_numpy(1 + draws.spread("contrast", config.color)).float()
+    if images.shape[1] == 3:
+        mixing = torch.from_numpy(_color_matrices(draws, config)).float()
+        images = torch.bmm(mixing, images.flatten(2)).view_as(images)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    column = (slice(None), None, None, None)
+    return (images - mean) * (contrast * gain)[column] + mean * gain[column]
+
+
+_TO_YIQ = np.array([GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+
+
+def _color_matrices(draws: Draws, config: AugmentConfig) -> Array:
+    """Saturation, hue and grey: float64 `[B, 3, 3]` on RGB."""
+    chroma = 1 + draws.spread("saturation", config.color)
+    chroma = np.where(draws["grey"] < config.grey, 0, chroma)
+    turn = 2 * np.pi * draws.spread("hue", config.hue)
+    rotation = np.zeros((len(chroma), 3, 3))
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1] = rotation[:, 2, 2] = chroma * np.cos(turn)
+    rotation[:, 1, 2], rotation[:, 2, 1] = -chroma * np.sin(turn), chroma * np.sin(turn)
+    matrices: Array = np.linalg.inv(_TO_YIQ) @ rotation @ _TO_YIQ
+    return matrices
+
+
+def erase(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
+    """Fill a rectangle of 2 to 25 % of some images with the image's mean (Zhong et al. 2020); in place."""
+    height, width = images.shape[2:]
+    for i in np.flatnonzero(draws["erase"] < config.erase).tolist():
+        side = (0.02 + 0.23 * draws["erase_area"][i]) ** 0.5
+        stretch = np.exp((draws["erase_ratio"][i] * 2 - 1) * np.log(3) / 2)
+        tall, wide = max(1, min(height, round(height * side / stretch))), max(1, min(width, round(width * side * stretch)))
+        top, left = int(draws["erase_top"][i] * (height - tall + 1)), int(draws["erase_left"][i] * (width - wide + 1))
+        images[i, :, top : top + tall, left : left + wide] = images[i].mean((1, 2), keepdim=True)
+    return images
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Which row each image was mixed with (int64 `[B]`, itself where it was not) and what share of it stayed (float32 `[B]`)."""
+
+    partner: Tensor
+    share: Tensor
+
+
+def mix_pairs(images: Tensor, positions: Array, config: AugmentConfig, seed: int) -> tuple[Tensor, Mixing]:
+    """Mixup or cutmix of the neighbours 2k, 2k+1 of the stream (float32 `[B, C, H, W]`), keyed by 2k.
+
+    Mixup draws its share from Beta(0.8, 0.8) (Zhang et al. 2018), cutmix from Beta(1, 1) (Yun et al. 2019).
+    """
+    partner, share = torch.arange(len(positions)), torch.ones(len(positions))
+    if not (config.mixup or config.cutmix):
+        return images, Mixing(partner, share)
+    row = {int(p): i for i, p in enumerate(positions)}
+    mixed = images.clone()
+    for position, i in row.items():
+        j = row.get(position + 1)
+        if position % 2 or j is None:
+            continue
+        generator = keys.generator(seed, "mix", position)
+        choice = generator.random()
+        if choice >= config.mixup + config.cutmix:
+            continue
+        if choice < config.mixup:
+            kept = float(generator.beta(0.8, 0.8))
+            mixed[i], mixed[j] = images[i] * kept + images[j] * (1 - kept), images[j] * kept + images[i] * (1 - kept)
+        else:
+            kept = _swap_box(images, mixed, (i, j), generator)
+        partner[i], partner[j] = j, i
+        share[i] = share[j] = kept
+    return mixed, Mixing(partner, share)
+
+
+def _swap_box(images: Tensor, mixed: Tensor, pair: tuple[int, int], generator: np.random.Generator) -> float:
+    height, width = images.shape[2:]
+    side = (1 - generator.beta(1, 1)) ** 0.5
+    middle_y, middle_x = generator.random() * height, generator.random() * width
+    top, bottom = max(0, round(middle_y - side * height / 2)), min(height, round(middle_y + side * height / 2))
+    left, right = max(0, round(middle_x - side * width / 2)), min(width, round(middle_x + side * width / 2))
+    i, j = pair
+    mixed[i, :, top:bottom, left:right] = images[j, :, top:bottom, left:right]
+    mixed[j, :, top:bottom, left:right] = images[i, :, top:bottom, left:right]
+    return 1 - (bottom - top) * (right - left) / (height * width)

@@ -1,0 +1,213 @@
+"""Decoded images, memory-mapped: every file is read and decoded once, checked on the way, and never again.
+
+One file holds the pixels of a list of images one after the other, a second one their shapes and the key. A file is made
+under a temporary name and renamed when whole, so two processes and a kill do no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core.errors import UserError
+from saccade.core.progress import Progress
+from saccade.data.opening import Dataset
+
+Pixels = NDArray[np.uint8]
+LIMIT_BYTES = 8 << 30
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to each decoded image before it is kept; `name` stands for it in the cache's key."""
+
+    name: str
+    apply: Callable[[Pixels], Pixels]
+
+
+class PixelStore:
+    """Images by place: `store[i]` is uint8 `[H, W, C]`, a view into the memory map."""
+
+    def __init__(self, data: Pixels, shapes: NDArray[np.int64]) -> None:
+        self._data = data
+        self._shapes = shapes
+        self._starts = np.concatenate([[0], np.cumsum(shapes.prod(1))])
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, place: int) -> Pixels:
+        pixels: Pixels = self._data[self._starts[place] : self._starts[place + 1]].reshape(self._shapes[place])
+        return pixels
+
+
+class DecodingStore:
+    """The same for a set too large to keep: decodes at each access."""
+
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> None:
+        self._dataset, self._indices, self._preparation = dataset, indices, preparation
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: int) -> Pixels:
+        return self._preparation.apply(self._dataset[int(self._indices[place])].image)
+
+
+Store = PixelStore | DecodingStore
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """An image file that cannot be read, and why."""
+
+    index: int
+    path: str
+    reason: str
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: `$XDG_CACHE_HOME/saccade/pixels`, by default under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "saccade" / "pixels"
+
+
+def load(
+    dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation, *, progress: Progress, workers: int = 2, folder: Path | None = None
+) -> tuple[Store, list[BadFile]]:
+    """Read, check and keep the images at `indices`: the store holds the good ones in order, the bad ones are listed.
+
+    Kept in memory where no cache folder can be written, not kept at all beyond LIMIT_BYTES or half of the free disk.
+    """
+    folder = cache_folder() if folder is None else folder
+    key = _key(dataset, indices, preparation)
+    kept = _open(folder, key)
+    if kept is not None:
+        return kept, []
+    reader = _Reader(dataset, indices, preparation, progress, workers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f"{key}.", dir=folder)
+    except OSError:
+        return reader.into_memory()
+    try:
+        with os.fdopen(handle, "wb") as file:
+            whole = reader.into_file(file, min(LIMIT_BYTES, shutil.disk_usage(folder).free // 2))
+        if not whole:
+            good = np.setdiff1d(indices, [bad.index for bad in reader.bad])
+            return DecodingStore(dataset, good, preparation), reader.bad
+        if reader.bad:
+            return reader.from_file(temporary), reader.bad
+        _keep(folder, key, temporary, reader.shapes)
+        store = _open(folder, key)
+        return (store if store is not None else reader.from_file(temporary)), []
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+class _Reader:
+    """Decodes in threads, in order, and knows what it met."""
+
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation, progress: Progress, workers: int) -> None:
+        self._dataset, self._indices, self._preparation = dataset, indices, preparation
+        self._progress, self._workers = progress, max(1, workers)
+        self.shapes: list[tuple[int, ...]] = []
+        self.bad: list[BadFile] = []
+
+    def into_memory(self) -> tuple[PixelStore, list[BadFile]]:
+        parts = [pixels.reshape(-1) for pixels in self._good()]
+        return PixelStore(np.concatenate(parts) if parts else np.empty(0, np.uint8), self._shape_table()), self.bad
+
+    def into_file(self, file: object, limit: int) -> bool:
+        """Write pixels as they come; False when they outgrew `limit` (all images were read and checked even so)."""
+        written = 0
+        for pixels in self._good():
+            written += pixels.nbytes
+            if written <= limit:
+                file.write(np.ascontiguousarray(pixels).data)  # type: ignore[attr-defined]
+        return written <= limit
+
+    def from_file(self, path: str) -> PixelStore:
+        """The pixels of an unnamed file, in memory: a set with bad files is not worth a cache entry."""
+        return PixelStore(np.fromfile(path, np.uint8), self._shape_table())
+
+    def _shape_table(self) -> NDArray[np.int64]:
+        return np.array(self.shapes, np.int64).reshape(-1, 3)
+
+    def _good(self) -> Iterator[Pixels]:
+        self._progress.start("reading images", len(self._indices), "images")
+        chunks = [self._indices[i : i + CHUNK] for i in range(0, len(self._indices), CHUNK)]
+        with ThreadPoolExecutor(self._workers) as pool:
+            window = self._workers * 4
+            running = [pool.submit(self._decode, chunk) for chunk in chunks[:window]]
+            for following in range(len(chunks)):
+                decoded = running[following].result()
+                running[following] = None  # type: ignore[call-overload]
+                if following + window < len(chunks):
+                    running.append(pool.submit(self._decode, chunks[following + window]))
+                for item in decoded:
+                    if isinstance(item, BadFile):
+                        self.bad.append(item)
+                    else:
+                        self.shapes.append(item.shape)
+                        yield item
+                self._progress.advance(len(decoded))
+        self._progress.finish()
+
+    def _decode(self, chunk: Sequence[int]) -> list[Pixels | BadFile]:
+        return [self._decode_one(int(index)) for index in chunk]
+
+    def _decode_one(self, index: int) -> Pixels | BadFile:
+        try:
+            return self._preparation.apply(self._dataset[index].image)
+        except UserError as error:
+            return BadFile(index, self._dataset.paths[index], error.message)
+
+
+def _key(dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> str:
+    digest = hashlib.sha256(f"1\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\n".encode(errors="surrogateescape"))
+    for i in indices:
+        digest.update(f"{dataset.paths[i]}\0{dataset.bytes[i]}\0{dataset.modified[i]}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _open(folder: Path, key: str) -> PixelStore | None:
+    data, shapes = folder / f"{key}.u8", folder / f"{key}.npy"
+    try:
+        table = np.load(shapes, allow_pickle=False)
+        if data.stat().st_size != int(table.prod(1).sum()):
+            return None
+        os.utime(data)
+        return PixelStore(np.memmap(data, np.uint8, mode="r") if data.stat().st_size else np.empty(0, np.uint8), table)
+    except (OSError, ValueError):
+        return None
+
+
+def _keep(folder: Path, key: str, temporary: str, shapes: list[tuple[int, ...]]) -> None:
+    _make_room(folder, os.path.getsize(temporary))
+    with tempfile.NamedTemporaryFile(prefix=f"{key}.", dir=folder, delete=False) as file:
+        np.save(file, np.array(shapes, np.int64).reshape(-1, 3))
+    os.replace(file.name, folder / f"{key}.npy")
+    os.replace(temporary, folder / f"{key}.u8")
+
+
+def _make_room(folder: Path, needed: int) -> None:
+    """Drop the entries unused for longest until `needed` more bytes fit under LIMIT_BYTES."""
+    entries = sorted(folder.glob("*.u8"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in entries)
+    for path in entries:
+        if total + needed <= LIMIT_BYTES:
+            return
+        total -= path.stat().st_size
+        path.unlink(missing_ok=True)
+        path.with_suffix(".npy").unlink(missing_ok=True)

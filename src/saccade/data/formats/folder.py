@@ -1,0 +1,81 @@
+"""Class folders: `root/CLASS/*.jpg`, or `root/{train,val|valid,test}/CLASS/*.jpg`. Folders inside a class folder belong to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from saccade.core.errors import UserError
+from saccade.core.images import SUFFIXES
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image file: path relative to the root (POSIX), the class and split that its folders name, size in bytes, age in ns."""
+
+    path: str
+    label: str
+    split: str
+    bytes: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What stands in a folder: entries sorted by path, and how many files without an image suffix were passed over."""
+
+    entries: tuple[Entry, ...]
+    ignored: int
+
+
+def read(root: Path) -> Listing:
+    """List the images of a class-folder data set; raises UserError when it is none."""
+    folders = sorted(_folders(root), key=lambda entry: entry.name)
+    if not folders:
+        raise UserError("must hold a folder per class, but has no folders", where=str(root), fix=_EXPECTED)
+    if all(folder.name in SPLITS for folder in folders):
+        places = [(SPLITS[f.name], inner) for f in folders for inner in _folders(f.path)]
+        if len({f.name for f in folders} & {"val", "valid"}) == 2:
+            raise UserError("has both val/ and valid/", where=str(root), fix="keep one of them")
+    else:
+        places = [("train", folder) for folder in folders]
+    entries: list[Entry] = []
+    ignored = 0
+    for split, folder in places:
+        found, passed = _images(root, split, folder)
+        entries += found
+        ignored += passed
+    if not entries:
+        raise UserError("holds no images", where=str(root), fix=_EXPECTED)
+    return Listing(tuple(sorted(entries, key=lambda entry: entry.path)), ignored)
+
+
+_EXPECTED = "expected CLASS/*.jpg, or train/CLASS/*.jpg with val/ and test/ beside it"
+
+
+def _folders(path: str | Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        yield from (entry for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entry], int]:
+    found, ignored = [], 0
+    prefix = len(str(root).rstrip("/")) + 1
+    pending = [folder.path]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    pending.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                    stat = entry.stat()
+                    found.append(Entry(entry.path[prefix:], folder.name, split, stat.st_size, stat.st_mtime_ns))
+                else:
+                    ignored += 1
+    return found, ignored

@@ -1,0 +1,105 @@
+"""Batches as a function of (seed, position in the stream), whatever the number of workers.
+
+Position p of the endless stream holds sample perm(seed, p // N)[p % N]. Workers are threads: decoding, resizing and
+tensor work release the interpreter's lock, nothing has to be sent between processes, and nothing can be unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from saccade.core import keys
+from saccade.data.cache import Store
+from saccade.data.sample import Sample
+
+if TYPE_CHECKING:
+    from saccade.task import Augment
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: uint8 `[B, C, H, W]`; targets: tensors with B rows, named by the room; positions: int64 `[B]` in the stream."""
+
+    images: torch.Tensor
+    targets: Mapping[str, torch.Tensor]
+    positions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+        """The same batch on a device; pixels travel as uint8."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        images = self.images.to(device, non_blocking=True).contiguous(memory_format=layout)
+        targets = {name: value.to(device, non_blocking=True) for name, value in self.targets.items()}
+        return replace(self, images=images, targets=targets)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the stream runs over: pixels, the target and the name of each image, in the same order."""
+
+    store: Store
+    targets: Sequence[Any]
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, place: int) -> Sample:
+        return Sample(self.store[place], self.targets[place], place, self.names[place])
+
+
+class Loader:
+    """The stream of training batches. `micro_batch` images go through the network at once (0: the whole batch)."""
+
+    def __init__(self, source: Source, augment: Augment, *, seed: int, batch: int, micro_batch: int = 0, workers: int = 0) -> None:
+        self.source, self.augment, self.seed = source, augment, seed
+        self.batch, self.micro_batch, self.workers = batch, micro_batch or batch, workers
+
+    def step(self, position: int) -> list[Batch]:
+        """The micro-batches of the optimizer step that starts at `position`: a pure function of it."""
+        positions = np.arange(position, position + self.batch)
+        groups: dict[tuple[int, ...], list[tuple[Sample, int]]] = {}
+        for place in positions.tolist():
+            sample = self._sample(place)
+            groups.setdefault(sample.image.shape, []).append((sample, place))
+        return [self._collate(part) for group in groups.values() for part in self._parts(group)]
+
+    def stream(self, position: int) -> Iterator[list[Batch]]:
+        """Steps from `position` on, prepared ahead by the workers; close it to let them end."""
+        if self.workers == 0:
+            while True:
+                yield self.step(position)
+                position += self.batch
+        with ThreadPoolExecutor(self.workers, "saccade-loader") as pool:
+            ahead: list[Future[list[Batch]]] = []
+            try:
+                while True:
+                    while len(ahead) <= self.workers:
+                        ahead.append(pool.submit(self.step, position))
+                        position += self.batch
+                    yield ahead.pop(0).result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _sample(self, position: int) -> Sample:
+        wanted = [position, *self.augment.partners(position)]
+        places = keys.sample_indices(self.seed, len(self.source), np.array(wanted))
+        samples = [self.source[place] for place in places.tolist()]
+        return self.augment.apply(samples, keys.generator(self.seed, "augment", position))
+
+    def _parts(self, group: list[tuple[Sample, int]]) -> Iterator[list[tuple[Sample, int]]]:
+        for start in range(0, len(group), self.micro_batch):
+            yield group[start : start + self.micro_batch]
+
+    def _collate(self, part: list[tuple[Sample, int]]) -> Batch:
+        return self.augment.collate([sample for sample, _ in part], np.array([place for _, place in part]))

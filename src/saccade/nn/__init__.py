@@ -1,0 +1,1 @@
+"""Networks: timm's models by name, stems for small images, weights in and out."""

@@ -1,0 +1,23 @@
+"""The model's own first step: pixels of any dtype to standardised floats, so that exports carry it along."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from saccade.core.card import InputSpec
+
+
+class Normalize(nn.Module):
+    """uint8 or float 0..255 `[B, C, H, W]` -> float32 `(x / 255 - mean) / std`, per channel. Not part of the state: the card has it."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        mean, std = torch.tensor(spec.mean).view(1, -1, 1, 1), torch.tensor(spec.std).view(1, -1, 1, 1)
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> the same shape, float32."""
+        scaled: Tensor = images.float() * self.scale + self.shift
+        return scaled

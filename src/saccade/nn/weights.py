@@ -1,0 +1,140 @@
+"""Tensors to the buffers of a model file and back, and into a module with a report of what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saccade.core.errors import UserError
+from saccade.core.modelfile import Buffer
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+SHOWN = 2  # names of each kind in an error's one line
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a set of weights does not share with a module: names, and for `other` the two shapes or types."""
+
+    loaded: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything does not fit."""
+        return bool(self.missing or self.unexpected or self.other)
+
+    def __str__(self) -> str:
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape or type", self.other))
+        return ", ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names)
+
+
+def to_buffers(module: nn.Module | Mapping[str, Tensor]) -> dict[str, Buffer]:
+    """Copies of the tensors, by name in sorted order, contiguous and on the CPU; tied tensors are stored once for each name.
+
+    Raises TypeError for what is no dense tensor or has a dtype that safetensors lacks.
+    """
+    state: Mapping[str, Any] = module.state_dict() if isinstance(module, nn.Module) else module
+    return {name: _buffer(name, state[name]) for name in sorted(state)}
+
+
+def from_buffers(buffers: Mapping[str, Buffer], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Tensors on `device` that own their memory. Raises UserError for a dtype that torch lacks or bytes that do not fill the shape."""
+    return {name: _tensor(name, buffer).to(device) for name, buffer in buffers.items()}
+
+
+def load_into(module: nn.Module, buffers: Mapping[str, Buffer], *, where: str) -> None:
+    """Copy `buffers` into `module`: all names and shapes must agree, floating-point types may differ.
+
+    Raises UserError that counts what does not fit and names the first of it; the module is unchanged then.
+    """
+    tensors, report = _compare(module, buffers)
+    if report:
+        raise UserError(f"the weights do not fit the model: {report}", where=where)
+    module.load_state_dict(tensors)
+
+
+def load_matching(module: nn.Module, buffers: Mapping[str, Buffer]) -> Report:
+    """Copy what fits by name and shape, and say what did not: a model's weights as the start for one with other classes."""
+    tensors, report = _compare(module, buffers)
+    module.load_state_dict(tensors, strict=False)
+    return report
+
+
+def _compare(module: nn.Module, buffers: Mapping[str, Buffer]) -> tuple[dict[str, Tensor], Report]:
+    state = module.state_dict()
+    shared = [name for name in state if name in buffers]
+    problems = {name: problem for name in shared if (problem := _problem(buffers[name], state[name]))}
+    tensors = from_buffers({name: buffers[name] for name in shared if name not in problems})
+    return tensors, Report(
+        loaded=len(tensors),
+        missing=tuple(name for name in state if name not in buffers),
+        unexpected=tuple(sorted(name for name in buffers if name not in state)),
+        other=tuple(f"{name}: {problem}" for name, problem in problems.items()),
+    )
+
+
+def _problem(buffer: Buffer, tensor: Tensor) -> str:
+    if tuple(buffer.shape) != tuple(tensor.shape):
+        return f"is {_shape(buffer.shape)}, must be {_shape(tensor.shape)}"
+    dtype = DTYPES.get(buffer.dtype)
+    if dtype != tensor.dtype and not (dtype and dtype.is_floating_point and tensor.is_floating_point()):
+        return f"is {buffer.dtype}, must be {NAMES.get(tensor.dtype, tensor.dtype)}"
+    return ""
+
+
+def _buffer(name: str, tensor: Any) -> Buffer:
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.dtype not in NAMES:
+        got = getattr(tensor, "dtype", type(tensor).__name__)
+        raise TypeError(f"{name} must be a dense tensor of one of {', '.join(DTYPES)}, is {got}")
+    # A copy: the file must hold this moment, whatever the optimizer does next; also resolves views, conjugates and sharing.
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+    copy.copy_(tensor.detach())
+    # As bytes, because NumPy lacks some of the dtypes (bfloat16).
+    data: Any = copy.reshape(-1).view(torch.uint8).numpy()
+    return Buffer(NAMES[tensor.dtype], tuple(tensor.shape), memoryview(data))
+
+
+def _tensor(name: str, buffer: Buffer) -> Tensor:
+    dtype = DTYPES.get(buffer.dtype)
+    if dtype is None:
+        raise UserError(f"{name}: torch has no dtype {buffer.dtype}")
+    tensor = torch.empty(tuple(buffer.shape), dtype=dtype)
+    data = np.frombuffer(buffer.data, np.uint8)
+    if data.size != tensor.numel() * tensor.element_size():
+        raise UserError(f"{name}: {data.size} bytes do not fill {_shape(buffer.shape)} of {buffer.dtype}")
+    if data.size:
+        tensor.view(-1).view(torch.uint8).numpy()[:] = data
+    return tensor
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _shape(shape: Any) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

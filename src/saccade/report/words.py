@@ -1,0 +1,155 @@
+"""Figures and findings in plain words: names made harmless, numbers made readable, what the results say to do next."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NARROW = "\u202f"  # narrow no-break space, between a number and its unit
+JOINERS = frozenset("\u200c\u200d")  # scripts and emoji need them; every other format character is shown by its code
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is called and read; `percent`: a share that is written in per cent; `higher`: more is better."""
+
+    label: str
+    meaning: str
+    percent: bool = True
+    higher: bool = True
+
+
+MEASURES: Mapping[str, Measure] = {
+    "accuracy": Measure("Accuracy", "the share of images named rightly"),
+    "top5_accuracy": Measure("Top-5 accuracy", "the right class is among the five best guesses"),
+    "f1_macro": Measure("Macro F1", "precision and recall in one, each class counting the same"),
+    "ece": Measure("Calibration error", "how far confidence is from truth on average; 0 is best", higher=False),
+    "precision": Measure("Precision", "of the images it gave this name, the share that are"),
+    "recall": Measure("Recall", "of the images of this class, the share it found"),
+    "f1": Measure("F1", "precision and recall in one"),
+    "images": Measure("Images", "how many of this class were evaluated", percent=False),
+    "support": Measure("Images", "how many of this class were evaluated", percent=False),
+    "nll": Measure("Log loss", "punishes confident mistakes; 0 is best", percent=False, higher=False),
+    "loss": Measure("Loss", "what training makes small", percent=False, higher=False),
+}
+SPLITS: Mapping[str, str] = {"test": "held-out test", "val": "validation", "train": "training"}
+
+
+def measure(name: str) -> Measure:
+    """The entry for a metric; a name that is not in the table speaks for itself and is written as a plain number."""
+    readable = visible(name).replace("_", " ")
+    return MEASURES.get(name, Measure(readable[:1].upper() + readable[1:], "", percent=False))
+
+
+def visible(text: object) -> str:
+    """`text` with control, direction and other invisible characters as `\\u202e`: nothing in a name may reorder or hide what is read."""
+    return "".join(c if c in JOINERS or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}" for c in str(text))
+
+
+def short(text: object, limit: int = 40) -> str:
+    """`visible(text)` cut in the middle to `limit` characters: the end of a file's name often says most."""
+    full = visible(text)
+    if len(full) <= limit:
+        return full
+    tail = limit // 2
+    return f"{full[: limit - tail - 1]}…{full[-tail:]}"
+
+
+def number(value: object) -> float | None:
+    """`value` as a finite float, else None (missing, NaN, a text)."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return None
+    converted = float(value)
+    return converted if math.isfinite(converted) else None
+
+
+def percent(share: float) -> str:
+    """0.98888 -> "98.9 %"; more decimals where one would round to a 0 or 100 that it is not."""
+    return f"{_percent_digits(share)}{NARROW}%"
+
+
+def _percent_digits(share: float) -> str:
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f}"
+    decimals = next((d for d in (1, 2, 3) if round(100 * share, d) not in (0.0, 100.0)), 4)
+    return f"{100 * share:.{decimals}f}"
+
+
+def figure(name: str, value: object) -> str:
+    """A metric's value as text; an em dash where it is not defined."""
+    known = number(value)
+    if known is None:
+        return "—"
+    return percent(known) if measure(name).percent else f"{known:.4g}"
+
+
+def interval(name: str, low: object, high: object) -> str:
+    """As "97.5–99.7 %"; "" where there is none, or where resampling could not spread (all right: see `no_mistakes`)."""
+    bottom, top = number(low), number(high)
+    if bottom is None or top is None or bottom == top:
+        return ""
+    if measure(name).percent:
+        return f"{_percent_digits(bottom)}–{_percent_digits(top)}{NARROW}%"
+    return f"{bottom:.4g}–{top:.4g}"
+
+
+def count(value: int, one: str, many: str = "") -> str:
+    """As "1 image" or "1,240 images"."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def images_of(split: str, n: int) -> str:
+    """As "360 held-out test images"."""
+    kind = SPLITS.get(split)
+    return count(n, f"{kind} image") if kind else f"{count(n, 'image')} of the split {short(split)}"
+
+
+def verdict(data_split: str, n: int, headline: Sequence[Row]) -> str:
+    """The result in one sentence, from the first figure of the headline."""
+    first = next((row for row in headline if number(row.get("value")) is not None), None)
+    if n == 0 or first is None:
+        return "This model has not been measured on any image yet."
+    where, value = images_of(data_split, n), figure(first["name"], first["value"])
+    range_ = interval(first["name"], first.get("low"), first.get("high"))
+    doubt = f" (95{NARROW}% interval {range_})" if range_ else ""
+    if first["name"] == "accuracy":
+        return f"On {where} the model is right {value} of the time{doubt}."
+    return f"On {where} the model reaches {measure(first['name']).label} {value}{doubt}."
+
+
+def calibration(bins: Sequence[Row]) -> str:
+    """What the reliability bins say about the model's confidence; "" without any image in them."""
+    total = sum(int(row["count"]) for row in bins)
+    if total == 0:
+        return ""
+    filled = [row for row in bins if row["count"]]
+    confidence = sum(row["count"] * row["confidence"] for row in filled) / total
+    right = sum(row["count"] * row["accuracy"] for row in filled) / total
+    noise = 2 * math.sqrt(max(right * (1 - right), 1 / total) / total)  # two standard errors of `right`
+    facts = f"On average it is {percent(confidence)} sure and right {percent(right)} of the time"
+    if abs(confidence - right) <= max(noise, 0.01):
+        return f"{facts}: you can take its confidence at its word, as far as {count(total, 'image')} can tell."
+    if confidence > right:
+        return f"{facts}: it is too sure of itself. Read a high confidence with some caution."
+    return f"{facts}: it is too modest. It is right more often than it claims."
+
+
+def no_mistakes(n: int) -> str:
+    """What a spotless result does and does not prove (the exact binomial bound for 0 errors in n)."""
+    bound = 1 - 0.05 ** (1 / n)
+    return f"Even so, with {count(n, 'image')} its true error rate could still be as high as {percent(bound)} (95{NARROW}% bound)."
+
+
+def best_words(name: str, best: tuple[float, float], last: float, unit: str, *, rising: bool) -> str:
+    """Where the best evaluation lay and what that says; best = (x, value), last = x of the last evaluation."""
+    at, value = best
+    text = f"Best {measure(name).label.lower()} on the validation images: {figure(name, value)} at {unit} {at:.4g} of {last:.4g}."
+    if rising:
+        return f"{text} It was still getting better at the end: longer training may help."
+    return f"{text} That state of the network is the one that was kept."

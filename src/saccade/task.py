@@ -1,0 +1,176 @@
+"""The doors of a room: all that rooms and engines share. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core.card import Card
+from saccade.core.config import TrainConfig
+from saccade.core.results import Result
+from saccade.data.sample import Sample, Schema
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from saccade.data.cache import Preparation
+    from saccade.data.loader import Batch
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the user has settled already; None or "": the recipe decides."""
+
+    epochs: float | None = None
+    minutes: float | None = None
+    model: str = ""
+    size: tuple[int, int] | None = None
+    pretrained: bool = False
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model that a room can build. `license` is that of the pre-trained weights ("" without any)."""
+
+    name: str
+    source: str
+    parameters: int
+    license: str = ""
+    metric: float | None = None
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A loss as a sum over its terms: `total` is differentiated, divided by the global `weight` before clipping.
+
+    total: scalar tensor, a sum (not a mean); weight: how many terms it sums; parts: named sums for the log.
+    """
+
+    total: Tensor
+    weight: float
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update of a training step: a classifier has one, a GAN two.
+
+    modules: the ones it trains (all others are frozen meanwhile); loss(batch, step) -> Losses;
+    optimizer: "adamw" or "sgd"; every: takes part in each `every`-th step; after_step: called when its step is done.
+    """
+
+    name: str
+    modules: Sequence[nn.Module]
+    loss: Callable[[Batch, int], Losses]
+    every: int = 1
+    after_step: Callable[[int], None] | None = None
+
+
+class Augment(Protocol):
+    """What becomes of a decoded image before it is learned from; all randomness comes from keyed generators."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done once to each decoded image, and kept."""
+        ...
+
+    def partners(self, position: int) -> Sequence[int]:
+        """Further positions of the stream whose samples `apply` needs."""
+        ...
+
+    def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
+        """One training sample from the sample at a position and its partners."""
+        ...
+
+    def collate(self, samples: Sequence[Sample], positions: Array) -> Batch:
+        """Samples of equal shape as one batch, with the work that is faster or only possible on a whole batch."""
+        ...
+
+
+class Metric(Protocol):
+    """Figures over a set of images. NumPy only."""
+
+    primary: str
+    higher_is_better: bool
+
+    def update(self, results: Sequence[Result], truths: Sequence[Any]) -> None:
+        """Take up results and the truth of each."""
+        ...
+
+    def compute(self, weights: Array | None = None) -> dict[str, float | None]:
+        """The figures; integer `weights` [N] by image repeat images (bootstrap, paired comparison)."""
+        ...
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """One row a class."""
+        ...
+
+    def details(self) -> dict[str, Any]:
+        """What a report draws beside the figures, as JSON values (classification: the confusion matrix, reliability)."""
+        ...
+
+
+class Task(Protocol):
+    """The doors of a room, the same for all."""
+
+    name: str
+
+    def models(self) -> Sequence[ModelRow]:
+        """What can be built by name."""
+        ...
+
+    def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+        """The configuration for this data, device ("cpu", "cuda", "mps") and budget, and its reasons, a line each."""
+        ...
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise UserError where this room cannot do what the configuration asks."""
+        ...
+
+    def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
+        """A new model, and the card that rebuilds it."""
+        ...
+
+    def build(self, card: Card) -> nn.Module:
+        """The model that a card describes, with fresh weights."""
+        ...
+
+    def augment(self, config: TrainConfig) -> Augment:
+        """What training does to its images."""
+        ...
+
+    def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
+        """The updates of a training step; asked for again after every change to the model."""
+        ...
+
+    def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The model's outputs as tensors of fixed shapes: exported with it; `core.finish` does the rest."""
+        ...
+
+    def metrics(self, card: Card) -> Metric:
+        """Fresh figures for this model's classes."""
+        ...
+
+    def features(self, model: nn.Module) -> nn.Module:
+        """The module whose output explanation and embedding read."""
+        ...
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The scalar of each image, `[B]`, that explanation differentiates."""
+        ...
+
+    def draw(self, image: Array, result: Result, truth: Any | None = None) -> Image:
+        """The answer, drawn over or below the image uint8 `[H, W, C]`."""
+        ...
+
+    def example(self, n: int, generator: np.random.Generator) -> Batch:
+        """Tiny data that can be learned: tests, export, docs."""
+        ...

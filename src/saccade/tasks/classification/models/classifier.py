@@ -1,0 +1,48 @@
+"""The module that trains, ships and exports: normalisation, then a network, in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from saccade.core.card import Card, InputSpec
+from saccade.core.errors import UserError
+from saccade.nn.layers.normalize import Normalize
+from saccade.tasks.classification.models.small import SmallResNet
+
+
+class Classifier(nn.Module):
+    """uint8 `[B, C, H, W]` -> logits float `[B, K]`."""
+
+    def __init__(self, network: nn.Module, spec: InputSpec) -> None:
+        super().__init__()
+        self.normalize = Normalize(spec)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> `[B, K]`."""
+        logits: Tensor = self.network(self.normalize(images))
+        return logits
+
+
+def rebuild(card: Card) -> Classifier:
+    """The module that a card describes, with fresh weights; raises UserError for an architecture that is not known here."""
+    source = card.architecture.get("source")
+    if source == "saccade":
+        return Classifier(small(card.architecture), card.input)
+    if source == "timm":
+        from saccade.nn import backbones
+
+        return Classifier(backbones.rebuild(dict(card.architecture)), card.input)
+    raise UserError(f"unknown architecture source {source!r}", fix="the model was made by another version of saccade")
+
+
+def small(architecture: Mapping[str, Any]) -> SmallResNet:
+    """Our own network from its plain values."""
+    arguments = dict(architecture["arguments"])
+    try:
+        return SmallResNet(**{**arguments, "blocks": tuple(arguments["blocks"])})
+    except (TypeError, KeyError) as error:
+        raise UserError(f"not an architecture of ours: {error}") from None

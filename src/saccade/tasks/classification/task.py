@@ -1,0 +1,121 @@
+"""The room of classification: its doors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core.card import Card, InputSpec
+from saccade.core.config import TrainConfig
+from saccade.core.results import Result
+from saccade.data.sample import Schema
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase
+from saccade.tasks.classification import models, recipes
+from saccade.tasks.classification.metrics import ClassificationMetric
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from saccade.data.loader import Batch
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
+
+
+class Classification:
+    """One label an image."""
+
+    name = "classify"
+
+    def models(self) -> Sequence[ModelRow]:
+        """Every classifier that can be built by name: our own, then timm's."""
+        return models.rows()
+
+    def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+        """The configuration for this data, and a reason by line."""
+        return recipes.choose(schema, device, budget)
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise UserError, naming the nearest, for a model that is not known."""
+        models.find(config.model)
+
+    def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
+        """A new network by its name, and the card that rebuilds it; raises UserError for a name that is not known."""
+        from saccade.tasks.classification.models import classifier
+
+        row = models.find(config.model)
+        spec = InputSpec(config.channels, config.size, "crop", *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
+        if row.source == "saccade":
+            architecture = models.own(row.name, classes=len(schema.classes), channels=config.channels, size=config.size)
+            card = Card(self.name, schema.classes, architecture, spec)
+            return classifier.rebuild(card), card
+        from saccade.nn import backbones
+
+        network, architecture = backbones.classifier(
+            row.name, classes=len(schema.classes), channels=config.channels, size=config.size, pretrained=config.pretrained
+        )
+        if config.pretrained and config.channels == 3:
+            told: Any = network.pretrained_cfg
+            spec = replace(spec, mean=tuple(told["mean"]), std=tuple(told["std"]))
+        licenses = ({"weights": row.name, "license": row.license, "source": row.source},) if config.pretrained else ()
+        return classifier.Classifier(network, spec), Card(self.name, schema.classes, architecture, spec, licenses=licenses)
+
+    def build(self, card: Card) -> nn.Module:
+        """The module that a card describes, with fresh weights."""
+        from saccade.tasks.classification.models import classifier
+
+        return classifier.rebuild(card)
+
+    def augment(self, config: TrainConfig) -> Augment:
+        """Random changes to the training images."""
+        from saccade.tasks.classification.augmentation import ClassificationAugment
+
+        return ClassificationAugment(config)
+
+    def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
+        """One phase: the whole network on cross-entropy."""
+        from saccade.tasks.classification.loss import cross_entropy
+
+        def loss(batch: Batch, step: int) -> Losses:
+            return cross_entropy(model(batch.images), batch, config.label_smoothing)
+
+        return [Phase("train", [model], loss)]
+
+    def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Logits `[B, K]` -> {"probabilities": `[B, K]`}."""
+        from saccade.tasks.classification.decode import decode
+
+        return decode(outputs)
+
+    def metrics(self, card: Card) -> Metric:
+        """accuracy, top5_accuracy, f1_macro, ece, nll."""
+        return ClassificationMetric(card.classes)
+
+    def features(self, model: nn.Module) -> nn.Module:
+        """The last module whose output `[B, F, h, w]` still has places."""
+        from saccade.nn import backbones
+        from saccade.tasks.classification.models.small import SmallResNet
+
+        network: Any = model.network
+        return network.features[-1] if isinstance(network, SmallResNet) else backbones.feature_layer(network)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Logits `[B, K]`, class indices `[B]` -> the logit of each, `[B]`."""
+        return outputs.gather(1, targets[:, None])[:, 0]
+
+    def draw(self, image: NDArray[np.uint8], result: Result, truth: int | None = None) -> Image:
+        """The image uint8 `[H, W, C]` with a line below that says what it was taken for."""
+        from saccade.tasks.classification.drawing import caption
+
+        return caption(image, result, truth)
+
+    def example(self, n: int, generator: np.random.Generator) -> Batch:
+        """Tiny data that can be learned."""
+        from saccade.tasks.classification.example import example
+
+        return example(n, generator)

@@ -1,0 +1,28 @@
+"""The run's figures as TensorBoard events, for those who watch runs there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Board:
+    """Writes the rows of metrics.jsonl as scalars; `purge_step` hides what an interrupted run wrote beyond it."""
+
+    def __init__(self, folder: Path, *, purge_step: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)  # type: ignore[no-untyped-call]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One row: a training step, or an evaluation with its `split` and `metrics`."""
+        group = row.get("split", "train")
+        values = row.get("metrics", {name: row.get(name) for name in ("loss", "lr")})
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(f"{group}/{name}", value, row["step"])  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Flush what is left."""
+        self._writer.close()  # type: ignore[no-untyped-call]

@@ -1,0 +1,76 @@
+"""How many steps a run takes: from epochs, or from minutes by measuring a few steps on this machine first."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PROBES = 12
+WARM_UP = 3
+MOST_EVALUATIONS = 100
+RESERVE_SHARE = 0.04
+RESERVE_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What was measured or derived before step 0, and never again: frozen in run.json.
+
+    device, precision, threads and workers are facts of the machine; total_steps, steps_per_epoch and evaluate_every count
+    optimizer steps. seconds_per_step is what the probe measured (0 where epochs were given).
+    """
+
+    device: str
+    precision: str
+    threads: int
+    workers: int
+    steps_per_epoch: int
+    total_steps: int
+    evaluate_every: int
+    seconds_per_step: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def steps_per_epoch(images: int, batch: int) -> int:
+    """An epoch is ceil(N / batch) steps of the endless stream."""
+    return max(1, math.ceil(images / batch))
+
+
+def evaluate_every(total_steps: int, per_epoch: int, train_images: int, val_images: int) -> int:
+    """Steps between evaluations: whole epochs, at most MOST_EVALUATIONS in all, and at most a fifth of the images looked at."""
+    epochs = max(1, math.ceil(total_steps / per_epoch / MOST_EVALUATIONS), math.ceil(val_images / max(1, train_images) * 3))
+    return min(total_steps, epochs * per_epoch)
+
+
+def steps_in(seconds: float, seconds_per_step: float, seconds_per_evaluation: float, per_epoch: int) -> int:
+    """How many steps fit, with an evaluation after each epoch (or as often as `evaluate_every` allows) and a reserve for the end."""
+    usable = seconds * (1 - RESERVE_SHARE) - RESERVE_SECONDS - seconds_per_evaluation
+    total = max(1, int(usable / (seconds_per_step + seconds_per_evaluation / per_epoch)))
+    if total / per_epoch > MOST_EVALUATIONS:
+        total = max(total, int((usable - MOST_EVALUATIONS * seconds_per_evaluation) / seconds_per_step))
+    return max(1, total)
+
+
+def measure_step(step: Callable[[int], None]) -> float:
+    """The median seconds of a training step; `step(i)` does the i-th on a copy of the model."""
+    seconds = []
+    for i in range(PROBES):
+        begin = time.perf_counter()
+        step(i)
+        seconds.append(time.perf_counter() - begin)
+        if sum(seconds) > 20 and len(seconds) > WARM_UP:
+            break
+    return statistics.median(seconds[min(WARM_UP, len(seconds) - 1) :])
+
+
+def copy_of(model: Any) -> Any:
+    """A model to measure on, so that the real one stays as it is."""
+    return copy.deepcopy(model)

@@ -1,0 +1,262 @@
+"""The loop of every run: steps, evaluations, checkpoints, interruptions, and the minutes that were asked for.
+
+Its state is a function of (config, data, seed, step): what it draws is keyed, what it measures on the way changes nothing
+but where an event in the run's record says so.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from saccade.core import modelfile
+from saccade.core.card import Card
+from saccade.core.config import TrainConfig
+from saccade.core.errors import Interrupted
+from saccade.core.progress import Progress
+from saccade.core.rundir import RunDir
+from saccade.data.loader import Batch, Loader
+from saccade.nn import weights
+from saccade.task import Task
+from saccade.training import checkpoint, optim
+from saccade.training.board import Board
+from saccade.training.budget import Resolved
+from saccade.training.ema import Average
+from saccade.training.schedule import Schedule
+from saccade.training.signals import StopSignals
+from saccade.training.step import Updater
+
+CHECKPOINT_SECONDS = 60.0
+LOGGED_STEPS = 500
+LATE = 1.03
+
+
+class Measured(Protocol):
+    """What an evaluation during training must tell."""
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run needs. `evaluate` measures a module on the validation images; deadline: monotonic seconds, or None."""
+
+    task: Task
+    model: nn.Module
+    card: Card
+    config: TrainConfig
+    resolved: Resolved
+    loader: Loader
+    run: RunDir
+    evaluate: Callable[[nn.Module], Measured]
+    progress: Progress
+    deadline: float | None = None
+
+
+@dataclass
+class State:
+    """The part of a run's state that is no tensor; all of it is in every checkpoint."""
+
+    step: int = 0
+    position: int = 0
+    best: float | None = None
+    best_step: int = 0
+    best_metrics: dict[str, float | None] = field(default_factory=dict)
+    stale: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
+    stopped: bool = False
+
+
+class Trainer:
+    """Runs a job from its state to its end."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.state = State()
+        config, resolved = job.config, job.resolved
+        self.device = torch.device(resolved.device)
+        metric = job.task.metrics(job.card)
+        self.primary, self.sign = metric.primary, 1 if metric.higher_is_better else -1
+        self.schedule = Schedule(resolved.total_steps, config.warmup)
+        phases = job.task.phases(job.model, config)
+        self.updater = Updater(job.model, phases, config, self.device, resolved.precision)
+        self.average = Average(job.model, config.ema * resolved.total_steps) if config.ema else None
+        self.log_every = max(1, resolved.total_steps // LOGGED_STEPS)
+        self.rows: list[dict[str, Any]] = []
+        self.planned: dict[str, Any] | None = None
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint whose sums hold; says which were passed over."""
+        run = self.job.run
+        step, contents, passed_over = run.load_checkpoint()
+        for line in passed_over:
+            self.job.progress.message(line)
+        groups, state = checkpoint.decode(contents, where=str(run.checkpoints))
+        weights.load_into(self.job.model, modelfile.unpack(contents["model.safetensors"])[0], where=str(run.checkpoints))
+        if self.average is not None:
+            weights.load_into(self.average.module, modelfile.unpack(contents["average.safetensors"])[0], where=str(run.checkpoints))
+        for name, optimizer in self.updater.optimizers.items():
+            optim.restore(optimizer, groups.get(f"optimizer-{name}", {}))
+        if self.updater.scaler.is_enabled():
+            self.updater.scaler.load_state_dict(state["scaler"])
+        run.truncate_metrics(state["metrics_bytes"])
+        self.state = State(**state["loop"])
+        self.planned = next((event for event in run.events() if event.get("event") == "shorten"), None)
+        if self.planned is not None and self.planned["step"] <= self.state.step:
+            self.schedule.shorten(self.planned["step"], self.planned["total_steps"])
+        self.job.progress.message(f"going on from step {step} of {self.schedule.total}")
+
+    def fit(self) -> State:
+        """Train to the end; raises Interrupted (state saved) when a signal came."""
+        job, state = self.job, self.state
+        board = Board(job.run.tensorboard, purge_step=state.step or None)
+        saved_at = time.monotonic()
+        begun, first = saved_at, state.step
+        self._show_stage()
+        stream = job.loader.stream(state.position)
+        try:
+            with StopSignals() as signals:
+                while state.step < self.schedule.total and not state.stopped:
+                    self._step(next(stream))
+                    evaluated = self._due() and self._evaluate(board)
+                    self._log(board, (time.monotonic() - begun) / (state.step - first))
+                    self._keep_time(begun, first)
+                    if signals.received is not None:
+                        self._checkpoint()
+                        self._save(job.run.last)
+                        raise Interrupted(signals.received, f"stopped at step {state.step}; go on with: saccade train --resume --out {job.run.path}")
+                    if time.monotonic() - saved_at > CHECKPOINT_SECONDS and (evaluated or state.step % self.log_every == 0):
+                        self._checkpoint()
+                        saved_at = time.monotonic()
+        finally:
+            stream.close()
+            board.close()
+            job.progress.finish()
+        self._checkpoint()
+        self._save(job.run.last)
+        return state
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The model that is kept: the averaged one where there is one."""
+        return self.average.module if self.average is not None else self.job.model
+
+    def _show_stage(self) -> None:
+        batch = self.job.config.batch
+        self.job.progress.start("training", self.schedule.total * batch, "images", done=self.state.step * batch)
+
+    def _step(self, batches: list[Batch]) -> None:
+        state, config = self.state, self.job.config
+        moved = [batch.to(self.device, channels_last=config.channels_last) for batch in batches]
+        means = self.updater.step(moved, state.step, self.schedule.factor(state.step))
+        if self.average is not None:
+            self.average.update(self.job.model, state.step)
+        for name, value in means.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+        state.summed += 1
+        state.step += 1
+        state.position += config.batch
+        self.job.progress.advance(config.batch)
+
+    def _due(self) -> bool:
+        return self.state.step % self.job.resolved.evaluate_every == 0 or self.state.step >= self.schedule.total
+
+    def _log(self, board: Board, seconds_per_step: float) -> None:
+        state = self.state
+        if state.step % self.log_every and state.step < self.schedule.total:
+            return
+        means = {name: value / state.summed for name, value in state.sums.items()}
+        row: dict[str, Any] = {
+            "step": state.step,
+            "epoch": round(state.step / self.job.resolved.steps_per_epoch, 4),
+            **means,
+            "lr": self.job.config.lr * self.schedule.factor(state.step - 1),
+            "time": {"images_per_second": self.job.config.batch / max(seconds_per_step, 1e-9)},
+        }
+        state.sums, state.summed = {}, 0
+        self.rows.append(row)
+        board.add(row)
+        self._note(means.get("loss", next(iter(means.values()))))
+
+    def _note(self, loss: float) -> None:
+        value = self.state.best
+        best = f"  best {self.primary} {value:.4f}" if value is not None else ""
+        self.job.progress.note(f"epoch {self.state.step / self.job.resolved.steps_per_epoch:.1f}  loss {loss:.4f}{best}")
+
+    def _evaluate(self, board: Board) -> bool:
+        """Measure, keep the model if it is the best so far, and count how long nothing got better."""
+        state, job = self.state, self.job
+        begin = time.monotonic()
+        metrics = dict(job.evaluate(self.shipped).metrics)
+        row = {
+            "step": state.step,
+            "epoch": round(state.step / job.resolved.steps_per_epoch, 4),
+            "split": "val",
+            "metrics": metrics,
+            "time": {"seconds": time.monotonic() - begin},
+        }
+        self.rows.append(row)
+        board.add(row)
+        value = metrics.get(self.primary)
+        better = value is not None and (state.best is None or self.sign * value > self.sign * state.best)
+        if better:
+            state.best, state.best_step, state.best_metrics, state.stale = value, state.step, metrics, 0
+            self._save(job.run.best)
+        else:
+            state.stale += 1
+            state.stopped = 0 < job.config.patience <= state.stale
+        return True
+
+    def _keep_time(self, begun: float, first: int) -> None:
+        """Once, when the run is clearly too slow for its deadline, shorten the schedule and record it; a resume does it again."""
+        job, state, schedule = self.job, self.state, self.schedule
+        if schedule.cut_at or state.step >= schedule.total:
+            return
+        if self.planned is not None:
+            if state.step == self.planned["step"]:
+                schedule.shorten(state.step, self.planned["total_steps"])
+            return
+        total = self._affordable(begun, first)
+        if total is None:
+            return
+        job.run.append_event({"event": "shorten", "step": state.step, "total_steps": total, "from": schedule.total})
+        schedule.shorten(state.step, total)
+        job.progress.message(f"slower than measured: {schedule.before} steps shortened to {total} to keep to the minutes asked for")
+        self._show_stage()
+
+    def _affordable(self, begun: float, first: int) -> int | None:
+        """The last step that the deadline allows at the speed so far, where that is clearly before the schedule's end."""
+        state, schedule, deadline = self.state, self.schedule, self.job.deadline
+        done = state.step - first
+        if deadline is None or done < 20 or state.step % self.log_every or schedule.progress(state.step) < 0.25:
+            return None
+        now = time.monotonic()
+        per_step = (now - begun) / done
+        allowed = max(1.0, deadline - now)
+        if per_step * (schedule.total - state.step) <= allowed * LATE:
+            return None
+        total = state.step + max(1, math.floor(allowed * 0.97 / per_step))
+        return total if total < schedule.total else None
+
+    def _checkpoint(self) -> None:
+        self.job.run.append_metrics(self.rows)
+        self.rows = []
+        tensors: dict[str, Mapping[str, Tensor]] = {"model": self.job.model.state_dict()}
+        if self.average is not None:
+            tensors["average"] = self.average.state()
+        for name, optimizer in self.updater.optimizers.items():
+            tensors[f"optimizer-{name}"] = optim.state(optimizer)
+        state = {"loop": vars(self.state), "metrics_bytes": self.job.run.metrics_size(), "scaler": self.updater.scaler.state_dict()}
+        self.job.run.save_checkpoint(self.state.step, checkpoint.encode(tensors, state))
+
+    def _save(self, path: Any) -> None:
+        card = self.job.card.with_metrics(self.state.best_metrics)
+        modelfile.save(path, weights.to_buffers(self.shipped), card)

@@ -1,0 +1,60 @@
+"""Optimizers by name, with weight decay on matrices only, and their state as plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
+from saccade.task import Phase
+
+
+def build(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum over the phase's parameters.
+
+    Biases and norms (parameters of fewer than two axes) take no weight decay.
+    """
+    parameters = trained(phase)
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise UserError(f"phase {phase.name!r} has nothing to train", fix="unfreeze a part of the model")
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def trained(phase: Phase) -> list[nn.Parameter]:
+    """The parameters that a phase updates, each once."""
+    found = {id(p): p for module in phase.modules for p in module.parameters() if p.requires_grad}
+    return list(found.values())
+
+
+def state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Moments and counters as `index.name` -> tensor; the index counts parameters over the groups."""
+    found = {}
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            found[f"{index}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(float(value))
+    return found
+
+
+def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Take up what `state` gave; counters stay where the optimizer wants them."""
+    parameters = _parameters(optimizer)
+    optimizer.state.clear()
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        parameter = parameters[int(index)]
+        device = value.device if name == "step" else parameter.device
+        optimizer.state[parameter][name] = value.to(device).clone(memory_format=torch.preserve_format)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

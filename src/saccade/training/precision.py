@@ -1,0 +1,45 @@
+"""Devices and number formats: what `auto` means here, and the two things that mixed precision needs."""
+
+from __future__ import annotations
+
+import torch
+
+from saccade.core.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` -> the device; raises UserError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}", where="--device")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}", where="--device") from None
+    if not there or (kind == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"no {name} device on this machine", where="--device", fix="use --device auto or cpu")
+    return chosen
+
+
+def resolve(precision: str, on: torch.device) -> str:
+    """`auto` is bf16 on a CUDA device that has it, fp32 elsewhere (bf16 is slower on a CPU without AMX)."""
+    if precision == "auto":
+        return "bf16" if on.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and on.type != "cuda":
+        raise UserError(f"fp16 needs a CUDA device, got {on.type}", where="--precision", fix="use bf16 or fp32")
+    return precision
+
+
+def autocast(precision: str, on: torch.device) -> torch.autocast:
+    """The context of a forward pass."""
+    return torch.autocast(on.type, DTYPES[precision] if precision != "fp32" else torch.bfloat16, enabled=precision != "fp32")
+
+
+def scaler(precision: str) -> torch.amp.GradScaler:
+    """Scales the loss for fp16; does nothing otherwise."""
+    return torch.amp.GradScaler("cuda", enabled=precision == "fp16")

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from saccade.core.card import InputSpec
+from saccade.core.errors import UserError
+from saccade.core.prepare import covering, prepare, shrink
+
+SIDES = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 3, 8, 11, 17, 224, 500]))
+SIZES = st.tuples(SIDES, SIDES)
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+@given(SIZES, st.tuples(st.integers(1, 64), st.integers(1, 64)), st.sampled_from([1, 3]), st.sampled_from([1, 3]))
+def test_any_shape_becomes_the_size_of_the_spec(source: tuple[int, int], size: tuple[int, int], have: int, want: int) -> None:
+    out = prepare(noise(*source, have), InputSpec(want, size))
+    assert out.shape == (want, *size)
+    assert out.dtype == np.uint8
+    assert out.flags.c_contiguous
+
+
+@given(SIZES, st.tuples(st.integers(1, 64), st.integers(1, 64)), st.sampled_from([1, 3]))
+def test_the_cache_changes_no_bit(source: tuple[int, int], size: tuple[int, int], channels: int) -> None:
+    pixels, spec = noise(*source, channels), InputSpec(channels, size)
+    np.testing.assert_array_equal(prepare(shrink(pixels, size), spec), prepare(pixels, spec))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_cache_changes_no_bit_of_larger_images(seed: int) -> None:
+    """What single-precision arithmetic in Pillow's box would change: a level here and there in one image of three."""
+    height, width, h, w = (int(v) for v in np.random.default_rng(seed).integers((64, 64, 5, 5), (200, 200, 60, 60)))
+    pixels, spec = noise(height, width, seed=seed), InputSpec(3, (h, w))
+    np.testing.assert_array_equal(prepare(shrink(pixels, (h, w)), spec), prepare(pixels, spec))
+
+
+@given(SIZES, SIZES)
+def test_covering_is_the_smallest_that_covers(source: tuple[int, int], size: tuple[int, int]) -> None:
+    scaled = covering(source, size)
+    scale = max(size[0] / source[0], size[1] / source[1])
+    assert scaled[0] >= size[0]
+    assert scaled[1] >= size[1]
+    assert scaled[0] == size[0] or scaled[1] == size[1]
+    assert max(abs(scaled[0] - source[0] * scale), abs(scaled[1] - source[1] * scale)) <= 0.5 + 1e-9
+
+
+@given(SIZES, SIZES)
+def test_shrink_covers_keeps_the_ratio_and_never_enlarges(source: tuple[int, int], size: tuple[int, int]) -> None:
+    out = shrink(noise(*source), size)
+    height, width = out.shape[:2]
+    assert min(source[0], size[0]) <= height <= source[0]
+    assert min(source[1], size[1]) <= width <= source[1]
+    scale = max(height / source[0], width / source[1])
+    assert abs(height - source[0] * scale) <= 1
+    assert abs(width - source[1] * scale) <= 1
+
+
+@given(SIZES, st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(0, 255))
+def test_a_flat_image_stays_flat(source: tuple[int, int], size: tuple[int, int], value: int) -> None:
+    assert (prepare(np.full((*source, 3), value, np.uint8), InputSpec(3, size)) == value).all()
+
+
+@pytest.mark.parametrize("source", [(17, 11), (11, 17), (1, 1), (5, 90), (90, 5), (64, 64), (200, 333), (3, 2)])
+@pytest.mark.parametrize("size", [(8, 8), (24, 10), (10, 24), (64, 64)])
+def test_equals_scaling_whole_and_cutting_the_middle(source: tuple[int, int], size: tuple[int, int]) -> None:
+    pixels = noise(*source)
+    scale = max(size[0] / source[0], size[1] / source[1])
+    scaled = [max(side, int(np.floor(have * scale + 0.5))) for have, side in zip(source, size, strict=True)]
+    whole = np.asarray(Image.fromarray(pixels).resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR))
+    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    expected = whole[top : top + size[0], left : left + size[1]].transpose(2, 0, 1)
+    difference = np.abs(prepare(pixels, InputSpec(3, size)).astype(int) - expected)
+    assert difference.max() <= 1
+
+
+def test_the_right_size_is_passed_through_and_the_middle_cut_in_whole_pixels() -> None:
+    pixels = noise(17, 11)
+    np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (17, 11))), pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (11, 11))), pixels[3:14].transpose(2, 0, 1))
+    np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (17, 8))), pixels[:, 1:9].transpose(2, 0, 1))
+    assert shrink(pixels, (17, 11)) is pixels
+    assert shrink(pixels, (17, 5)) is pixels
+
+
+def test_channels() -> None:
+    pixels = noise(17, 11)
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    np.testing.assert_array_equal(prepare(pixels, InputSpec(1, (17, 11)))[0], grey)
+    np.testing.assert_array_equal(prepare(grey[:, :, None], InputSpec(3, (17, 11))), np.stack([grey] * 3))
+    np.testing.assert_array_equal(prepare(pixels[:, ::-1], InputSpec(3, (17, 11))), pixels[:, ::-1].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 60000), (60000, 1)])
+def test_extreme_aspects_make_no_enormous_intermediate(shape: tuple[int, int]) -> None:
+    started = time.perf_counter()
+    out = prepare(noise(*shape), InputSpec(3, (512, 512)))  # scaled whole it would be 512 x 30,720,000
+    assert out.shape == (3, 512, 512)
+    assert time.perf_counter() - started < 1
+    assert shrink(noise(*shape), (512, 512)).shape == (*shape, 3)
+
+
+def test_what_is_not_supported_is_said() -> None:
+    with pytest.raises(UserError, match="resize 'stretch' to 3 channels"):
+        prepare(noise(4, 4), InputSpec(3, (4, 4), "stretch"))
+    with pytest.raises(UserError, match="to 4 channels"):
+        prepare(noise(4, 4), InputSpec(4, (4, 4)))
+    for bad in (noise(4, 4)[:, :, 0], noise(4, 4, 2), noise(4, 4).astype(np.float32), noise(0, 4)):
+        with pytest.raises(UserError, match="pixels must be uint8"):
+            prepare(bad, InputSpec(3, (4, 4)))

@@ -1,0 +1,196 @@
+"""The page: hostile names change nothing, missing parts are left out, pictures carry no EXIF, the same data give the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.core.errors import UserError
+from saccade.report.page import ReportData, render, write
+from saccade.report.words import visible
+
+STYLE = re.compile(r"(left|width):[\d.]+%(;width:[\d.]+%)?|--s:\d+|text-align:left")
+DATA_URI = re.compile(r"data:([a-z+/]+);base64,([A-Za-z0-9+/=]+)")
+
+
+class Page(HTMLParser):
+    """The elements of a page as (tag, attributes), and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def ids(self) -> set[str | None]:
+        return {attributes["id"] for attributes in self.all("h2") if "id" in attributes}
+
+
+def pictures(text: str) -> list[tuple[str, bytes]]:
+    return [(kind, base64.b64decode(data)) for kind, data in DATA_URI.findall(text)]
+
+
+def test_hostile_texts_add_no_element_and_no_attribute(attacked: ReportData, harmless: ReportData) -> None:
+    shapes = [[(tag, sorted(attributes)) for tag, attributes in Page(render(data)).elements] for data in (attacked, harmless)]
+    assert shapes[0] == shapes[1]
+
+
+def test_no_scripts_no_handlers_and_nothing_from_outside(attacked: ReportData) -> None:
+    page = Page(render(attacked))
+    assert not {tag for tag, _ in page.elements} & {"script", "iframe", "object", "embed", "form", "base", "audio", "video"}
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert STYLE.fullmatch(attributes.get("style") or "left:0%")
+        assert all((attributes.get(key) or "data:").startswith("data:") for key in ("src", "srcset"))
+        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
+
+
+def test_hostile_texts_are_readable_as_what_they_are(attacked: ReportData, hostile: list[str]) -> None:
+    text = Page(render(attacked)).text
+    assert all(visible(name) in text for name in hostile)
+
+
+def test_no_character_of_the_page_reorders_or_hides_text(attacked: ReportData) -> None:
+    text = render(attacked)
+    assert not re.findall("[\u202a-\u202e\u2066-\u2069\u200e\u200f\x00-\x09\x0b-\x1f\ud800-\udfff]", text)
+    text.encode("utf-8")
+
+
+def test_plots_hold_no_text_from_outside_and_are_well_formed(attacked: ReportData) -> None:
+    from xml.etree import ElementTree
+
+    drawings = [data for kind, data in pictures(render(attacked)) if kind == "image/svg+xml"]
+    assert len(drawings) == 8  # loss, score, rate, reliability; light and dark
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+        assert not re.search(rb"alert|script|onerror|http(?!://www\.w3\.org)", drawing)
+
+
+def test_same_data_same_bytes_whatever_the_users_matplotlib_settings(digits: ReportData) -> None:
+    first = render(digits)
+    with matplotlib.rc_context({"lines.linewidth": 9.0, "axes.facecolor": "red", "svg.hashsalt": None}):
+        assert render(digits) == first
+        assert matplotlib.rcParams["lines.linewidth"] == 9.0
+    assert not re.search(r"20\d\d-\d\d-\d\dT", "".join(data.decode() for kind, data in pictures(first) if "svg" in kind))
+
+
+def test_no_exif_and_no_source_bytes(make_report: Any) -> None:
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x010F] = "SECRETCAMERA"
+    exif.get_ifd(0x8825)[1] = "N"
+    Image.new("RGB", (300, 200), "teal").save(stream, "JPEG", exif=exif, comment=b"SECRETCOMMENT")
+    assert b"SECRETCAMERA" in stream.getvalue()
+    pixels = np.asarray(Image.open(stream))
+    row = {"source": "a.jpg", "truth": "a", "label": "b", "score": 0.9, "truth_score": 0.1, "picture": pixels, "map": pixels[:17, :11]}
+    found = [data for kind, data in pictures(render(make_report(["aaaaa", "bbbbb"], mistakes=[row], examples=[row]))) if "svg" not in kind]
+    assert len(found) == 4
+    for data in found:
+        assert not Image.open(io.BytesIO(data)).getexif()
+        assert b"Exif" not in data and b"SECRET" not in data
+
+
+def test_without_images_no_picture_is_left(digits: ReportData) -> None:
+    text = render(digits, images=False)
+    assert {kind for kind, _ in pictures(text)} == {"image/svg+xml"}
+    assert not [a for a in Page(text).all("img") if "photo" in (a.get("class") or "")]
+    assert "test/digit 9/0.png" in text and "Pictures were left out" in text
+    assert [a for a in Page(render(digits)).all("img") if "photo" in (a.get("class") or "")]
+
+
+def test_a_run_of_ten_classes_stays_small(make_report: Any) -> None:
+    rng = np.random.Generator(np.random.Philox(0))
+    noise = rng.integers(0, 256, (48, 480, 640, 3), dtype=np.uint8)  # noise compresses worst
+    smooth = np.asarray([np.asarray(Image.fromarray(n).resize((40, 30)).resize((640, 480))) for n in noise])
+    row = {"source": "a.jpg", "truth": "a", "label": "b", "score": 0.9, "truth_score": 0.1}
+    rows = [{**row, "picture": pixels, "map": pixels[::-1]} for pixels in smooth]
+    curves = [{"step": i, "epoch": i / 1000, "loss": float(rng.random()), "lr": 0.1} for i in range(20_000)]
+    data = make_report([f"class {i}" for i in range(10)], mistakes=rows[:36], examples=rows[36:], curves=curves)
+    assert len(render(data).encode()) < 1_500_000
+
+
+def test_the_verdict_stands_in_words(digits: ReportData) -> None:
+    text = " ".join(Page(render(digits)).text.replace("\u202f", " ").split())
+    assert "On 303 held-out test images the model is right 98.9 % of the time (95 % interval 97.5–99.7 %)." in text
+    assert "It most often takes digit 9 for digit 0 (3 of 33)." in text
+    assert "digit 9 weakest" in text
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(ReportData) if f.name != "title"])
+def test_each_part_may_be_missing(digits: ReportData, name: str) -> None:
+    field = next(f for f in dataclasses.fields(ReportData) if f.name == name)
+    empty = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    page = Page(render(dataclasses.replace(digits, **{name: empty})))
+    assert "None" not in page.text and "nan" not in page.text
+    assert page.all("h1")
+
+
+def test_nothing_measured_yet() -> None:
+    page = Page(render(ReportData(title="new")))
+    assert "not been measured on any image yet" in page.text
+    assert page.ids() == {"mistakes"}
+
+
+def test_no_mistakes_is_celebrated_without_overclaiming(make_report: Any) -> None:
+    names = ["first", "second"]
+    headline = [{"name": "accuracy", "value": 1.0, "low": 1.0, "high": 1.0}]
+    data = make_report(names, mistakes=[], confusion=[[180, 0], [0, 180]], images=360, headline=headline)
+    text = Page(render(data)).text.replace("\u202f", " ")
+    assert "Not one mistake on 360 held-out test images" in text and "as high as 0.8 %" in text
+    assert "100–100" not in text
+
+
+def test_one_image_one_class() -> None:
+    data = ReportData("one", split="val", images=1, classes=["only"], confusion=[[1]],
+                      per_class=[{"class": "only", "images": 1, "f1": 1.0}],
+                      headline=[{"name": "accuracy", "value": 1.0}], curves=[{"step": 1, "loss": 0.5}])  # fmt: skip
+    text = Page(render(data)).text
+    assert "On 1 validation image " in text and "weakest" not in text
+
+
+def test_many_classes_show_pairs_and_the_weakest_first(make_report: Any) -> None:
+    names = [f"species {i:02d}" for i in range(40)]
+    page = Page(render(make_report(names)))
+    assert "The other 30 classes" in page.text and "species 39" in page.text.split("The other 30 classes")[0]
+    assert "3 of 33" in page.text
+    assert [a for a in page.all("img") if (a.get("alt") or "").startswith("Confusion matrix of 40")]
+    assert not [a for a in page.all("td") if "--s" in (a.get("style") or "")]
+
+
+def test_warnings_are_cut_and_counted(make_report: Any) -> None:
+    text = Page(render(make_report(["aaaaa", "bbbbb"], notes=[f"note {i}." for i in range(500)]))).text
+    for part in ("500 things to know", "and 300 that are not listed", "note 199."):
+        assert part in text
+    assert "note 200." not in text
+
+
+def test_a_matrix_that_does_not_fit_is_a_defect(make_report: Any) -> None:
+    with pytest.raises(ValueError, match="must be 2 x 2"):
+        render(make_report(["aaaaa", "bbbbb"], confusion=[[1]]))
+
+
+def test_write_is_what_render_gives(digits: ReportData, tmp_path: Path) -> None:
+    assert write(tmp_path / "report.html", digits).read_text("utf-8") == render(digits)
+    with pytest.raises(UserError):
+        write(tmp_path / "missing" / "report.html", digits)
