@@ -74,6 +74,22 @@ def test_racing_processes_get_folders_of_their_own(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "new" / "runs")) == sorted(names)
 
 
+class OvertakenDisk(Disk):
+    """Somebody else makes the folder just before we do, three times."""
+
+    overtaken = 0
+
+    def mkdir(self, path: Path) -> None:
+        if self.overtaken < 3:
+            self.overtaken += 1
+            path.mkdir()
+        super().mkdir(path)
+
+
+def test_a_number_that_somebody_else_took_is_left_to_them(tmp_path: Path) -> None:
+    assert RunDir.create(tmp_path, "pets", disk=OvertakenDisk()).path.name == "pets-4"
+
+
 def test_names_of_runs(tmp_path: Path) -> None:
     assert RunDir.create(tmp_path, "pets").path.name == "pets-1"
     assert RunDir.create(tmp_path, "pets").path.name == "pets-2"

@@ -20,7 +20,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "arguments": {
         "api/*:*": "the options of a verb, in Python's clothes (design, section 3)",
         "data/__init__.py:make": "likewise",
-        "tasks/classification/models/*:*.__init__": "a network's own plain values, as the field's constructors take them (no configuration object in a model)",
+        "tasks/*/models/*:*.__init__": "a network takes plain values, not a configuration object",
     },
     "nesting": {},
     "kwargs": {"cli/*:*": "click hands a verb its options by name; they go on to the api as they are"},

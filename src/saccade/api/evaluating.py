@@ -42,7 +42,9 @@ def eval(
     own = run.read_run()["config"]["data"] if run is not None else None
     if data is None and own is None:
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
-    evaluation = evaluate_model(model, data if data is not None else str(own), split=split, precision=precision, seed=seed, progress=progress)
+    evaluation = evaluate_model(
+        model, data if data is not None else str(own), split=split, precision=precision, seed=seed, progress=progress
+    )
     if run is not None and data is None:
         write_report(run, model, evaluation, progress=progress)
     return evaluation

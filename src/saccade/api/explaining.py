@@ -54,7 +54,11 @@ class Explanations:
 
     def to_dict(self) -> dict[str, Any]:
         """The object of `explain --json`."""
-        return {"images": [dict(row) for row in self.files], "mistakes": [dict(row) for row in self.mistakes], "failed": [dict(row) for row in self.failed]}
+        return {
+            "images": [dict(row) for row in self.files],
+            "mistakes": [dict(row) for row in self.mistakes],
+            "failed": [dict(row) for row in self.failed],
+        }
 
     def _repr_html_(self) -> str:
         import base64
@@ -67,7 +71,9 @@ class Explanations:
             data = io.BytesIO()
             Image.fromarray(shown.picture).save(data, "PNG")
             text = base64.b64encode(data.getvalue()).decode()
-            cells.append(f"<figure style='display:inline-block'><img src='data:image/png;base64,{text}' width='224'><figcaption>{html.escape(shown.source)}</figcaption></figure>")
+            name = html.escape(shown.source)
+            picture = f"<img src='data:image/png;base64,{text}' width='224'>"
+            cells.append(f"<figure style='display:inline-block'>{picture}<figcaption>{name}</figcaption></figure>")
         return "<div>" + "".join(cells) + "</div>"
 
 

@@ -12,8 +12,8 @@ from saccade.core import files
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.data.opening import Dataset
-from saccade.tasks import room
 from saccade.task import Budget
+from saccade.tasks import room
 
 
 def plan(dataset: Dataset, asked: Mapping[str, Any], base: TrainConfig | None, device: str) -> tuple[TrainConfig, Sequence[str]]:

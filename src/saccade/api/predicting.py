@@ -48,7 +48,13 @@ def predict(
 
 
 def predict_with(
-    model: Model, inputs: Any, *, strict: bool = False, max_pixels: int = MAX_PIXELS, precision: str = "auto", progress: Progress | None = None
+    model: Model,
+    inputs: Any,
+    *,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    precision: str = "auto",
+    progress: Progress | None = None,
 ) -> Predictions:
     """The same for an opened model."""
     sources = expand(inputs)

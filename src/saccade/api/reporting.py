@@ -31,7 +31,9 @@ def write_report(run: RunDir, model: Model, evaluation: Evaluation, *, progress:
     page.write(run.report, _data(run, record, model, evaluation, pictured=pictured, progress=progress), images=pictured)
 
 
-def _data(run: RunDir, record: Mapping[str, Any], model: Model, evaluation: Evaluation, *, pictured: bool, progress: Progress) -> ReportData:
+def _data(
+    run: RunDir, record: Mapping[str, Any], model: Model, evaluation: Evaluation, *, pictured: bool, progress: Progress
+) -> ReportData:
     from saccade.explanation.mistakes import worst
 
     wrong = worst(evaluation.predictions, MISTAKES)

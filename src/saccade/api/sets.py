@@ -46,7 +46,9 @@ def as_the_model_sees(spec: InputSpec) -> Preparation:
     return Preparation(f"prepare {spec.channels} {spec.size} {spec.resize}", lambda pixels: prepare(pixels, spec).transpose(1, 2, 0))
 
 
-def read_split(dataset: Dataset, name: str, preparation: Preparation, *, skip_bad: bool, progress: Progress, workers: int) -> tuple[Split, list[BadFile]]:
+def read_split(
+    dataset: Dataset, name: str, preparation: Preparation, *, skip_bad: bool, progress: Progress, workers: int
+) -> tuple[Split, list[BadFile]]:
     """Read every image of a split once; bad ones are all named and end it (UserError), or are left out with `skip_bad`."""
     indices = dataset.split(name)
     store, bad = cache.load(dataset, indices, preparation, progress=progress, workers=workers)
@@ -67,7 +69,9 @@ def refusal(dataset: Dataset, bad: Sequence[BadFile]) -> UserError:
     named = "; ".join(f"{file.path} ({file.reason})" for file in bad[:NAMED])
     rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     count = "1 image" if len(bad) == 1 else f"{len(bad)} images"
-    return UserError(f"{count} cannot be read: {named}{rest}", where=str(dataset.root), fix="repair or remove them, or leave them out with --skip-bad")
+    return UserError(
+        f"{count} cannot be read: {named}{rest}", where=str(dataset.root), fix="repair or remove them, or leave them out with --skip-bad"
+    )
 
 
 def check_trainable(dataset: Dataset) -> None:
@@ -77,26 +81,38 @@ def check_trainable(dataset: Dataset) -> None:
         raise UserError("has no train/ folder", where=str(dataset.root), fix="training needs train/CLASS/*.jpg")
     counts = np.array(schema.counts["train"])
     if len(schema.classes) < 2:
-        raise UserError(f"must hold at least two classes, but has one: {schema.classes[0]}", where=str(dataset.root), fix="add a folder for each further class")
+        raise UserError(
+            f"must hold at least two classes, but has one: {schema.classes[0]}",
+            where=str(dataset.root),
+            fix="add a folder for each further class",
+        )
     missing = [name for name, n in zip(schema.classes, counts, strict=True) if n == 0]
     if missing:
         single = [name for name in missing if sum(c[schema.classes.index(name)] for c in schema.counts.values()) == 1]
         what = "one image only" if single else "no training image"
-        raise UserError(f"class {(single or missing)[0]!r} has {what}", where=str(dataset.root), fix="add images to it, or remove the class")
+        raise UserError(
+            f"class {(single or missing)[0]!r} has {what}", where=str(dataset.root), fix="add images to it, or remove the class"
+        )
     held = np.array(schema.counts.get("val", ()))
     if not held.sum():
         raise UserError("has no images to validate on", where=str(dataset.root), fix="add images to every class")
     taken_from_train = not any(path.startswith(("val/", "valid/")) for path in dataset.paths)
     alone = [name for name, n, v in zip(schema.classes, counts, held, strict=True) if n == 1 and v == 0]
     if taken_from_train and alone:
-        raise UserError(f"class {alone[0]!r} has one image only", where=str(dataset.root), fix="training and validation need one each: add images, or remove the class")
+        raise UserError(
+            f"class {alone[0]!r} has one image only",
+            where=str(dataset.root),
+            fix="training and validation need one each: add images, or remove the class",
+        )
 
 
 def relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     """The data set with its targets in the order of a model's classes; raises UserError for a class that the model does not know."""
     unknown = [name for name in dataset.schema.classes if name not in classes]
     if unknown:
-        raise UserError(f"the model has no class {unknown[0]!r}", where=str(dataset.root), fix=f"its classes are {', '.join(list(classes)[:10])}")
+        raise UserError(
+            f"the model has no class {unknown[0]!r}", where=str(dataset.root), fix=f"its classes are {', '.join(list(classes)[:10])}"
+        )
     place = np.array([list(classes).index(name) for name in dataset.schema.classes], np.int64)
     targets: NDArray[Any] = place[dataset.targets]
     counts = {name: tuple(np.bincount(targets[i], minlength=len(classes)).tolist()) for name, i in dataset.splits.items()}

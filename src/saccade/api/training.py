@@ -71,7 +71,11 @@ def train(  # the verb's options, by name
     progress = progress or automatic()
     flags = {"pretrained": pretrained, "skip_bad": skip_bad}
     values = {"task": task, "model": model, "epochs": epochs, "minutes": minutes, "size": _size(size), "seed": seed}
-    values |= {"batch": None if batch == "auto" else batch, "weights": str(Path(weights).absolute()) if weights else None, "workers": workers}
+    values |= {
+        "batch": None if batch == "auto" else batch,
+        "weights": str(Path(weights).absolute()) if weights else None,
+        "workers": workers,
+    }
     values |= {"device": None if device == "auto" else device, "precision": None if precision == "auto" else precision}
     values |= {name: True for name, on in flags.items() if on} | ({} if images else {"images": False})
     asked = {name: value for name, value in values.items() if value is not None} | dict(set or {})
@@ -85,7 +89,9 @@ def train(  # the verb's options, by name
     return _train(dataset, asked, base, Path(out) if out is not None else None, progress, started)
 
 
-def _train(dataset: Dataset, asked: Mapping[str, Any], base: TrainConfig | None, out: Path | None, progress: Progress, started: float) -> Run:
+def _train(
+    dataset: Dataset, asked: Mapping[str, Any], base: TrainConfig | None, out: Path | None, progress: Progress, started: float
+) -> Run:
     from saccade.training import precision
 
     on = precision.device(str(asked.get("device", base.device if base else "auto")))
@@ -103,7 +109,9 @@ def _train(dataset: Dataset, asked: Mapping[str, Any], base: TrainConfig | None,
         return _fit(setup, run, model, card, resolved, started=started, before=0.0)
 
 
-def _resume(out: str | Path | None, data: str | Path | None, config: str | Path | None, asked: Mapping[str, Any], progress: Progress, started: float) -> Run:
+def _resume(
+    out: str | Path | None, data: str | Path | None, config: str | Path | None, asked: Mapping[str, Any], progress: Progress, started: float
+) -> Run:
     """Go on with a run as it was configured; `device` and `workers` alone may differ."""
     from saccade.training.budget import Resolved
 
@@ -111,14 +119,22 @@ def _resume(out: str | Path | None, data: str | Path | None, config: str | Path 
         raise UserError("--resume needs the run's folder", where="train", fix="saccade train --resume --out RUN")
     other = [name for name in asked if name not in ("device", "workers")] + (["config"] if config is not None else [])
     if other:
-        raise UserError(f"--resume goes on with the run as it was configured and takes no {other[0]}", where="train", fix="only --device and --workers may change")
+        raise UserError(
+            f"--resume goes on with the run as it was configured and takes no {other[0]}",
+            where="train",
+            fix="only --device and --workers may change",
+        )
     run = RunDir.at(Path(out), resume=True)
     with run.lock():
         record = run.read_run()
         settings = configs.from_dict(record["config"], where=str(run.run_file))
         dataset = open_dataset(data if data is not None else settings.data)
         if dataset.fingerprint() != record["data"]["fingerprint"]:
-            raise UserError("the images are no longer those that the run was trained on", where=str(dataset.root), fix="bring them back, or start a new run")
+            raise UserError(
+                "the images are no longer those that the run was trained on",
+                where=str(dataset.root),
+                fix="bring them back, or start a new run",
+            )
         settings = configs.override(replace(settings, data=str(dataset.root)), asked)
         setup = _Setup.make(dataset, settings, progress)
         model, card = setup.fresh_model()
@@ -170,7 +186,7 @@ class _Setup:
         model, card = self.task.create(self.config, self.dataset.schema)
         card = replace(card, version=__version__)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return model.to(precision.device(self.config.device)).to(memory_format=layout), card  # type: ignore[call-overload]
+        return model.to(precision.device(self.config.device)).to(memory_format=layout), card
 
     def loader(self, workers: int) -> Loader:
         """The stream of training batches."""
@@ -178,7 +194,9 @@ class _Setup:
 
         source = Source(self.train.store, self.train.targets, self.train.names)
         config = self.config
-        return Loader(source, self.task.augment(config), seed=config.seed, batch=config.batch, micro_batch=config.micro_batch, workers=workers)
+        return Loader(
+            source, self.task.augment(config), seed=config.seed, batch=config.batch, micro_batch=config.micro_batch, workers=workers
+        )
 
     def evaluator(self, card: Card, resolved: Resolved) -> Callable[[nn.Module], Any]:
         """Measures a module on the validation images, without the bootstrap."""
@@ -203,7 +221,9 @@ class _Setup:
         on = precision.device(config.device)
         workers = config.workers if config.workers is not None else default_workers(on.type)
         per_epoch = budget.steps_per_epoch(len(self.train), config.batch)
-        first = budget.Resolved(str(on), precision.resolve(config.precision, on), torch.get_num_threads(), workers, per_epoch, per_epoch, per_epoch)
+        first = budget.Resolved(
+            str(on), precision.resolve(config.precision, on), torch.get_num_threads(), workers, per_epoch, per_epoch, per_epoch
+        )
         if config.minutes is None:
             total, seconds = max(1, round(config.epochs * per_epoch)), 0.0
         else:
@@ -250,12 +270,25 @@ class _Setup:
         return replace(resolved, device=str(on), workers=workers)
 
 
-def _fit(setup: _Setup, run: RunDir, model: nn.Module, card: Card, resolved: Resolved, *, started: float, before: float, resume: bool = False) -> Run:
+def _fit(
+    setup: _Setup, run: RunDir, model: nn.Module, card: Card, resolved: Resolved, *, started: float, before: float, resume: bool = False
+) -> Run:
     from saccade.training.loop import Job, Trainer
 
     config = setup.config
     deadline = None if config.minutes is None else started + config.minutes * 60 * (1 - 0.02) - 8
-    job = Job(setup.task, model, card, config, resolved, setup.loader(resolved.workers), run, setup.evaluator(card, resolved), setup.progress, deadline)
+    job = Job(
+        setup.task,
+        model,
+        card,
+        config,
+        resolved,
+        setup.loader(resolved.workers),
+        run,
+        setup.evaluator(card, resolved),
+        setup.progress,
+        deadline,
+    )
     trainer = Trainer(job)
     begin = time.monotonic()
     first = 0
@@ -287,7 +320,9 @@ def _conclude(setup: _Setup, run: RunDir, state: State, resolved: Resolved) -> N
     model = load(run.best, device=resolved.device)
     metric = setup.task.metrics(model.card)
     session = model.session(resolved.precision)
-    evaluation = evaluate(session, setup.val.batches(), metric, progress=Silent(), split="val", seed=setup.config.seed, total=len(setup.val))
+    evaluation = evaluate(
+        session, setup.val.batches(), metric, progress=Silent(), split="val", seed=setup.config.seed, total=len(setup.val)
+    )
     write_report(run, model, evaluation, progress=setup.progress)
 
 

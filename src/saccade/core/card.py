@@ -46,7 +46,8 @@ class Card:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return json.loads(self.to_json())
+        plain: dict[str, Any] = json.loads(self.to_json())
+        return plain
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, so that the same model always hashes the same."""
@@ -65,7 +66,8 @@ class Card:
     @classmethod
     def _checked(cls, raw: dict[str, Any]) -> Card:
         spec = InputSpec(**raw["input"])
-        if not (isinstance(spec.channels, int) and len(spec.size) == 2 and all(isinstance(s, int) and 0 < s <= 16384 for s in spec.size)):
+        numbers: list[object] = [spec.channels, *spec.size]
+        if len(numbers) != 3 or not all(isinstance(n, int) and 0 < n <= 16384 for n in numbers):
             raise ValueError("input must have channels and a size of two positive integers")
         spec = replace(spec, size=(spec.size[0], spec.size[1]), mean=tuple(map(float, spec.mean)), std=tuple(map(float, spec.std)))
         if not all(isinstance(name, str) for name in raw["classes"]) or not isinstance(raw["architecture"], dict):

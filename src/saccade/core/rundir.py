@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from saccade.core.errors import UserError
 from saccade.core.files import (
@@ -297,18 +297,22 @@ def _whole_lines_size(path: Path) -> int:
     """Bytes up to the end of the last whole line; 0 where there is no file."""
     try:
         with open(path, "rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            while end > 0:
-                start = max(0, end - _BLOCK)
-                file.seek(start)
-                found = file.read(end - start).rfind(b"\n")
-                if found >= 0:
-                    return start + found + 1
-                end = start
+            return _after_last_break(file)
     except FileNotFoundError:
-        pass
+        return 0
     except OSError as error:
         raise os_error(error, path, "read") from error
+
+
+def _after_last_break(file: BinaryIO) -> int:
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
     return 0
 
 

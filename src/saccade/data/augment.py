@@ -18,8 +18,6 @@ from torch.nn import functional as F
 
 from saccade.core import keys
 from saccade.core.config import AugmentConfig
-from saccade.data.loader import Batch
-from saccade.data.sample import Sample
 
 Array = NDArray[Any]
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
@@ -83,14 +81,15 @@ def crop_and_resize(image: Array, box: tuple[int, int, int, int], size: tuple[in
 def warp(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
     """Flip, shift, zoom, rotate, shear and crop each image by one bilinear sampling: float32 `[B, C, H, W]` -> the same.
 
-    What lies outside is the border's pixel again. Without zoom, rotation, shear and crop nothing is resampled.
+    Outside a colour image it is mirrored; outside a grey one, which often shows a character, the border's pixel goes on.
     """
     flips = draws["flip"] < config.flip
     if not (config.zooms or config.shift):
         return torch.where(torch.from_numpy(flips)[:, None, None, None], images.flip(3), images)
     theta = torch.from_numpy(_matrices(draws, config, flips, images.shape[2:])).float()
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    outside = "reflection" if images.shape[1] == 3 else "border"
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
 def _matrices(draws: Draws, config: AugmentConfig, flips: Array, size: Sequence[int]) -> Array:

@@ -7,9 +7,11 @@ under a temporary name and renamed when whole, so two processes and a kill do no
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,7 +85,13 @@ def cache_folder() -> Path:
 
 
 def load(
-    dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation, *, progress: Progress, workers: int = 2, folder: Path | None = None
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    preparation: Preparation,
+    *,
+    progress: Progress,
+    workers: int = 2,
+    folder: Path | None = None,
 ) -> tuple[Store, list[BadFile]]:
     """Read, check and keep the images at `indices`: the store holds the good ones in order, the bad ones are listed.
 
@@ -146,26 +154,25 @@ class _Reader:
 
     def _good(self) -> Iterator[Pixels]:
         self._progress.start("reading images", len(self._indices), "images")
-        chunks = [self._indices[i : i + CHUNK] for i in range(0, len(self._indices), CHUNK)]
-        with ThreadPoolExecutor(self._workers) as pool:
-            window = self._workers * 4
-            running = [pool.submit(self._decode, chunk) for chunk in chunks[:window]]
-            for following in range(len(chunks)):
-                decoded = running[following].result()
-                running[following] = None  # type: ignore[call-overload]
-                if following + window < len(chunks):
-                    running.append(pool.submit(self._decode, chunks[following + window]))
-                for item in decoded:
-                    if isinstance(item, BadFile):
-                        self.bad.append(item)
-                    else:
-                        self.shapes.append(item.shape)
-                        yield item
-                self._progress.advance(len(decoded))
+        for decoded in self._chunks():
+            good = [item for item in decoded if not isinstance(item, BadFile)]
+            self.bad += [item for item in decoded if isinstance(item, BadFile)]
+            self.shapes += [pixels.shape for pixels in good]
+            yield from good
+            self._progress.advance(len(decoded))
         self._progress.finish()
 
+    def _chunks(self) -> Iterator[list[Pixels | BadFile]]:
+        """Decoded chunks in order; a few are decoded ahead, so that memory stays bounded."""
+        chunks = (self._indices[i : i + CHUNK].tolist() for i in range(0, len(self._indices), CHUNK))
+        with ThreadPoolExecutor(self._workers) as pool:
+            ahead = deque(pool.submit(self._decode, chunk) for chunk in itertools.islice(chunks, self._workers * 4))
+            while ahead:
+                yield ahead.popleft().result()
+                ahead.extend(pool.submit(self._decode, chunk) for chunk in itertools.islice(chunks, 1))
+
     def _decode(self, chunk: Sequence[int]) -> list[Pixels | BadFile]:
-        return [self._decode_one(int(index)) for index in chunk]
+        return [self._decode_one(index) for index in chunk]
 
     def _decode_one(self, index: int) -> Pixels | BadFile:
         try:

@@ -6,8 +6,10 @@ tensor work release the interpreter's lock, nothing has to be sent between proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,20 +75,18 @@ class Loader:
             groups.setdefault(sample.image.shape, []).append((sample, place))
         return [self._collate(part) for group in groups.values() for part in self._parts(group)]
 
-    def stream(self, position: int) -> Iterator[list[Batch]]:
+    def stream(self, position: int) -> Generator[list[Batch], None, None]:
         """Steps from `position` on, prepared ahead by the workers; close it to let them end."""
+        starts = itertools.count(position, self.batch)
         if self.workers == 0:
-            while True:
-                yield self.step(position)
-                position += self.batch
+            yield from map(self.step, starts)
         with ThreadPoolExecutor(self.workers, "saccade-loader") as pool:
-            ahead: list[Future[list[Batch]]] = []
+            ahead = deque(pool.submit(self.step, start) for start in itertools.islice(starts, self.workers + 1))
             try:
                 while True:
-                    while len(ahead) <= self.workers:
-                        ahead.append(pool.submit(self.step, position))
-                        position += self.batch
-                    yield ahead.pop(0).result()
+                    ready = ahead.popleft()
+                    ahead.append(pool.submit(self.step, next(starts)))
+                    yield ready.result()
             finally:
                 for future in ahead:
                     future.cancel()

@@ -20,7 +20,7 @@ def hold_out(paths: Sequence[str], targets: NDArray[np.int64]) -> NDArray[np.boo
     share = 0.10 if len(paths) >= LARGE else 0.15
     chosen = np.zeros(len(paths), bool)
     for label in np.unique(targets):
-        members = np.flatnonzero(targets == label)
+        members = np.flatnonzero(targets == label).tolist()
         if len(members) > 1:
             ranked = sorted(members, key=lambda i: path_hash(paths[i]))
             chosen[ranked[: max(1, round(share * len(members)))]] = True

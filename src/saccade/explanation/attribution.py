@@ -67,9 +67,14 @@ def to_original(values: NDArray[np.float32], size: tuple[int, int], spec: InputS
 
 
 def _places(length: int, scaled: int, kept: int) -> NDArray[np.float64]:
-    """Where the centres of a side's `length` pixels lie on the `kept` middle of the `scaled` ones, in its indices; NaN outside."""
-    places = (np.arange(length) + 0.5) * scaled / length - (scaled - kept) // 2
-    return np.where((places >= 0) & (places <= kept), places - 0.5, np.nan)
+    """Where the centres of a side's `length` pixels lie on the `kept` middle of the `scaled` ones, in its indices; NaN for what was not seen.
+
+    A pixel is seen where at least half of it is kept, or half of all that is kept lies in it.
+    """
+    pixel = scaled / length
+    begin = np.arange(length) * pixel - (scaled - kept) // 2
+    overlap = np.minimum(begin + pixel, kept) - np.maximum(begin, 0)
+    return np.where(overlap >= min(pixel, kept) / 2 - 1e-9, begin + pixel / 2 - 0.5, np.nan)
 
 
 def _between(values: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -65,7 +65,9 @@ class Predictions(Sequence[Result]):
         classes = self.results[0].classes if self.results else ()
         writer.writerow(["source", "label", "score", *map(_defused, classes)])
         for result in self.results:
-            writer.writerow([_defused(result.source), _defused(result.label), f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)])
+            writer.writerow(
+                [_defused(result.source), _defused(result.label), f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]
+            )
         return text.getvalue()
 
     def save(self, path: str | Path, format: str = "json") -> Path:

@@ -13,7 +13,7 @@ class Board:
     def __init__(self, folder: Path, *, purge_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One row: a training step, or an evaluation with its `split` and `metrics`."""
@@ -21,8 +21,8 @@ class Board:
         values = row.get("metrics", {name: row.get(name) for name in ("loss", "lr")})
         for name, value in values.items():
             if value is not None:
-                self._writer.add_scalar(f"{group}/{name}", value, row["step"])  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(f"{group}/{name}", value, row["step"])
 
     def close(self) -> None:
         """Flush what is left."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -118,31 +118,37 @@ class Trainer:
         """Train to the end; raises Interrupted (state saved) when a signal came."""
         job, state = self.job, self.state
         board = Board(job.run.tensorboard, purge_step=state.step or None)
-        saved_at = time.monotonic()
-        begun, first = saved_at, state.step
-        self._show_stage()
         stream = job.loader.stream(state.position)
+        self._show_stage()
         try:
             with StopSignals() as signals:
-                while state.step < self.schedule.total and not state.stopped:
-                    self._step(next(stream))
-                    evaluated = self._due() and self._evaluate(board)
-                    self._log(board, (time.monotonic() - begun) / (state.step - first))
-                    self._keep_time(begun, first)
-                    if signals.received is not None:
-                        self._checkpoint()
-                        self._save(job.run.last)
-                        raise Interrupted(signals.received, f"stopped at step {state.step}; go on with: saccade train --resume --out {job.run.path}")
-                    if time.monotonic() - saved_at > CHECKPOINT_SECONDS and (evaluated or state.step % self.log_every == 0):
-                        self._checkpoint()
-                        saved_at = time.monotonic()
+                self._run(stream, board, signals)
         finally:
             stream.close()
             board.close()
             job.progress.finish()
         self._checkpoint()
         self._save(job.run.last)
+        if signals.received is not None and not self._ended():
+            raise Interrupted(signals.received, f"stopped at step {state.step}; go on with: saccade train --resume --out {job.run.path}")
         return state
+
+    def _run(self, stream: Iterator[list[Batch]], board: Board, signals: StopSignals) -> None:
+        state = self.state
+        begun = saved_at = time.monotonic()
+        first = state.step
+        while not self._ended() and signals.received is None:
+            self._step(next(stream))
+            if self._due():
+                self._evaluate(board)
+            logged = self._log(board, (time.monotonic() - begun) / (state.step - first))
+            self._keep_time(begun, first)
+            if logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                self._checkpoint()
+                saved_at = time.monotonic()
+
+    def _ended(self) -> bool:
+        return self.state.step >= self.schedule.total or self.state.stopped
 
     @property
     def shipped(self) -> nn.Module:
@@ -169,10 +175,10 @@ class Trainer:
     def _due(self) -> bool:
         return self.state.step % self.job.resolved.evaluate_every == 0 or self.state.step >= self.schedule.total
 
-    def _log(self, board: Board, seconds_per_step: float) -> None:
+    def _log(self, board: Board, seconds_per_step: float) -> bool:
         state = self.state
         if state.step % self.log_every and state.step < self.schedule.total:
-            return
+            return False
         means = {name: value / state.summed for name, value in state.sums.items()}
         row: dict[str, Any] = {
             "step": state.step,
@@ -185,13 +191,14 @@ class Trainer:
         self.rows.append(row)
         board.add(row)
         self._note(means.get("loss", next(iter(means.values()))))
+        return True
 
     def _note(self, loss: float) -> None:
         value = self.state.best
         best = f"  best {self.primary} {value:.4f}" if value is not None else ""
         self.job.progress.note(f"epoch {self.state.step / self.job.resolved.steps_per_epoch:.1f}  loss {loss:.4f}{best}")
 
-    def _evaluate(self, board: Board) -> bool:
+    def _evaluate(self, board: Board) -> None:
         """Measure, keep the model if it is the best so far, and count how long nothing got better."""
         state, job = self.state, self.job
         begin = time.monotonic()
@@ -213,7 +220,6 @@ class Trainer:
         else:
             state.stale += 1
             state.stopped = 0 < job.config.patience <= state.stale
-        return True
 
     def _keep_time(self, begun: float, first: int) -> None:
         """Once, when the run is clearly too slow for its deadline, shorten the schedule and record it; a resume does it again."""

@@ -65,17 +65,22 @@ def _folders(path: str | Path) -> Iterator[os.DirEntry[str]]:
 def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entry], int]:
     found, ignored = [], 0
     prefix = len(str(root).rstrip("/")) + 1
-    pending = [folder.path]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    pending.append(entry.path)
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                    stat = entry.stat()
-                    found.append(Entry(entry.path[prefix:], folder.name, split, stat.st_size, stat.st_mtime_ns))
-                else:
-                    ignored += 1
+    for entry in _files(folder.path):
+        if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+            ignored += 1
+            continue
+        stat = entry.stat()
+        found.append(Entry(entry.path[prefix:], folder.name, split, stat.st_size, stat.st_mtime_ns))
     return found, ignored
+
+
+def _files(path: str) -> Iterator[os.DirEntry[str]]:
+    """All files below a folder but hidden ones, which systems leave behind."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _files(entry.path)
+            else:
+                yield entry

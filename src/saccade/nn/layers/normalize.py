@@ -11,6 +11,9 @@ from saccade.core.card import InputSpec
 class Normalize(nn.Module):
     """uint8 or float 0..255 `[B, C, H, W]` -> float32 `(x / 255 - mean) / std`, per channel. Not part of the state: the card has it."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         mean, std = torch.tensor(spec.mean).view(1, -1, 1, 1), torch.tensor(spec.std).view(1, -1, 1, 1)
@@ -19,5 +22,4 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, C, H, W]` -> the same shape, float32."""
-        scaled: Tensor = images.float() * self.scale + self.shift
-        return scaled
+        return images.float() * self.scale + self.shift

@@ -17,14 +17,15 @@ def caption(image: NDArray[np.uint8], result: Classification, truth: int | None 
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("RGB")
     factor = max(1, -(-SMALLEST // max(picture.size)))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    font = ImageFont.load_default(max(12, picture.width // 16))
+    height = max(12, picture.width // 16)
+    font = ImageFont.load_default(height)
     text, color = f"{result.label}  {result.score:.3f}", NEUTRAL
     if truth is not None:
         right = int(result.labels[0]) == truth
         text, color = (text, RIGHT) if right else (f"{text}  (is {result.classes[truth]})", WRONG)
     while len(text) > 4 and font.getlength(text) > picture.width - 8:
         text = text[:-2].rstrip("…") + "…"
-    line = round(font.size * 1.6)
+    line = round(height * 1.6)
     page = Image.new("RGB", (picture.width, picture.height + line), "white")
     page.paste(picture)
     ImageDraw.Draw(page).text((4, picture.height + line // 2), text, fill=color, font=font, anchor="lm")

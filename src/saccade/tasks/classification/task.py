@@ -51,7 +51,7 @@ class Classification:
         row = models.find(config.model)
         spec = InputSpec(config.channels, config.size, "crop", *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
         if row.source == "saccade":
-            architecture = models.own(row.name, classes=len(schema.classes), channels=config.channels, size=config.size)
+            architecture = models.own(row.name, classes=len(schema.classes), channels=config.channels)
             card = Card(self.name, schema.classes, architecture, spec)
             return classifier.rebuild(card), card
         from saccade.nn import backbones

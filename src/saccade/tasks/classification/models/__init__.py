@@ -1,4 +1,7 @@
-"""The models that classify, by name: our own first, then timm's, read from `table.json` (`scripts/model_table.py` writes it). No torch, no timm."""
+"""The models that classify, by name: our own first, then timm's, from `table.json` (`scripts/model_table.py` writes it).
+
+Neither torch nor timm is imported here.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,15 @@ from typing import Any
 from saccade.core.errors import unknown
 from saccade.task import ModelRow
 
-OWN: tuple[ModelRow, ...] = (ModelRow("small_resnet", "saccade", 0),)
+# Ours, each named by the pictures it was made for; all of them take any size. width, blocks by stage, stride of the stem, parameters
+# (1000 classes, three channels; a test holds them true).
+_OWN: dict[str, tuple[int, tuple[int, ...], int, int]] = {
+    "small_resnet_8px": (32, (1, 1, 1), 1, 436_360),
+    "small_resnet_28px": (48, (1, 1, 1), 2, 885_208),
+    "small_resnet_32px": (48, (0, 1, 1, 1), 1, 3_099_928),
+    "small_resnet_128px": (48, (1, 1, 1, 1), 4, 3_147_352),
+}
+OWN = tuple(ModelRow(name, "saccade", parameters) for name, (*_, parameters) in _OWN.items())
 
 
 @lru_cache(maxsize=1)
@@ -29,8 +40,13 @@ def find(name: str) -> ModelRow:
     return row
 
 
-def own(name: str, *, classes: int, channels: int, size: tuple[int, int]) -> dict[str, Any]:
-    """The architecture of one of our networks for images of `size`: plain JSON that rebuilds it."""
-    side = max(size)
-    stride = 1 if side <= 48 else 2 if side <= 160 else 4
-    return {"source": "saccade", "name": name, "arguments": {"classes": classes, "channels": channels, "stem_stride": stride, "width": 32, "blocks": [1, 1, 1]}}
+def is_own(name: str) -> bool:
+    """Whether a model is one of ours."""
+    return name in _OWN
+
+
+def own(name: str, *, classes: int, channels: int) -> dict[str, Any]:
+    """The architecture of one of ours: plain JSON that rebuilds it."""
+    width, blocks, stride, _ = _OWN[name]
+    arguments = {"classes": classes, "channels": channels, "width": width, "blocks": list(blocks), "stem_stride": stride}
+    return {"source": "saccade", "name": name, "arguments": arguments}

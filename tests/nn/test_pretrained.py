@@ -1,0 +1,50 @@
+"""Published weights: where they lie, and what a machine without network says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from saccade.core.errors import UserError
+from saccade.nn.pretrained import weights
+
+
+def test_where_weights_lie() -> None:
+    found = weights("resnet18.a1_in1k")
+    assert found.address == "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
+    assert found.license == "apache-2.0"
+    assert len(found.mean) == len(found.std) == 3
+    assert weights("resnet18").repo.startswith("timm/resnet18.")
+
+
+def test_never_a_pickle() -> None:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    for name in timm.list_models():
+        config = get_pretrained_cfg(name)
+        if config is None or not (config.hf_hub_id or config.url):
+            with pytest.raises(UserError, match="no weights are published"):
+                weights(name)
+        elif not config.hf_hub_id:
+            with pytest.raises(UserError, match="pickled"):
+                weights(name)
+        else:
+            assert weights(name).address.endswith(".safetensors")
+
+
+@pytest.mark.processes
+@pytest.mark.long
+def test_without_network_one_line_says_what_to_bring(tmp_path) -> None:
+    code = "from saccade.nn.backbones import classifier; classifier('resnet18.a1_in1k', classes=2, pretrained=True)"
+    # A port of this machine where nobody listens: the same as no network, without asking one.
+    quiet = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **quiet}, capture_output=True, text=True, timeout=120)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert "saccade.core.errors.UserError" in last
+    assert "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in last
+    assert "--weights FILE" in last

@@ -1,0 +1,117 @@
+"""Tensors to buffers and back, bit for bit; what does not fit is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from saccade.core.errors import UserError
+from saccade.core.modelfile import Buffer, pack, unpack
+from saccade.nn.weights import DTYPES, from_buffers, load_into, load_matching, to_buffers
+
+SHAPES = ((), (0,), (0, 3), (1,), (17, 11), (2, 3, 5))
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_every_dtype_and_shape_comes_back_through_a_file(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    state = {f"t{i}": (torch.rand(shape) * 100 - (50 if dtype.is_signed else 0)).to(dtype) for i, shape in enumerate(SHAPES)}
+    buffers, _ = unpack(pack(to_buffers(state)))
+    again = from_buffers(buffers)
+    for name, tensor in state.items():
+        assert (again[name].dtype, again[name].shape) == (tensor.dtype, tensor.shape)
+        assert bits(again[name]) == bits(tensor)
+
+
+@given(st.permutations(range(4)))
+def test_views_are_made_contiguous(axes: list[int]) -> None:
+    tensor = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).permute(axes)
+    assert torch.equal(from_buffers(to_buffers({"x": tensor}))["x"], tensor)
+
+
+def test_channels_last_and_strided_and_conjugate() -> None:
+    state = {
+        "last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "strided": torch.rand(10)[::3],
+        "expanded": torch.rand(1, 4).expand(3, 4),
+        "conjugate": torch.rand(3, dtype=torch.complex64).conj(),
+    }
+    again = from_buffers(to_buffers(state))
+    assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
+
+
+def test_tied_tensors_are_copies_in_the_order_of_names() -> None:
+    shared = torch.ones(3)
+    buffers = to_buffers({"b": shared, "a": shared})
+    shared.zero_()
+    again = from_buffers(buffers)
+    assert list(buffers) == ["a", "b"]
+    assert torch.equal(again["a"], torch.ones(3))
+    again["a"].add_(1)
+    assert torch.equal(again["b"], torch.ones(3))
+
+
+def test_gradients_are_left_behind() -> None:
+    again = from_buffers(to_buffers(nn.Linear(2, 3)))
+    assert not again["weight"].requires_grad
+
+
+def test_what_is_no_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match="extra must be a dense tensor"):
+        to_buffers({"extra": torch.rand(3).to_sparse()})
+
+
+def test_bytes_that_do_not_fill_the_shape() -> None:
+    with pytest.raises(UserError, match="do not fill"):
+        from_buffers({"x": Buffer("F32", (3,), b"\0" * 8)})
+    with pytest.raises(UserError, match="no dtype"):
+        from_buffers({"x": Buffer("F4", (2,), b"\0")})
+
+
+def test_load_into_restores_all() -> None:
+    source, target = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+    source.running_mean = torch.rand(4)
+    load_into(target, to_buffers(source), where="a.safetensors")
+    assert all(torch.equal(value, target.state_dict()[name]) for name, value in source.state_dict().items())
+
+
+def test_half_precision_fits_full() -> None:
+    source, target = nn.Linear(2, 3).to(torch.bfloat16), nn.Linear(2, 3)
+    load_into(target, to_buffers(source), where="")
+    assert torch.equal(target.weight, source.weight.float())
+
+
+def test_what_does_not_fit_is_counted_and_named_and_nothing_changes() -> None:
+    target = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    buffers = to_buffers(target)
+    del buffers["1.bias"], buffers["1.running_mean"], buffers["1.running_var"]
+    buffers["more"] = buffers["0.bias"]
+    buffers["0.weight"] = Buffer("F32", (5, 2), b"\0" * 40)
+    buffers["1.num_batches_tracked"] = Buffer("F32", (), b"\0" * 4)
+    with pytest.raises(UserError) as caught:
+        load_into(target, buffers, where="m.safetensors")
+    text = str(caught.value)
+    assert text.startswith("m.safetensors: the weights do not fit the model: 3 missing (1.bias, 1.running_mean, ...)")
+    assert "1 unexpected (more)" in text
+    assert "0.weight: is 5x2, must be 3x2" in text
+    assert "1.num_batches_tracked: is F32, must be I64" in text
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_matching_takes_what_fits_and_reports_the_rest() -> None:
+    source = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 10))
+    target = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    report = load_matching(target, to_buffers(source))
+    assert report.loaded == 2
+    assert report.other == ("1.weight: is 10x3, must be 4x3", "1.bias: is 10, must be 4")
+    first, expected = target[0].weight, source[0].weight
+    assert torch.equal(first, expected)
+    assert not load_matching(target, to_buffers(target))

@@ -1,0 +1,68 @@
+"""The table of models: equal to the installed timm, and quick to read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from saccade.core.errors import UserError
+from saccade.tasks.classification import models
+
+TABLE = Path(models.__file__).with_name("table.json")
+
+
+def test_the_table_is_that_of_the_installed_timm() -> None:
+    import timm
+
+    header = json.loads(TABLE.read_text())["header"]
+    if header["timm"] != timm.__version__:
+        pytest.skip(f"the table is of timm {header['timm']}, installed is {timm.__version__}: run scripts/model_table.py")
+    names = [row.name for row in models.rows() if row.source == "timm"]
+    assert names == sorted(set(timm.list_models()) - set(header["others"]))
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_689_512), ("vgg11_bn", 132_868_840), ("densenet121", 7_978_856)])
+def test_sizes_are_the_published_ones(name: str, parameters: int) -> None:
+    assert models.find(name).parameters == parameters
+
+
+def test_our_own_come_first_and_names_are_unique() -> None:
+    rows = models.rows()
+    assert rows[: len(models.OWN)] == models.OWN
+    assert len({row.name for row in rows}) == len(rows)
+
+
+def test_tags_and_licences() -> None:
+    assert models.find("resnet18.a1_in1k").name == "resnet18"
+    assert models.find("resnet18").license == "apache-2.0"
+    assert all(row.license or row.metric is None for row in models.rows())
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("resnt18", "resnet18"), ("VGG_16", "vgg16"), ("densenet12", "densenet121")])
+def test_the_nearest_names_are_suggested(typed: str, meant: str) -> None:
+    with pytest.raises(UserError) as caught:
+        models.find(typed)
+    assert meant in caught.value.fix
+
+
+@pytest.mark.processes
+def test_a_typo_is_answered_in_under_a_second_without_torch() -> None:
+    code = """
+import sys
+from saccade.core.errors import UserError
+from saccade.tasks.classification import models
+try:
+    models.find("resnt18")
+except UserError as error:
+    print(error)
+assert not {"torch", "timm"} & set(sys.modules)
+"""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "did you mean resnet18" in done.stdout
+    assert time.perf_counter() - began < 3  # measured 0.3 s; the suite may share its cores
