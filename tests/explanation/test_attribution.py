@@ -77,6 +77,17 @@ def test_the_map_lies_where_the_colour_of_the_class_is() -> None:
     assert right[:, 15:].min() == 1
 
 
+def test_evidence_against_the_class_is_cut_off() -> None:
+    images = torch.zeros(1, 3, 20, 30, dtype=torch.uint8)
+    images[:, 0, :, :15] = 255
+    images[:, 1, :, 15:] = 255
+    model = Quadrant()
+    found = gradcam(model, model.layer, images, lambda outputs, targets: outputs[:, 0] - outputs[:, 1], [0])[0]
+    assert found[:, :15].min() == 1
+    assert found[:, 15:].max() == 0
+
+
+@pytest.mark.long
 def test_a_model_trained_to_look_left_is_seen_to_look_left() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(

@@ -13,12 +13,11 @@ from saccade.nn.backbones import classifier, feature_layer, rebuild
 from saccade.nn.stems import Resized
 
 NAMES = ("resnet18", "densenet121", "vgg11_bn", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_100", "efficientnet_b0")
-SLOW = ("densenet121", "vgg11_bn")
 SIZES = ((8, 8), (17, 11), (28, 28))
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in SLOW else ()) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "resnet18" else pytest.mark.long) for name in NAMES])
 def test_every_family_takes_small_and_odd_images(name: str, size: tuple[int, int]) -> None:
     network, architecture = classifier(name, classes=5, channels=1, size=size)
     network.eval()
@@ -42,8 +41,8 @@ def test_every_family_takes_small_and_odd_images(name: str, size: tuple[int, int
         ("test_resnet", (8, 8), (2, 2)),
         ("test_convnext", (32, 32), (4, 4)),
         ("resnet14t", (28, 28), (4, 4)),
-        ("densenet121", (32, 32), (4, 4)),
-        ("densenet121", (8, 8), (2, 2)),
+        pytest.param("densenet121", (32, 32), (4, 4), marks=pytest.mark.long),
+        pytest.param("densenet121", (8, 8), (2, 2), marks=pytest.mark.long),
         ("resnet14t", (100, 150), (4, 5)),
     ],
 )

@@ -9,6 +9,7 @@ import tomllib
 from types import ModuleType
 
 import pytest
+
 from source_tree import REPO
 
 TEXT = (REPO / "pyproject.toml").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@ from saccade.api.evaluating import eval, eval_predictions
 from saccade.api.explaining import Explanations, explain
 from saccade.api.models import Model, load
 from saccade.api.predicting import predict
-from saccade.api.starting import quickstart
 from saccade.api.runs import Run, load_run
+from saccade.api.starting import quickstart
 from saccade.api.training import train
 from saccade.evaluation.result import Evaluation
 from saccade.prediction.pipeline import Predictions

@@ -366,8 +366,8 @@ def _times(run: RunDir, seconds: float, speed: float | None = None) -> dict[str,
 
 
 def default_workers(device: str) -> int:
-    """Threads that prepare batches: one beside a busy processor, up to eight beside a GPU."""
-    return 1 if device == "cpu" else min(8, os.cpu_count() or 1)
+    """Threads that prepare batches: none on a processor, where they would fight for its cores; up to eight beside a GPU."""
+    return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _size(size: tuple[int, int] | str | int | None) -> tuple[int, int] | None:

@@ -67,7 +67,7 @@ def to_original(values: NDArray[np.float32], size: tuple[int, int], spec: InputS
 
 
 def _places(length: int, scaled: int, kept: int) -> NDArray[np.float64]:
-    """Where the centres of a side's `length` pixels lie on the `kept` middle of the `scaled` ones, in its indices; NaN for what was not seen.
+    """Where the centres of a side's `length` pixels lie on the `kept` middle of the `scaled` ones, in its indices; NaN where not seen.
 
     A pixel is seen where at least half of it is kept, or half of all that is kept lies in it.
     """
