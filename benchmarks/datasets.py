@@ -66,18 +66,14 @@ def measure(work: Path, name: str, seed: int) -> dict[str, Any]:
 def processor() -> str:
     """The processor's name as the system tells it."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    )
-    return names[0] if names else platform.processor()
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, with the median of the seeds where there are several."""
-    lines = [
-        "| data | seed | test accuracy (95 % interval) | test images | model | epochs | seconds | images/s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = "| data | seed | test accuracy (95 % interval) | test images | model | epochs | seconds | images/s |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
     for name in SETS:
         mine = sorted((row for row in rows if row["data"] == name), key=lambda row: row["seed"])
         for row in mine:
@@ -86,9 +82,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {name} | {row['seed']} | {figures} | {row['seconds']:.0f} | {row['images_per_second']:.0f} |")
         if len(mine) > 1:
             median = statistics.median(row["accuracy"] for row in mine)
-            lines.append(
-                f"| {name} | median of {len(mine)} | **{median:.4f}** | | | | {statistics.median(row['seconds'] for row in mine):.0f} | |"
-            )
+            seconds = statistics.median(row["seconds"] for row in mine)
+            lines.append(f"| {name} | median of {len(mine)} | **{median:.4f}** | | | | {seconds:.0f} | |")
     return "\n".join(lines)
 
 

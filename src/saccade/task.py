@@ -139,8 +139,8 @@ class Task(Protocol):
         """A new model, and the card that rebuilds it."""
         ...
 
-    def build(self, card: Card) -> nn.Module:
-        """The model that a card describes, with fresh weights."""
+    def build(self, card: Card, elements: int | None = None) -> nn.Module:
+        """The model that a card describes, with fresh weights; a card that asks for more than `elements` numbers is refused."""
         ...
 
     def augment(self, config: TrainConfig) -> Augment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
 
     file = model_path(path)
     buffers, card = modelfile.load(file)
-    module = room(card.task).build(card)
+    module = room(card.task).build(card, sum(math.prod(buffer.shape) for buffer in buffers.values()))
     weights.load_into(module, buffers, where=str(file))
     from saccade.training import precision
 

@@ -19,7 +19,7 @@ from saccade.api.planning import plan, read_config
 from saccade.api.runs import Run, load_run
 from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split
 from saccade.core import config as configs
-from saccade.core import keys
+from saccade.core import keys, modelfile
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.errors import Interrupted, UserError
@@ -101,9 +101,9 @@ def _train(
         progress.message(line)
     setup = _Setup.make(dataset, config, progress)
     model, card = setup.fresh_model()
+    resolved = setup.resolve(model, card, started)
     run = RunDir.at(out, resume=False) if out is not None else RunDir.create(Path("runs"), dataset.root.name)
     with run.lock():
-        resolved = setup.resolve(model, card, started)
         record = _record(setup, resolved, reasons)
         run.write_run(record)
         return _fit(setup, run, model, card, resolved, started=started, before=0.0)
@@ -185,8 +185,23 @@ class _Setup:
         torch.manual_seed(keys.derive(self.config.seed, "init", 0))
         model, card = self.task.create(self.config, self.dataset.schema)
         card = replace(card, version=__version__)
+        if self.config.weights:
+            card = self._start_from(Path(self.config.weights), model, card)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         return model.to(precision.device(self.config.device)).to(memory_format=layout), card
+
+    def _start_from(self, file: Path, model: nn.Module, card: Card) -> Card:
+        """Take the weights of a model file where name and shape agree; the card carries the file's licences on."""
+        from saccade.nn import weights
+
+        buffers, theirs = modelfile.load(file)
+        report = weights.load_matching(model, buffers)
+        if not report.loaded:
+            raise UserError(
+                "none of its weights fit this model", where=str(file), fix=f"it is a {theirs.architecture.get('name')}: give --model"
+            )
+        self.progress.message(f"took {report.loaded} of {len(buffers)} tensors from {file}")
+        return replace(card, licenses=theirs.licenses)
 
     def loader(self, workers: int) -> Loader:
         """The stream of training batches."""

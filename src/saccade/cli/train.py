@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 @click.command("train", epilog="DATA holds a folder per class, or train/, val/, test/ with a folder per class in each.")
 @click.argument("data", required=False, type=click.Path())
 @options.task(None, "Default: what the data tell.")
-@click.option("--model", metavar="MODEL", help="Any classification model of timm by name, or small. Default: by the data.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="One of ours (small_resnet_32px ...) or a classifier of timm by name. Default: by the data.",
+)
 @click.option("--epochs", metavar="N", type=float, help="Passes over the training images.")
 @click.option("--minutes", metavar="X", type=float, help="Wall time from the start of the command.")
 @options.size(None, "Size of the model's input.")
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 @options.overrides
 @click.option("--weights", type=click.Path(), metavar="FILE", help="Start from the weights of a model file.")
 @click.option("--pretrained", is_flag=True, help="Start from published weights; the only option that downloads.")
-@click.option("--workers", metavar="N", type=click.IntRange(0), help="Loader processes; changes no result.")
+@click.option("--workers", metavar="N", type=click.IntRange(0), help="Threads that prepare batches; changes no result.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")
 @options.compute

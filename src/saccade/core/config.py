@@ -20,7 +20,7 @@ class AugmentConfig:
     """Random changes to the training images; 0 switches one off.
 
     flip: probability of a horizontal flip. crop: smallest share of the image's area that a random crop keeps (1: no
-    crop), of aspect ratio within 3/4..4/3. shift, as a share of the side; rotate and shear in degrees; scale: relative
+    crop), of aspect ratio within 3/4..4/3 of the input's. shift, as a share of the side; rotate and shear in degrees; scale: relative
     range (0.1: 0.9..1.1). color: strength of brightness, contrast and saturation changes; hue: share of the colour
     circle. grey: probability of a grey copy. erase: probability of erasing a rectangle. mixup, cutmix: probabilities
     of mixing a pair of neighbours (Zhang et al. 2018; Yun et al. 2019).
@@ -54,7 +54,8 @@ class TrainConfig:
     step; micro_batch: images per forward pass (0: the whole batch). lr: peak learning rate; warmup: share of all steps
     spent rising to it. weight_decay spares biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
     clip: largest gradient norm (0: off). patience: evaluations without improvement before stopping (0: never).
-    device, precision, workers and quiet facts of the machine change no result but for rounding.
+    skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
+    are facts of the machine; workers change no result at all.
     """
 
     data: str = ""

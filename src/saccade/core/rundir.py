@@ -206,11 +206,14 @@ class RunDir:
     def load_checkpoint(self) -> tuple[int, dict[str, bytes], list[str]]:
         """(step, files, one line for each newer checkpoint that was passed over because it is damaged)."""
         passed_over: list[str] = []
-        for step in self._steps():
-            try:
-                return step, read_folder(self._step_path(step)), passed_over
-            except UserError as error:
-                passed_over.append(f"passed over checkpoint step-{step}: {error}")
+        steps = self._steps()
+        while steps:
+            for step in steps:
+                try:
+                    return step, read_folder(self._step_path(step)), passed_over
+                except UserError as error:
+                    passed_over.append(f"passed over checkpoint step-{step}: {error}")
+            steps = [step for step in self._steps() if step not in steps]  # a writer beside us may have replaced them all meanwhile
         why = f"; {len(passed_over)} damaged: {passed_over[0]}" if passed_over else ""
         raise UserError(f"no checkpoint to resume from{why}", where=str(self.checkpoints), fix="train anew into another folder")
 

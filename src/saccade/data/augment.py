@@ -53,15 +53,22 @@ class Draws:
         return (self[name] * 2 - 1) * strength
 
 
-def crop_box(draws: Draws, shape: tuple[int, int], smallest: float) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random crop of the first image: area share in smallest..1, aspect 3/4..4/3 of the image's own."""
+def crop_box(draws: Draws, shape: tuple[int, int], size: tuple[int, int], smallest: float) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random crop of the first image, `shape` (height, width), that is resized to `size`.
+
+    Its share of the area lies in smallest..1, its aspect ratio within 3/4..4/3 of that of `size`, so that nothing is squashed more
+    than that; where such a box does not fit it is made smaller. With smallest = 1: the largest box of the aspect of `size`, in the middle.
+    """
     height, width = shape
-    area = float(smallest + (1 - smallest) * draws["area"][0])
-    stretch = float(np.exp(draws.spread("ratio", np.log(4 / 3) / 2)[0])) if smallest < 1 else 1.0
-    tall = min(height, max(1, round(height * area**0.5 / stretch)))
-    wide = min(width, max(1, round(width * area**0.5 * stretch)))
-    top = int(draws["top"][0] * (height - tall + 1))
-    left = int(draws["left"][0] * (width - wide + 1))
+    random = smallest < 1
+    stretch = float(np.exp(draws.spread("ratio", np.log(4 / 3))[0])) if random else 1.0
+    ratio = size[1] / size[0] * stretch
+    area = height * width * float(smallest + (1 - smallest) * draws["area"][0])
+    wide, tall = (area * ratio) ** 0.5, (area / ratio) ** 0.5
+    fit = min(1.0, width / wide, height / tall)
+    tall, wide = max(1, min(height, round(tall * fit))), max(1, min(width, round(wide * fit)))
+    top = int((draws["top"][0] if random else 0.5) * (height - tall + 1))
+    left = int((draws["left"][0] if random else 0.5) * (width - wide + 1))
     return top, left, tall, wide
 
 

@@ -50,7 +50,7 @@ class ClassificationAugment:
         if self.small:
             return sample
         draws = Draws.of(generator)
-        box = augment.crop_box(draws, sample.image.shape[:2], self.config.augment.crop)
+        box = augment.crop_box(draws, sample.image.shape[:2], self.config.size, self.config.augment.crop)
         flip = bool(draws["flip"][0] < self.config.augment.flip)
         return replace(sample, image=augment.crop_and_resize(sample.image, box, self.config.size, flip=flip))
 

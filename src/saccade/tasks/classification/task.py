@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
 from saccade.core.results import Result
 from saccade.data.sample import Schema
 from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase
@@ -51,25 +52,30 @@ class Classification:
         row = models.find(config.model)
         spec = InputSpec(config.channels, config.size, "crop", *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
         if row.source == "saccade":
+            if config.pretrained:
+                raise UserError(
+                    f"{row.name} has no published weights", where="--pretrained", fix="take a model of timm, e.g. --model resnet18"
+                )
             architecture = models.own(row.name, classes=len(schema.classes), channels=config.channels)
             card = Card(self.name, schema.classes, architecture, spec)
             return classifier.rebuild(card), card
-        from saccade.nn import backbones
+        from saccade.nn import backbones, pretrained
 
+        licenses: tuple[dict[str, str], ...] = ()
+        if config.pretrained:
+            told = pretrained.weights(config.model)
+            licenses = ({"weights": config.model, "license": told.license, "source": told.address},)
+            spec = replace(spec, mean=told.mean, std=told.std) if config.channels == 3 else spec
         network, architecture = backbones.classifier(
-            row.name, classes=len(schema.classes), channels=config.channels, size=config.size, pretrained=config.pretrained
+            config.model, classes=len(schema.classes), channels=config.channels, size=config.size, pretrained=config.pretrained
         )
-        if config.pretrained and config.channels == 3:
-            told: Any = network.pretrained_cfg
-            spec = replace(spec, mean=tuple(told["mean"]), std=tuple(told["std"]))
-        licenses = ({"weights": row.name, "license": row.license, "source": row.source},) if config.pretrained else ()
         return classifier.Classifier(network, spec), Card(self.name, schema.classes, architecture, spec, licenses=licenses)
 
-    def build(self, card: Card) -> nn.Module:
-        """The module that a card describes, with fresh weights."""
+    def build(self, card: Card, elements: int | None = None) -> nn.Module:
+        """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
         from saccade.tasks.classification.models import classifier
 
-        return classifier.rebuild(card)
+        return classifier.rebuild(card, elements)
 
     def augment(self, config: TrainConfig) -> Augment:
         """Random changes to the training images."""
