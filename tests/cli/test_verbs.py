@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from saccade import api as real_api
 from saccade.cli.main import main
 
+PARAMETERS = {name: inspect.signature(getattr(real_api, name)).parameters for name in ("train", "quickstart", "eval", "predict", "explain")}
 Captured = pytest.CaptureFixture[str]
 
 
@@ -157,12 +160,30 @@ def test_predict_json_and_formats_on_standard_output(api: Any, predictions: Any,
     assert capsys.readouterr().out == "csv\na.png,cat\n"
 
 
-def test_a_dash_is_one_image_on_standard_input(api: Any, predictions: Any, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dash_is_one_image_on_standard_input_and_stands_once(api: Any, predictions: Any, capsys: Captured) -> None:
     api.answer = predictions
-    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b"\x89PNG")))
     assert main(["predict", "run", "a.png", "-"]) == 0
-    assert api.calls[0][1] == ("run", ["a.png", b"\x89PNG"])
-    assert main(["predict", "run", "-", "-"]) == 2
+    assert api.calls[0][1] == ("run", ["a.png", "-"])
+    for verb in ("predict", "explain"):
+        assert main([verb, "run", "-", "-"]) == 2
+        assert "once" in capsys.readouterr().err
+
+
+REQUIRED = {"train": ["x"], "quickstart": [], "eval": ["run"], "predict": ["run", "a.png"], "explain": ["run", "a.png"]}
+
+
+@pytest.mark.parametrize("verb", REQUIRED)
+def test_an_option_that_is_not_given_is_the_default_of_python(api: Any, a_run: Any, capsys: Captured, verb: str) -> None:
+    """Same names, same defaults (design, section 3); a default of the command line's own would go before a configuration."""
+    api.answer = RuntimeError("called")
+    assert main([verb, *REQUIRED[verb]]) == 1
+    name, args, options = api.calls[0]
+    defaults = {key: parameter.default for key, parameter in PARAMETERS[name].items()}
+    assert set(options) <= set(defaults), "every option is one of Python's too"
+    given = set(list(defaults)[: len(args)]) | {"data", "progress", "started"}
+    assert {key: value or None for key, value in options.items() if key not in given} == {
+        key: value or None for key, value in defaults.items() if key not in given
+    }
 
 
 def test_explain(api: Any, capsys: Captured) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -33,4 +34,4 @@ def make(as_json: bool, quiet: bool, kind: str, **request: Any) -> None:
         output.say_json(facts)
         return
     output.pairs([(name, value) for name, value in facts.items() if not isinstance(value, list | dict)])
-    output.pairs([("next", f"saccade train {request['out']}")])
+    output.pairs([("next", f"saccade train {shlex.quote(request['out'])}")])

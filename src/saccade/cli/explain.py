@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from saccade.cli import options, output
-from saccade.cli.predict import with_standard_input
+from saccade.cli.predict import check_inputs, report_failed
 
 
 @click.command("explain", epilog="INPUT is an image, a folder, a pattern, or - for one image on standard input.")
@@ -23,10 +23,11 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, target: str, 
     """Where in each image the model saw its answer (Grad-CAM), and the run's worst mistakes."""
     from saccade import api
 
-    sources = with_standard_input(context, inputs)
+    check_inputs(context, inputs)
     with options.progress(quiet) as progress:
-        explanations = api.explain(target, sources, **request, progress=progress)
+        explanations = api.explain(target, list(inputs), **request, progress=progress)
     facts = explanations.to_dict()
+    report_failed(facts.get("failed", ()))
     if as_json:
         output.say_json(facts)
     else:

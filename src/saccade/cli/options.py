@@ -65,7 +65,10 @@ _PIXELS_HELP = "Largest image accepted, height times width."
 _SET_HELP = "Any value of the configuration; may be repeated."
 
 device = click.option("--device", metavar=_DEVICES, default="auto", show_default=True, callback=_device, help=_DEVICE_HELP)
-seed = click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default="0", help=_SEED_HELP)
+SEEDS = click.IntRange(0, (1 << 63) - 1)
+seed = click.option("--seed", metavar="N", type=SEEDS, default=0, show_default="0", help=_SEED_HELP)
+# Where a configuration may hold a seed: an option that is not given must not go before it.
+seed_if_given = click.option("--seed", metavar="N", type=SEEDS, help=f"{_SEED_HELP} Default: the configuration's, else 0.")
 max_pixels = click.option("--max-pixels", metavar="N", type=click.IntRange(1), default=50_000_000, show_default=True, help=_PIXELS_HELP)
 batch = click.option("--batch", metavar="N|auto", callback=_batch, help="Images a step.")
 overrides = click.option("--set", "set", metavar="KEY=VALUE", multiple=True, callback=_overrides, help=_SET_HELP)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saccade.cli import options, output
+from saccade.core.errors import one_line
 
 if TYPE_CHECKING:
     from saccade.api import Predictions
@@ -32,11 +32,10 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, target: str, 
     from saccade import api
 
     form = request.pop("format")
-    sources = with_standard_input(context, inputs)
+    check_inputs(context, inputs)
     with options.progress(quiet) as progress:
-        predictions = api.predict(target, sources, **request, format=form or "json", progress=progress)
-    for row in predictions.failed:
-        click.echo(f"failed: {row['source']}: {row['reason']}", err=True)
+        predictions = api.predict(target, list(inputs), **request, format=form or "json", progress=progress)
+    report_failed(predictions.failed)
     if as_json:
         output.say_json(predictions.to_dict())
     elif form and request["out"] is None:
@@ -45,11 +44,16 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, target: str, 
         show(predictions, request["out"])
 
 
-def with_standard_input(context: click.Context, inputs: Sequence[str]) -> list[str | bytes]:
-    """The inputs with "-" replaced by the bytes of standard input."""
+def check_inputs(context: click.Context, inputs: Sequence[str]) -> None:
+    """Standard input can be read once."""
     if list(inputs).count("-") > 1:
         output.usage(context, "Standard input (-) can be given once only")
-    return [sys.stdin.buffer.read() if source == "-" else source for source in inputs]
+
+
+def report_failed(rows: Sequence[Mapping[str, str]]) -> None:
+    """A line on standard error for each input that could not be read; the rest went on."""
+    for row in rows:
+        click.echo(one_line(f"failed: {row['source']}: {row['reason']}"), err=True)
 
 
 def _print_as(predictions: Predictions, form: str) -> None:

@@ -12,7 +12,7 @@ from saccade.cli.train import show
 
 @click.command("quickstart")
 @options.task("classify", "What to show.")
-@options.out("The run's folder. Default: runs/<data>-<n>.")
+@options.out("Folder for the images and the run. Default: quickstart, or quickstart-2 ...")
 @options.compute
 @options.seed
 @options.output

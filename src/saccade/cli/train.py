@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")
 @options.compute
-@options.seed
+@options.seed_if_given
 @options.output
 @click.pass_obj
 def command(started: float, /, as_json: bool, quiet: bool, **request: Any) -> None:

@@ -74,12 +74,23 @@ class RunDir:
                 raise UserError(
                     "nothing to resume: there is no run.json", where=str(path), fix="start without --resume, or name a run's folder"
                 )
-            if not resume and exists and any(not _is_ours(name) for name in os.listdir(run.path)):
-                raise UserError("the folder is not empty", where=str(path), fix="go on with --resume, or choose another --out")
+            if not resume:
+                run.check_free()
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise os_error(error, run.path, "make the run folder") from error
         return run
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds anything; one that is not there, or that a failed start has left, is free."""
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise os_error(error, self.path, "read") from error
+        if not all(map(_is_ours, names)):
+            raise UserError("the folder is not empty", where=str(self.path), fix="go on with --resume, or choose another --out")
 
     @property
     def run_file(self) -> Path:

@@ -79,7 +79,9 @@ class Predictions(Sequence[Result]):
         if format == "jsonl":
             return files.write_bytes(Path(path), "".join(files.dumps(r.to_dict()) + "\n" for r in self.results).encode())
         if format == "csv":
-            return files.write_bytes(Path(path), self.to_csv().encode())
+            return files.write_bytes(
+                Path(path), self.to_csv().encode("utf-8", "backslashreplace")
+            )  # as in JSON: file names need not be Unicode
         raise UserError(f"format must be json, jsonl or csv, got {format!r}", where="--format")
 
     def _repr_html_(self) -> str:
@@ -99,15 +101,13 @@ def predict(
     results: list[Result] = []
     failed: list[dict[str, str]] = []
     progress.start("predicting", len(sources), "images")
-    for part in _ready(session, sources, max_pixels, workers):
-        good = [item for item in part if isinstance(item, _Ready)]
-        failed += [item for item in part if isinstance(item, dict)]
-        if good:
-            outputs = session.run(np.stack([item.pixels for item in good]))
-            sizes, names = [item.size for item in good], [item.name for item in good]
-            results += finish.results(outputs, session.card, sizes, names, notes=[item.notes for item in good])
-        progress.advance(len(part))
-    progress.finish()
+    try:
+        for part in _ready(session, sources, max_pixels, workers):
+            results += _answers(session, [item for item in part if isinstance(item, _Ready)])
+            failed += [item for item in part if isinstance(item, dict)]
+            progress.advance(len(part))
+    finally:
+        progress.finish()
     return Predictions(tuple(results), tuple(failed), time.perf_counter() - begin)
 
 
@@ -117,6 +117,14 @@ class _Ready:
     size: tuple[int, int]
     name: str
     notes: tuple[str, ...]
+
+
+def _answers(session: Session, batch: Sequence[_Ready]) -> Sequence[Result]:
+    if not batch:
+        return ()
+    outputs = session.run(np.stack([item.pixels for item in batch]))
+    sizes, names = [item.size for item in batch], [item.name for item in batch]
+    return finish.results(outputs, session.card, sizes, names, notes=[item.notes for item in batch])
 
 
 def _ready(session: Session, sources: Sequence[Source], max_pixels: int, workers: int) -> Iterator[list[_Ready | dict[str, str]]]:

@@ -36,7 +36,7 @@ def _one(item: Any, number: int) -> Iterable[Source]:
         yield from (Source(image, f"input {number}[{i}]") for i, image in enumerate(item))
     else:
         name = getattr(item, "filename", "") if not isinstance(item, np.ndarray) else ""
-        yield Source(item, name or f"input {number}")
+        yield Source(item, os.fsdecode(name) if name else f"input {number}")
 
 
 def _path(text: str) -> Iterable[Source]:

@@ -22,7 +22,9 @@ class TorchSession:
     def __init__(self, module: nn.Module, card: Card, decode: Decode, *, device: str = "cpu", precision: str = "fp32") -> None:
         self.card = card
         self.device = torch.device(device)
-        self.module = module.to(self.device).eval().to(memory_format=torch.channels_last)
+        self.module = module.to(self.device)
+        if not module.training:  # one in training keeps its strides: those of its optimizer's moments are the same
+            self.module.to(memory_format=torch.channels_last)
         self._decode = decode
         self._half = HALF.get(precision)
 

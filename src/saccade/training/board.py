@@ -18,7 +18,7 @@ class Board:
     def add(self, row: Mapping[str, Any]) -> None:
         """One row: a training step, or an evaluation with its `split` and `metrics`."""
         group = row.get("split", "train")
-        values = row.get("metrics", {name: row.get(name) for name in ("loss", "lr")})
+        values = row.get("metrics", {name: value for name, value in row.items() if isinstance(value, float) and name != "epoch"})
         for name, value in values.items():
             if value is not None:
                 self._writer.add_scalar(f"{group}/{name}", value, row["step"])

@@ -45,7 +45,7 @@ def steps_per_epoch(images: int, batch: int) -> int:
 
 
 def evaluate_every(total_steps: int, per_epoch: int, train_images: int, val_images: int) -> int:
-    """Steps between evaluations: whole epochs, at most MOST_EVALUATIONS in all, and at most a fifth of the images looked at."""
+    """Steps between evaluations: whole epochs, at most MOST_EVALUATIONS in all, and at most a quarter of the images looked at."""
     epochs = max(1, math.ceil(total_steps / per_epoch / MOST_EVALUATIONS), math.ceil(val_images / max(1, train_images) * 3))
     return min(total_steps, epochs * per_epoch)
 

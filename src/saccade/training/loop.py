@@ -71,7 +71,7 @@ class State:
     best_metrics: dict[str, float | None] = field(default_factory=dict)
     stale: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    summed: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     stopped: bool = False
 
 
@@ -167,7 +167,7 @@ class Trainer:
             self.average.update(self.job.model, state.step)
         for name, value in means.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
-        state.summed += 1
+            state.counts[name] = state.counts.get(name, 0) + 1
         state.step += 1
         state.position += config.batch
         self.job.progress.advance(config.batch)
@@ -179,7 +179,7 @@ class Trainer:
         state = self.state
         if state.step % self.log_every and state.step < self.schedule.total:
             return False
-        means = {name: value / state.summed for name, value in state.sums.items()}
+        means = {name: value / state.counts[name] for name, value in state.sums.items()}
         row: dict[str, Any] = {
             "step": state.step,
             "epoch": round(state.step / self.job.resolved.steps_per_epoch, 4),
@@ -187,10 +187,11 @@ class Trainer:
             "lr": self.job.config.lr * self.schedule.factor(state.step - 1),
             "time": {"images_per_second": self.job.config.batch / max(seconds_per_step, 1e-9)},
         }
-        state.sums, state.summed = {}, 0
+        state.sums, state.counts = {}, {}
         self.rows.append(row)
         board.add(row)
-        self._note(means.get("loss", next(iter(means.values()))))
+        if means:  # none where no phase took part since the last row
+            self._note(next(iter(means.values())))
         return True
 
     def _note(self, loss: float) -> None:
@@ -213,7 +214,7 @@ class Trainer:
         self.rows.append(row)
         board.add(row)
         value = metrics.get(self.primary)
-        better = value is not None and (state.best is None or self.sign * value > self.sign * state.best)
+        better = value is not None and not math.isnan(value) and (state.best is None or self.sign * value > self.sign * state.best)
         if better:
             state.best, state.best_step, state.best_metrics, state.stale = value, state.step, metrics, 0
             self._save(job.run.best)
@@ -224,7 +225,7 @@ class Trainer:
     def _keep_time(self, begun: float, first: int) -> None:
         """Once, when the run is clearly too slow for its deadline, shorten the schedule and record it; a resume does it again."""
         job, state, schedule = self.job, self.state, self.schedule
-        if schedule.cut_at or state.step >= schedule.total:
+        if schedule.before or state.step >= schedule.total:
             return
         if self.planned is not None:
             if state.step == self.planned["step"]:

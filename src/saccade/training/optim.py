@@ -46,14 +46,21 @@ def state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take up what `state` gave; counters stay where the optimizer wants them."""
-    parameters = _parameters(optimizer)
+    """Take up what `state` gave.
+
+    Moments get the strides of their parameter: fused kernels walk both in the order of memory. Counters stay on the CPU but
+    where a fused kernel wants them beside the parameter, as in torch's own `load_state_dict`.
+    """
+    places = [(parameter, bool(group.get("fused"))) for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.state.clear()
     for key, value in tensors.items():
         index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
-        device = value.device if name == "step" else parameter.device
-        optimizer.state[parameter][name] = value.to(device).clone(memory_format=torch.preserve_format)
+        parameter, fused = places[int(index)]
+        if name == "step":
+            kept = value.to(parameter.device if fused else "cpu", copy=True)
+        else:
+            kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        optimizer.state[parameter][name] = kept
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -17,7 +17,7 @@ class Schedule:
 
     def shorten(self, step: int, total: int) -> None:
         """From `step` on, run through what is left so that the end is at `total`. May be used once."""
-        if self.cut_at:
+        if self.before:
             raise ValueError("the schedule has been shortened already")
         if not step < total <= self.total:
             raise ValueError(f"the new end must lie after step {step} and not after {self.total}, got {total}")
@@ -25,7 +25,7 @@ class Schedule:
 
     def progress(self, step: int) -> float:
         """How much of the schedule is done before `step`: 0..1."""
-        if not self.cut_at or step <= self.cut_at:
+        if not self.before or step <= self.cut_at:
             return min(1.0, step / max(1, self.before or self.total))
         done = self.cut_at / self.before
         return min(1.0, done + (1 - done) * (step - self.cut_at) / max(1, self.total - self.cut_at))

@@ -29,12 +29,13 @@ class Updater:
         """Do step number `step` at `factor` times the peak rate; returns the mean losses by name."""
         self.model.train()
         means: dict[str, float] = {}
-        for phase in self.phases:
-            if step % phase.every == 0:
-                means |= self._phase(phase, batches, step, factor)
-                if phase.after_step is not None:
-                    phase.after_step(step)
-        self.scaler.update() if self.scaler.is_enabled() else None
+        due = [phase for phase in self.phases if step % phase.every == 0]
+        for phase in due:
+            means |= self._phase(phase, batches, step, factor)
+            if phase.after_step is not None:
+                phase.after_step(step)
+        if due and self.scaler.is_enabled():
+            self.scaler.update()
         return means
 
     def _phase(self, phase: Phase, batches: Sequence[Batch], step: int, factor: float) -> dict[str, float]:
@@ -54,7 +55,7 @@ class Updater:
         means = {name: value / max(weight, 1e-12) for name, value in sums.items()}
         if not all(map(_finite, means.values())):
             raise UserError(
-                f"the loss of phase {phase.name!r} is no longer a finite number at step {step}; nothing was changed by this step",
+                f"the loss of phase {phase.name!r} is no longer a finite number at step {step}; its weights are as they were before",
                 fix=f"lower the rate, e.g. --set lr={self.config.lr / 4:g}, or set clip=1",
             )
         self._apply(optimizer, weight, factor)

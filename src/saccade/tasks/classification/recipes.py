@@ -111,7 +111,7 @@ def _augment(facts: _Facts) -> tuple[AugmentConfig, str]:
 def _epochs(facts: _Facts) -> tuple[int, str]:
     if facts.pretrained:
         return max(5, min(60, round(60_000 / max(1, facts.images)))), "few, as the weights are trained already"
-    most = 40 if facts.side <= 16 else 140 if facts.side <= SMALL else 800
+    most = 40 if facts.side <= 16 else 140 if facts.side <= SMALL else 400
     epochs = max(8, min(most, round(IMAGES_SEEN / max(1, facts.images))))
     return epochs, f"from {facts.images:,} training images"
 

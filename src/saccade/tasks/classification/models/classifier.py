@@ -13,6 +13,9 @@ from saccade.core.errors import UserError
 from saccade.nn.layers.normalize import Normalize
 from saccade.tasks.classification.models.small import SmallResNet
 
+MOST = {"classes": 1_000_000, "channels": 1024, "width": 8192, "max_width": 8192, "stem_stride": 4}
+MOST_STAGES, MOST_BLOCKS = 8, 64
+
 
 class Classifier(nn.Module):
     """uint8 `[B, C, H, W]` -> logits float `[B, K]`."""
@@ -35,6 +38,7 @@ def rebuild(card: Card, elements: int | None = None) -> Classifier:
     from somewhere else must not make us allocate what its weights do not fill.
     """
     source = card.architecture.get("source")
+    _check(card)
     if source == "saccade":
         return Classifier(small(card.architecture, elements), card.input)
     if source == "timm":
@@ -44,14 +48,41 @@ def rebuild(card: Card, elements: int | None = None) -> Classifier:
     raise UserError(f"unknown architecture source {source!r}", fix="the model was made by another version of saccade")
 
 
+def _check(card: Card) -> None:
+    """The network must take the card's channels and answer for its classes."""
+    arguments = card.architecture.get("arguments")
+    names = (("classes", "num_classes"), ("channels", "in_chans"))
+    for (what, timms), wanted in zip(names, (len(card.classes), card.input.channels), strict=True):
+        has = arguments.get(what, arguments.get(timms, wanted)) if isinstance(arguments, Mapping) else wanted
+        if has != wanted:
+            raise UserError(f"the network has {has!r} {what}, its card {wanted}", where="card", fix="the file was put together wrongly")
+
+
 def small(architecture: Mapping[str, Any], elements: int | None = None) -> SmallResNet:
-    """Our own network from its plain values."""
+    """Our own network from its plain values, which may come from an untrusted file."""
     try:
-        arguments = {**architecture["arguments"], "blocks": tuple(architecture["arguments"]["blocks"])}
+        arguments = _arguments(dict(architecture["arguments"]))
         with torch.device("meta"):
             needed = sum(value.numel() for value in SmallResNet(**arguments).state_dict().values())
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"not an architecture of ours: {error}") from None
+        raise UserError(f"not an architecture of ours: {error}", where="card") from None
     if elements is not None and needed > elements:
-        raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}")
+        raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
     return SmallResNet(**arguments)
+
+
+def _arguments(raw: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments, each of its kind and within MOST; the constructor itself refuses names that it lacks."""
+    blocks = raw.get("blocks", [])
+    if not (isinstance(blocks, list | tuple) and 1 <= len(blocks) <= MOST_STAGES and all(_whole(n, 0, MOST_BLOCKS) for n in blocks)):
+        raise ValueError(f"blocks must be 1 to {MOST_STAGES} numbers from 0 to {MOST_BLOCKS}, got {str(blocks)[:80]}")
+    for name, most in MOST.items():
+        if name in raw and not _whole(raw[name], 1, most):
+            raise ValueError(f"{name} must be from 1 to {most}, got {str(raw[name])[:80]}")
+    if raw.get("stem_stride", 1) not in (1, 2, 4):
+        raise ValueError(f"stem_stride must be 1, 2 or 4, got {raw['stem_stride']}")
+    return {**raw, "blocks": tuple(blocks)}
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -1,0 +1,172 @@
+"""A run made ready: images read and checked, the network with its first weights, and what has to be measured before step 0."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from saccade import __version__
+from saccade.api.sets import Split, as_the_model_sees, read_split, refusal
+from saccade.core import keys, modelfile
+from saccade.core.card import Card, InputSpec
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
+from saccade.core.progress import Progress, Silent
+from saccade.data.cache import BadFile
+from saccade.data.opening import Dataset
+from saccade.task import Task
+from saccade.tasks import room
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from saccade.data.loader import Loader
+    from saccade.training.budget import Resolved
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Data and configuration, ready for the loop."""
+
+    task: Task
+    config: TrainConfig
+    dataset: Dataset
+    train: Split
+    val: Split
+    bad: list[BadFile]
+    progress: Progress
+
+    @classmethod
+    def make(cls, dataset: Dataset, config: TrainConfig, progress: Progress) -> Setup:
+        """Read every image once; raises UserError that names all that cannot be read."""
+        task = room(config.task)
+        dataset = replace(dataset, schema=replace(dataset.schema, channels=config.channels))
+        readers = config.workers or os.cpu_count() or 1
+        kept = task.augment(config).preparation
+        seen = as_the_model_sees(InputSpec(config.channels, config.size))
+        failures: list[BadFile] = []
+        splits = {}
+        for name, preparation in (("train", kept), ("val", seen)):
+            splits[name], bad = read_split(dataset, name, preparation, skip_bad=True, progress=progress, workers=readers)
+            failures += bad
+        if failures and not config.skip_bad:
+            raise refusal(dataset, failures)
+        return cls(task, config, dataset, splits["train"], splits["val"], failures, progress)
+
+    def fresh_model(self) -> tuple[nn.Module, Card]:
+        """The network with its first weights, keyed by the seed, on its device."""
+        import torch
+
+        from saccade.training import precision
+
+        torch.manual_seed(keys.derive(self.config.seed, "init", 0))
+        model, card = self.task.create(self.config, self.dataset.schema)
+        card = replace(card, version=__version__)
+        if self.config.weights:
+            card = self._start_from(Path(self.config.weights), model, card)
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return model.to(precision.device(self.config.device)).to(memory_format=layout), card
+
+    def _start_from(self, file: Path, model: nn.Module, card: Card) -> Card:
+        """Take the weights of a model file where name and shape agree; the card carries the file's licences on."""
+        from saccade.nn import weights
+
+        buffers, theirs = modelfile.load(file)
+        report = weights.load_matching(model, buffers)
+        if not report.loaded:
+            raise UserError(
+                "none of its weights fit this model", where=str(file), fix=f"it is a {theirs.architecture.get('name')}: give --model"
+            )
+        self.progress.message(f"took {report.loaded} of {len(buffers)} tensors from {file}")
+        return replace(card, licenses=theirs.licenses)
+
+    def loader(self, workers: int) -> Loader:
+        """The stream of training batches."""
+        from saccade.data.loader import Loader, Source
+
+        source = Source(self.train.store, self.train.targets, self.train.names)
+        config = self.config
+        return Loader(
+            source, self.task.augment(config), seed=config.seed, batch=config.batch, micro_batch=config.micro_batch, workers=workers
+        )
+
+    def evaluator(self, card: Card, resolved: Resolved) -> Callable[[nn.Module], Any]:
+        """Measures a module on the validation images, without the bootstrap."""
+        from saccade.evaluation.evaluate import measure
+        from saccade.prediction.torch_session import TorchSession
+
+        def evaluate(module: nn.Module) -> Any:
+            session = TorchSession(module, card, self.task.decode, device=resolved.device, precision=resolved.precision)
+            metric = self.task.metrics(card)
+            measure(session, self.val.batches(), metric, progress=Silent())
+            return SimpleNamespace(metrics=metric.compute())
+
+        return evaluate
+
+    def resolve(self, model: nn.Module, card: Card, started: float) -> Resolved:
+        """Measure what has to be measured, once."""
+        import torch
+
+        from saccade.training import budget, precision
+
+        config = self.config
+        on = precision.device(config.device)
+        workers = config.workers if config.workers is not None else default_workers(on.type)
+        per_epoch = budget.steps_per_epoch(len(self.train), config.batch)
+        first = budget.Resolved(
+            str(on), precision.resolve(config.precision, on), torch.get_num_threads(), workers, per_epoch, per_epoch, per_epoch
+        )
+        if config.minutes is None:
+            total, seconds = max(1, round(config.epochs * per_epoch)), 0.0
+        else:
+            seconds, evaluation = self._measure(model, card, first)
+            total = budget.steps_in(config.minutes * 60 - (time.monotonic() - started), seconds, evaluation, per_epoch)
+            if config.epochs:
+                total = min(total, max(1, round(config.epochs * per_epoch)))
+            self.progress.message(f"{total} steps ({total / per_epoch:.1f} epochs) fit into {config.minutes:g} minutes")
+        every = budget.evaluate_every(total, per_epoch, len(self.train), len(self.val))
+        return replace(first, total_steps=total, evaluate_every=every, seconds_per_step=seconds)
+
+    def _measure(self, model: nn.Module, card: Card, resolved: Resolved) -> tuple[float, float]:
+        """Seconds of a training step and of an evaluation, on a copy of the model."""
+        import torch
+
+        from saccade.training import budget
+        from saccade.training.step import Updater
+
+        self.progress.message("measuring the speed of a few steps")
+        on = torch.device(resolved.device)
+        copy = budget.copy_of(model)
+        updater = Updater(copy, self.task.phases(copy, self.config), self.config, on, resolved.precision)
+        stream = self.loader(resolved.workers).stream(0)
+
+        def step(number: int) -> None:
+            batches = [batch.to(on, channels_last=self.config.channels_last) for batch in next(stream)]
+            updater.step(batches, number, 0.0)
+
+        seconds = budget.measure_step(step)
+        stream.close()
+        begin = time.perf_counter()
+        self.evaluator(card, resolved)(copy)
+        return seconds, time.perf_counter() - begin
+
+    def taken_up(self, resolved: Resolved) -> Resolved:
+        """The recorded facts on this machine: its device and workers may differ, its threads are set as they were."""
+        import torch
+
+        from saccade.training import precision
+
+        torch.set_num_threads(resolved.threads)
+        on = precision.device(self.config.device if self.config.device != "auto" else resolved.device)
+        workers = self.config.workers if self.config.workers is not None else resolved.workers
+        return replace(resolved, device=str(on), workers=workers)
+
+
+def default_workers(device: str) -> int:
+    """Threads that prepare batches: none on a processor, where they would fight for its cores; up to eight beside a GPU."""
+    return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
