@@ -1,0 +1,200 @@
+"""Every door of every room: a room that keeps to these can be trained, measured, explained and shipped by all engines."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from saccade.core import finish, keys
+from saccade.core.card import Card
+from saccade.core.config import TrainConfig, override
+from saccade.core.errors import UserError
+from saccade.data.sample import Sample, Schema
+from saccade.explanation.attribution import gradcam
+from saccade.nn import weights
+from saccade.task import Budget, Task
+from saccade.tasks import ROOMS, room
+from saccade.training.step import Updater
+
+SIZE = (16, 16)
+SCHEMAS = {"classify": Schema("classify", ("a", "b", "c"), {"train": (8, 8, 8), "val": (2, 2, 2)}, 3, SIZE, True)}
+CPU = torch.device("cpu")
+DOORS = [(name, row.name) for name in ROOMS for row in room(name).models() if row.source == "saccade"] + [("classify", "resnet18")]
+
+
+def config(name: str, model: str = "", size: tuple[int, int] = SIZE) -> TrainConfig:
+    chosen, _ = room(name).recipe(SCHEMAS[name], "cpu", Budget(model=model, size=size, epochs=1))
+    return override(chosen, {"device": "cpu", "precision": "fp32", "seed": 3})
+
+
+@cache
+def made(name: str, model: str) -> tuple[Task, nn.Module, Card]:
+    """A room, a network of it and its card; tests leave the network as it is."""
+    torch.manual_seed(0)
+    task = room(name)
+    network, card = task.create(config(name, model), SCHEMAS[name])
+    with torch.no_grad():
+        for parameter in network.parameters():  # heads and last norms start at zero in some networks, which would hide faults
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return task, network.eval(), card
+
+
+def example(task: Task, n: int) -> Any:
+    return task.example(n, keys.generator(0, "doors", 0))
+
+
+def test_every_room_is_tested_here() -> None:
+    assert set(SCHEMAS) == set(ROOMS)
+    with pytest.raises(UserError, match="unknown task"):
+        room("clasify")
+
+
+@pytest.mark.parametrize(("name", "model"), DOORS)
+def test_the_card_alone_rebuilds_the_network(name: str, model: str) -> None:
+    task, network, card = made(name, model)
+    read = Card.from_json(card.to_json())
+    assert read.to_json() == card.to_json()
+    torch.manual_seed(12345)
+    other = task.build(read, sum(value.numel() for value in network.state_dict().values())).eval()
+    images = example(task, 4).images
+    with torch.no_grad():
+        fresh = other(images)
+        weights.load_into(other, weights.to_buffers(network), where="x")
+        assert torch.equal(other(images), network(images))
+        assert not torch.equal(fresh, network(images))
+    with pytest.raises(UserError):
+        task.build(read, 1000)
+
+
+@pytest.mark.parametrize(("name", "model"), DOORS)
+def test_decoded_shapes_do_not_depend_on_the_batch(name: str, model: str) -> None:
+    task, network, _ = made(name, model)
+    images = example(task, 5).images
+    with torch.no_grad():
+        five, one = (task.decode(network(some), SIZE) for some in (images, images[:1]))
+    assert five.keys() == one.keys()
+    for key, value in five.items():
+        assert (len(value), len(one[key])) == (5, 1)
+        assert value.shape[1:] == one[key].shape[1:]
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value[:1], one[key], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "model"), DOORS)
+def test_a_few_steps_learn_the_example(name: str, model: str) -> None:
+    task = room(name)
+    settings = override(config(name, model), {"lr": 3e-3, "label_smoothing": 0.0})
+    torch.manual_seed(0)
+    network, _ = task.create(settings, SCHEMAS[name])
+    update = Updater(network, task.phases(network, settings), settings, CPU, "fp32")
+    batch = example(task, 12)
+    losses = [next(iter(update.step([batch], step, 1.0).values())) for step in range(12)]
+    assert min(losses[-3:]) < 0.6 * losses[0], losses
+
+
+@pytest.mark.parametrize(("name", "model"), DOORS)
+def test_features_and_score_serve_attribution(name: str, model: str) -> None:
+    task, network, _ = made(name, model)
+    images = example(task, 3).images
+    layer = task.features(network)
+    assert any(layer is part for part in network.modules())
+    maps = gradcam(network, layer, images, task.score, [0, 1, 2])
+    assert maps.shape == (3, *SIZE)
+    assert np.isfinite(maps).all()
+    assert maps.min() >= 0
+    assert maps.max() == 1
+    outputs = network(images)
+    score = task.score(outputs, torch.tensor([2, 0, 1]))
+    assert score.shape == (3,)
+    assert score.requires_grad
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_metrics(name: str) -> None:
+    task, network, card = made(name, DOORS[0][1])
+    batch = example(task, 9)
+    with torch.no_grad():
+        outputs = {key: value.numpy() for key, value in task.decode(network(batch.images), SIZE).items()}
+    results = finish.results(outputs, card, [(20, 30)] * 9, [f"{i}.png" for i in range(9)])
+    truths = batch.targets["label"].tolist()
+    empty, one, parts, twice = (task.metrics(card) for _ in range(4))
+    assert set(empty.compute().values()) == {None}
+    one.update(results, truths)
+    parts.update(results[:4], truths[:4])
+    parts.update(results[4:], truths[4:])
+    figures = one.compute()
+    assert one.primary in figures
+    assert figures == pytest.approx(parts.compute())
+    weight = np.array([0, 2, 1, 3, 0, 1, 1, 0, 2])
+    twice.update(list(np.repeat(np.array(results, object), weight)), np.repeat(truths, weight).tolist())
+    assert one.compute(weight) == pytest.approx(twice.compute())
+    assert len(one.per_class()) == len(card.classes)
+    json.dumps([figures, one.per_class(), one.details()], allow_nan=False)
+    picture = task.draw(batch.images[0].permute(1, 2, 0).numpy(), results[0], truths[0])
+    assert min(picture.size) >= 16
+
+
+@pytest.mark.parametrize("size", [(16, 16), (70, 90)], ids=["small", "large"])
+@pytest.mark.parametrize("name", ROOMS)
+def test_augmentation_is_a_function_of_the_position(name: str, size: tuple[int, int]) -> None:
+    augment = room(name).augment(config(name, size=size))
+    raw = np.random.Generator(np.random.Philox(0)).integers(0, 255, (101, 117, 3), dtype=np.uint8)
+    kept = augment.preparation.apply(raw)
+    assert kept.dtype == np.uint8
+    assert augment.preparation.name
+
+    def batch(positions: list[int]) -> Any:
+        samples = []
+        for p in positions:
+            several = [Sample(kept, 1, 0, "x")] * (1 + len(augment.partners(p)))
+            samples.append(augment.apply(several, keys.generator(3, "augment", p)))
+        return augment.collate(samples, np.array(positions))
+
+    both = batch([4, 5, 6, 7])
+    assert both.images.shape == (4, 3, *size)
+    assert both.images.dtype == torch.uint8
+    assert all(len(value) == 4 for value in both.targets.values())
+    assert torch.equal(both.images, batch([4, 5, 6, 7]).images)
+    assert torch.equal(both.images[2:], batch([6, 7]).images), "whole pairs may stand in any micro-batch"
+    assert not torch.equal(both.images[0], both.images[2])
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_the_recipe_gives_reasons_and_check_knows_the_names(name: str) -> None:
+    task = room(name)
+    chosen, reasons = task.recipe(SCHEMAS[name], "cpu", Budget())
+    task.check(chosen)
+    assert reasons
+    assert all(reason and "\n" not in reason for reason in reasons)
+    with pytest.raises(UserError, match="unknown model"):
+        task.check(override(chosen, {"model": "no such network"}))
+
+
+def some_rows() -> list[str]:
+    """A dozen small networks of as many families of timm, the same each time."""
+    rows = [row for row in room("classify").models() if row.source == "timm" and row.parameters < 6_000_000]
+    random.Random(4).shuffle(rows)
+    families = {row.name.split("_")[0].rstrip("0123456789"): row.name for row in rows}
+    return sorted(list(families.values())[:12])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", some_rows())
+def test_rows_of_the_table_build_for_small_images(model: str) -> None:
+    torch.manual_seed(0)
+    task = room("classify")
+    network, card = task.create(config("classify", model, (32, 32)), SCHEMAS["classify"])
+    other = task.build(Card.from_json(card.to_json()))
+    weights.load_into(other, weights.to_buffers(network), where="x")
+    images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        outputs = network.eval()(images)
+        assert outputs.shape == (2, 3)
+        assert torch.equal(outputs, other.eval()(images))

@@ -1,0 +1,140 @@
+"""Runs of a second, put together by hand: the room's example as data, a network of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from saccade.core import keys
+from saccade.core.card import Card, InputSpec
+from saccade.core.config import AugmentConfig, TrainConfig
+from saccade.core.progress import Silent
+from saccade.core.rundir import RunDir
+from saccade.data.loader import Loader, Source
+from saccade.evaluation.evaluate import measure
+from saccade.prediction.torch_session import TorchSession
+from saccade.tasks.classification.example import CLASSES
+from saccade.tasks.classification.task import MEAN, STD, Classification
+from saccade.training.budget import Resolved
+from saccade.training.loop import Job, Trainer
+
+SIZE = (16, 16)
+ARCHITECTURE = {
+    "source": "saccade",
+    "name": "tiny",
+    "arguments": {"classes": 3, "channels": 3, "width": 4, "blocks": [1, 1], "stem_stride": 1, "dropout": 0.2},
+}
+CARD = Card("classify", CLASSES, ARCHITECTURE, InputSpec(3, SIZE, "crop", MEAN, STD))
+CONFIG = TrainConfig(
+    model="tiny",
+    size=SIZE,
+    batch=6,
+    lr=3e-3,
+    warmup=0.2,
+    ema=0.1,
+    clip=1.0,
+    device="cpu",
+    precision="fp32",
+    workers=0,
+    augment=AugmentConfig(flip=0.5, crop=0.6, cutmix=0.5),
+)
+IMAGES, STEPS = 20, 12  # an epoch has 4 steps
+
+
+class Stopping(Silent):
+    """Sends this process a signal once `after` steps are done; keeps the messages."""
+
+    def __init__(self, after: int = 0, number: int = signal.SIGTERM) -> None:
+        self.after, self.number = after, number
+        self.steps = 0
+        self.messages: list[str] = []
+
+    def advance(self, n: int = 1) -> None:
+        self.steps += 1
+        if self.steps == self.after:
+            signal.raise_signal(self.number)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def resolved(total: int = STEPS, *, every: int = 4, workers: int = 0) -> Resolved:
+    return Resolved("cpu", "fp32", torch.get_num_threads(), workers, 4, total, every)
+
+
+def source() -> Source:
+    batch = Classification().example(IMAGES, keys.generator(0, "test", 0))
+    pixels: Any = [image.permute(1, 2, 0).contiguous().numpy() for image in batch.images]
+    return Source(pixels, batch.targets["label"].tolist(), [f"{i}.png" for i in range(IMAGES)])
+
+
+def evaluator() -> Any:
+    """The real evaluation, on nine other images."""
+    task, batch = Classification(), Classification().example(9, keys.generator(0, "test", 1))
+    rows = [(batch.images.numpy(), batch.targets["label"].tolist(), [str(i) for i in range(9)], [SIZE] * 9)]
+
+    def evaluate(module: nn.Module) -> Any:
+        metric = task.metrics(CARD)
+        measure(TorchSession(module, CARD, task.decode), rows, metric, progress=Silent())
+        return SimpleNamespace(metrics=metric.compute())
+
+    return evaluate
+
+
+def job(path: Path, config: TrainConfig = CONFIG, facts: Resolved | None = None, **changes: Any) -> Job:
+    """A run of STEPS steps in `path`; `changes` replace fields of the job."""
+    facts = facts or resolved()
+    task = Classification()
+    torch.manual_seed(keys.derive(config.seed, "init", 0))
+    model = task.build(CARD)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    loader = Loader(
+        source(), task.augment(config), seed=config.seed, batch=config.batch, micro_batch=config.micro_batch, workers=facts.workers
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    made = Job(task, model, CARD, config, facts, loader, RunDir(path), evaluator(), Silent())
+    return replace(made, **changes)
+
+
+@dataclass
+class Outcome:
+    """All that a finished run leaves, as comparable values: files by name -> bytes, rows without their times."""
+
+    files: dict[str, bytes]
+    loop: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, run: RunDir) -> Outcome:
+        _, files, passed = run.load_checkpoint()
+        assert passed == []
+        loop = json.loads(files.pop("state.json"))["loop"]
+        kept = {"best": run.best.read_bytes(), "last": run.last.read_bytes()}
+        return cls(files | kept, loop, [{k: v for k, v in row.items() if k != "time"} for row in run.metrics()])
+
+    def differs(self, other: Outcome) -> list[str]:
+        """The names of what is not equal to the bit."""
+        wrong = [name for name in sorted(self.files.keys() | other.files) if self.files.get(name) != other.files.get(name)]
+        return wrong + (["loop"] if self.loop != other.loop else []) + (["rows"] if self.rows != other.rows else [])
+
+
+def fit(made: Job) -> Outcome:
+    """Run from the first step to the end."""
+    Trainer(made).fit()
+    return Outcome.of(made.run)
+
+
+def go_on(made: Job) -> Outcome:
+    """Resume and run to the end."""
+    trainer = Trainer(made)
+    trainer.resume()
+    trainer.fit()
+    return Outcome.of(made.run)
