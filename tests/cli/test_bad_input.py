@@ -232,7 +232,7 @@ def test_bad_configurations(here: Path, capsys: Captured, text: str, words: tupl
         (["predict", "run", "gone*.png", "gone.jpg"], ("gone*.png", "1 more")),
         (["predict", "run", "run"], ("no images",)),
         (["predict", "run", "data/dark/0.png", "gone.png", "--strict", "--out", "o"], ("gone.png", "--strict")),
-        (["predict", "run", "data/dark/0.png", "--max-pixels", "9", "--out", "o"], ("pixels", "--max-pixels")),
+        (["predict", "run", "data/dark/0.png", "--max-pixels", "9", "--out", "o"], ("at most 9 pixels",)),
         (["predict", "run", "data/dark/0.png", "--format", "cvs"], ("--format", "csv")),
         (["predict", "run", "data/dark/0.png", "--out", "data/dark/1.png"], ("1.png",)),
         (["predict", "run", "https://example.org/a.png"], ("URL",)),
@@ -285,7 +285,7 @@ def test_no_write_permission(here: Path, capsys: Captured, monkeypatch: pytest.M
     locked.mkdir(mode=0o555)
     ask = os.access
     # Root may write anywhere, so the system's answer is imitated for this one folder.
-    monkeypatch.setattr(os, "access", lambda path, mode, **how: str(path) != "locked" and ask(path, mode, **how))
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: not (str(path) == "locked" and mode & os.W_OK) and ask(path, mode, **how))
     refused(capsys, here, "train", "data", *FAST, "--out", "locked/new/run", words=("locked", "may not be written", "--out"))
     refused(capsys, here, "train", "data", *FAST, "--out", "locked", words=("locked", "may not be written"))
 

@@ -27,7 +27,14 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "epochs": POSITIVE,
     "minutes": ([("null", None), ("0.5", 0.5)], ["-1", "nan", "inf", "soon"]),
     "size": (
-        [("17", (17, 17)), ("17x11", (17, 11)), ("17X11", (17, 11)), ("[17, 11]", (17, 11)), (" 8 x 9 ", (8, 9)), ("16384", (16384, 16384))],
+        [
+            ("17", (17, 17)),
+            ("17x11", (17, 11)),
+            ("17X11", (17, 11)),
+            ("[17, 11]", (17, 11)),
+            (" 8 x 9 ", (8, 9)),
+            ("16384", (16384, 16384)),
+        ],
         ["0", "-1", "16385", "17x", "x", "", "1x2x3", "1.5", "big", "17×11", "nan", "²"],
     ),
     "channels": ([("1", 1), ("3", 3)], ["0", "2", "4", "rgb", "null"]),
@@ -64,6 +71,9 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
 }
 
 
+KEYS = config.keys()
+
+
 def read(changed: TrainConfig, key: str) -> Any:
     value: Any = changed
     for name in key.split("."):
@@ -77,15 +87,15 @@ def apply(text: str) -> TrainConfig:
 
 
 def test_every_key_is_tried_here() -> None:
-    assert sorted(CASES) == sorted(config.keys())
-    assert len(set(config.keys())) == len(config.keys()) and "augment" not in config.keys()
+    assert sorted(CASES) == sorted(KEYS)
+    assert len(set(KEYS)) == len(KEYS) and "augment" not in KEYS
 
 
 @pytest.mark.parametrize(("key", "text", "value"), [(key, text, value) for key, (good, _) in CASES.items() for text, value in good])
 def test_what_a_key_takes(key: str, text: str, value: Any) -> None:
     changed = apply(f"{key}={text}")
     assert read(changed, key) == value and type(read(changed, key)) is type(value)
-    others = [name for name in config.keys() if name != key]
+    others = [name for name in KEYS if name != key]
     assert [read(changed, name) for name in others] == [read(TrainConfig(), name) for name in others]
 
 
@@ -110,9 +120,16 @@ def test_a_deep_value_is_refused_in_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("learning_rate", "lr"), ("epoch", "epochs"), ("batchsize", "batch"), ("augment.flips", "augment.flip"), ("wieght_decay", "weight_decay"),
-     ("mixup", "augment.mixup"), ("LR", "lr")],
-)  # fmt: skip
+    [
+        ("learning_rate", "lr"),
+        ("epoch", "epochs"),
+        ("batchsize", "batch"),
+        ("augment.flips", "augment.flip"),
+        ("wieght_decay", "weight_decay"),
+        ("mixup", "augment.mixup"),
+        ("LR", "lr"),
+    ],
+)
 def test_a_typo_is_answered_with_the_nearest_names(typed: str, meant: str) -> None:
     for call in (lambda: config.parse_override(f"{typed}=1"), lambda: config.override(TrainConfig(), {typed: 1})):
         with pytest.raises(UserError) as caught:
@@ -126,9 +143,25 @@ def test_a_typo_is_answered_with_the_nearest_names(typed: str, meant: str) -> No
 
 @pytest.mark.parametrize(
     "raw",
-    [None, [], "lr", {"lr": "x"}, {"augment": 5}, {"augment": {"flip": 2}}, {"augment": {"flop": 1}}, {"size": 64}, {"size": [1, 2, 3]},
-     {"size": [0, 5]}, {1: 2}, {"lr": float("nan")}, {"lr": float("inf")}, {"minutes": float("inf")}, {"augment": None}, {"": 1}],
-)  # fmt: skip
+    [
+        None,
+        [],
+        "lr",
+        {"lr": "x"},
+        {"augment": 5},
+        {"augment": {"flip": 2}},
+        {"augment": {"flop": 1}},
+        {"size": 64},
+        {"size": [1, 2, 3]},
+        {"size": [0, 5]},
+        {1: 2},
+        {"lr": float("nan")},
+        {"lr": float("inf")},
+        {"minutes": float("inf")},
+        {"augment": None},
+        {"": 1},
+    ],
+)
 def test_from_dict_refuses_in_one_line(raw: Any) -> None:
     with pytest.raises(UserError) as caught:
         config.from_dict(raw, where="run.json")
@@ -137,9 +170,18 @@ def test_from_dict_refuses_in_one_line(raw: Any) -> None:
 
 def test_round_trip_through_json() -> None:
     changed = TrainConfig(
-        data="/ü/ß", model="m", epochs=2.5, minutes=0.1, size=(17, 11), channels=1, optimizer="sgd", seed=(1 << 63) - 1, workers=3, images=False,
+        data="/ü/ß",
+        model="m",
+        epochs=2.5,
+        minutes=0.1,
+        size=(17, 11),
+        channels=1,
+        optimizer="sgd",
+        seed=(1 << 63) - 1,
+        workers=3,
+        images=False,
         augment=AugmentConfig(flip=0.5, crop=0.3, hue=0.25, cutmix=1.0),
-    )  # fmt: skip
+    )
     for value in (TrainConfig(), changed):
         plain = json.loads(json.dumps(value.to_dict(), allow_nan=False))
         assert config.from_dict(plain) == value

@@ -32,8 +32,14 @@ def test_fields() -> None:
     one = result()
     assert one.label == "b" and one.score == 0.5 and one.task == "classify"
     assert one.to_dict() == {
-        "source": "", "task": "classify", "label": "b", "score": 0.5, "labels": ["b", "a", "c"], "scores": [0.5, 0.25, 0.125], "size": [0, 0],
-    }  # fmt: skip
+        "source": "",
+        "task": "classify",
+        "label": "b",
+        "score": 0.5,
+        "labels": ["b", "a", "c"],
+        "scores": [0.5, 0.25, 0.125],
+        "size": [0, 0],
+    }
 
 
 @pytest.mark.parametrize(
@@ -69,10 +75,25 @@ def test_figures_must_be_finite(name: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"labels": ["a", "b"]}, {"labels": ["a", "b", "d"]}, {"labels": ["a", "a", "b"]}, {"labels": []}, {"labels": [1, 2, 3]}, {"labels": None},
-     {"labels": [None, "a", 1]}, {"scores": [0.5]}, {"scores": [0.5, 0.25, 0.125, 0]}, {"scores": None}, {"scores": ["x", "y", "z"]},
-     {"scores": [float("nan"), 0, 0]}, {"scores": [[0.5], [0.2], [0.1]]}, {"size": [1]}, {"size": None}, {"size": "ab"}],
-)  # fmt: skip
+    [
+        {"labels": ["a", "b"]},
+        {"labels": ["a", "b", "d"]},
+        {"labels": ["a", "a", "b"]},
+        {"labels": []},
+        {"labels": [1, 2, 3]},
+        {"labels": None},
+        {"labels": [None, "a", 1]},
+        {"scores": [0.5]},
+        {"scores": [0.5, 0.25, 0.125, 0]},
+        {"scores": None},
+        {"scores": ["x", "y", "z"]},
+        {"scores": [float("nan"), 0, 0]},
+        {"scores": [[0.5], [0.2], [0.1]]},
+        {"size": [1]},
+        {"size": None},
+        {"size": "ab"},
+    ],
+)
 def test_what_is_no_result_is_refused_in_one_line(change: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
         Classification.from_dict(result(source="x.png").to_dict() | change, CLASSES)

@@ -174,7 +174,7 @@ def test_a_shortened_run_is_shortened_again_by_resume(tmp_path: Path, monkeypatc
     run = RunDir(tmp_path / "whole")
     assert run.events() == [{"event": "shorten", "step": 20, "total_steps": 58, "from": 80}]
     assert whole.loop["step"] == 58
-    assert whole.rows[-1]["metrics"] is not None
+    assert [row["step"] for row in whole.rows if "split" in row] == [16, 32, 48, 58]
     with pytest.raises(Interrupted):
         Trainer(timed(tmp_path / "a", monkeypatch, 22, deadline=60)).fit()
     assert sorted(os.listdir(tmp_path / "a/checkpoints")) == ["step-000000016", "step-000000022"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saccade.api.runs import read_record
 from saccade.api.sets import as_the_model_sees, read_split, relabelled
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, automatic
@@ -34,18 +35,29 @@ def eval(
     For a run the answers are written to predictions/<split>.jsonl and its report shows them.
     """
     from saccade.api.models import load
-    from saccade.api.reporting import write_report
 
     progress = progress or automatic()
     model = load(target, device=device)
-    run = RunDir(Path(target)) if Path(target).is_dir() else None
-    own = run.read_run()["config"]["data"] if run is not None else None
-    if data is None and own is None:
+    if data is not None:
+        return evaluate_model(model, data, split=split, precision=precision, seed=seed, progress=progress)
+    if not Path(target).is_dir():
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
-    evaluation = evaluate_model(
-        model, data if data is not None else str(own), split=split, precision=precision, seed=seed, progress=progress
-    )
-    if run is not None and data is None:
+    return _evaluate_run(RunDir(Path(target)), model, split, precision, seed, progress)
+
+
+def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, seed: int, progress: Progress) -> Evaluation:
+    """On the run's own data, what training left out left out again; kept in the run."""
+    from saccade.api.reporting import write_report
+
+    record = read_record(run)
+    dataset = open_dataset(str(record["config"].get("data", "")))
+    if dataset.fingerprint() != record["data"].get("fingerprint"):
+        progress.message("the images have changed since this run was trained: what is measured on may hold what it learned from")
+    skip_bad = bool(record["config"].get("skip_bad"))
+    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad)
+    if evaluation.split == "train":  # figures on what was learned are not what a report is for
+        predictions.write_predictions(run.predictions, evaluation)
+    else:
         write_report(run, model, evaluation, progress=progress)
     return evaluation
 
@@ -54,10 +66,17 @@ def evaluate_model(
     model: Model, data: str | Path, *, split: str | None = None, precision: str = "auto", seed: int = 0, progress: Progress | None = None
 ) -> Evaluation:
     """The same for an opened model."""
-    progress = progress or automatic()
-    dataset = relabelled(open_dataset(data), model.card.classes)
+    return _measure(model, open_dataset(data), split, precision, seed, progress or automatic())
+
+
+def _measure(
+    model: Model, dataset: Dataset, split: str | None, precision: str, seed: int, progress: Progress, *, skip_bad: bool = False
+) -> Evaluation:
+    dataset = relabelled(dataset, model.card.classes)
     name = split or default_split(dataset)
-    images, _ = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=False, progress=progress, workers=2)
+    images, bad = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=skip_bad, progress=progress, workers=2)
+    if bad:
+        progress.message(f"left out {len(bad)} images of {name} that cannot be read")
     metric = room(model.card.task).metrics(model.card)
     return evaluate(model.session(precision), images.batches(), metric, progress=progress, split=name, seed=seed, total=len(images))
 
@@ -77,5 +96,5 @@ def eval_predictions(
 
 
 def default_split(dataset: Dataset) -> str:
-    """test where there is one, else val, else the only one."""
-    return next((name for name in ("test", "val") if name in dataset.splits), next(iter(dataset.splits)))
+    """test where there is one, else val, else what there is (a folder with an image a class has nothing to hold out)."""
+    return next((name for name in ("test", "val") if len(dataset.splits.get(name, ()))), next(iter(dataset.splits)))

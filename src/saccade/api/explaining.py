@@ -53,9 +53,10 @@ class Explanations:
         return self.images[index]
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of `explain --json`."""
+        """The object of `explain --json`; map and picture are None where no files were written."""
+        held = [{"source": one.source, "target": one.target, "map": None, "picture": None} for one in self.images]
         return {
-            "images": [dict(row) for row in self.files],
+            "images": [dict(row) for row in self.files] or held,
             "mistakes": [dict(row) for row in self.mistakes],
             "failed": [dict(row) for row in self.failed],
         }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from saccade.core import modelfile
 from saccade.core.card import Card
 from saccade.core.errors import UserError
+from saccade.core.images import MAX_PIXELS
 from saccade.core.rundir import RunDir
 from saccade.tasks import room
 
@@ -42,23 +43,45 @@ class Model:
         task = room(self.card.task)
         return TorchSession(self.module, self.card, task.decode, device=str(on), precision=precisions.resolve(precision, on))
 
-    def evaluate(self, data: str | Path, *, split: str | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        data: str | Path,
+        *,
+        split: str | None = None,
+        precision: str = "auto",
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Evaluation:
         """`saccade.eval` of this model."""
         from saccade.api.evaluating import evaluate_model
 
-        return evaluate_model(self, data, split=split, progress=progress)
+        return evaluate_model(self, data, split=split, precision=precision, seed=seed, progress=progress)
 
-    def predict(self, inputs: Any, *, progress: Progress | None = None) -> Predictions:
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        out: str | Path | None = None,
+        format: str = "json",
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        precision: str = "auto",
+        progress: Progress | None = None,
+    ) -> Predictions:
         """`saccade.predict` with this model."""
-        from saccade.api.predicting import predict_with
+        from saccade.api.predicting import predict
 
-        return predict_with(self, inputs, progress=progress)
+        return predict(self, inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
 
-    def explain(self, inputs: Any, *, progress: Progress | None = None) -> Explanations:
-        """`saccade.explain` with this model."""
-        from saccade.api.explaining import explain_with
+    def explain(
+        self, inputs: Any, *, out: str | Path | None = None, target_class: str | None = None, progress: Progress | None = None
+    ) -> Explanations:
+        """`saccade.explain` with this model; writes files only where `out` names a folder."""
+        from saccade.api.explaining import explain, explain_with
 
-        return explain_with(self, inputs, progress=progress)
+        if out is None:
+            return explain_with(self, inputs, target_class=target_class, progress=progress)
+        return explain(self, inputs, out=out, target_class=target_class, progress=progress)
 
     def _repr_html_(self) -> str:
         classes = ", ".join(self.card.classes[:10]) + (" …" if len(self.card.classes) > 10 else "")

@@ -2,44 +2,102 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from saccade.core import config as configs
-from saccade.core import files
+from saccade.core import files, modelfile
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.data.opening import Dataset
 from saccade.task import Budget
 from saccade.tasks import room
 
+VALUED = ("task", "model", "epochs", "minutes", "batch", "weights", "workers", "device", "precision", "seed")
+FLAGS = {("pretrained", True): "--pretrained", ("skip_bad", True): "--skip-bad", ("images", False): "--no-images"}
 
-def plan(dataset: Dataset, asked: Mapping[str, Any], base: TrainConfig | None, device: str) -> tuple[TrainConfig, Sequence[str]]:
-    """The configuration and its reasons. asked: dotted keys that the user set; base: a configuration file's, instead of the recipe."""
-    task = asked.get("task") or (base.task if base else dataset.schema.task)
+
+def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user set, by dotted key: a configuration file's values, the options over them; checked as far as no data are needed.
+
+    Raises UserError. Loads no torch: a typing error must not cost its start.
+    """
+    values: dict[str, Any] = {}
+    for layer in (read_config(config) if config is not None else {}, asked):
+        if "epochs" in layer:
+            values["minutes"] = None
+        values |= layer
+    if isinstance(values.get("size"), str | int):
+        values["size"] = configs.parse_size(str(values["size"]))
+    checked = _checked(values)
+    task = room(checked.task)
+    if "model" in values:
+        task.check(checked)
+    if checked.weights:
+        modelfile.read_card(checked.weights)
+    return values
+
+
+def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[TrainConfig, Sequence[str]]:
+    """The configuration and its reasons. values: what `settle` gave; all else is the recipe's."""
+    task = values.get("task") or dataset.schema.task
     if task != dataset.schema.task:
-        room(task)
         raise UserError(f"the task must be {dataset.schema.task} for class folders, got {task}", where="--task")
-    reasons: Sequence[str] = ()
-    if base is None:
-        size = configs.parse_size(asked["size"]) if isinstance(asked.get("size"), str) else asked.get("size")
-        budget = Budget(asked.get("epochs"), asked.get("minutes"), asked.get("model", ""), size, bool(asked.get("pretrained")))
-        base, reasons = room(task).recipe(dataset.schema, device, budget)
-        reasons = [line for line in reasons if line.split(":")[0].split(" ")[0] not in asked]
-    changed = configs.override(replace(base, data=str(dataset.root), task=task), asked)
-    if "epochs" in asked and "minutes" not in asked:
-        changed = replace(changed, minutes=None)
-    if not changed.epochs and changed.minutes is None:
-        raise UserError("epochs must be above 0", where="--epochs", fix="or give --minutes")
-    room(task).check(changed)
-    return changed, reasons
+    given = _checked(values)
+    size = given.size if "size" in values else None
+    epochs = given.epochs if "epochs" in values else None
+    base, reasons = room(task).recipe(dataset.schema, device, Budget(epochs, given.minutes, given.model, size, given.pretrained))
+    config = configs.override(base, {**values, "data": str(dataset.root), "task": task})
+    room(task).check(config)
+    return config, [line for line in reasons if line.split(":")[0].split(" ")[0] not in values]
 
 
-def read_config(path: str | Path) -> TrainConfig:
-    """A configuration from JSON; a run's own run.json is one."""
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The values that a JSON configuration sets, by dotted key; a run's own run.json sets all of them."""
     raw = files.read_json(Path(path))
     if not isinstance(raw, dict):
         raise UserError("a configuration must be a JSON object", where=str(path))
-    return configs.from_dict(raw.get("config", raw), where=str(path))
+    values = raw.get("config", raw)
+    configs.from_dict(values, where=str(path))
+    return _dotted(values)
+
+
+def command(dataset: Dataset, config: str | Path | None, asked: Mapping[str, Any]) -> str:
+    """The line for a shell that repeats a run, however it was started."""
+    words = ["saccade", "train", str(dataset.root)] + (["--config", str(Path(config).absolute())] if config is not None else [])
+    for name, value in asked.items():
+        words += _option(name, value)
+    return shlex.join(words)
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool) and (name, value) in FLAGS:
+        return [FLAGS[name, value]]
+    if name == "size" and isinstance(value, tuple):
+        return ["--size", "x".join(map(str, value))]
+    if name in VALUED and value is not None:
+        return [f"--{name}", str(value)]
+    return ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+
+
+def _checked(values: Mapping[str, Any]) -> TrainConfig:
+    """The values in a configuration of defaults; raises UserError for keys and values that no data could make right."""
+    config = configs.override(TrainConfig(), values)
+    for key, value in _dotted(asdict(config)).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} must be a finite number, got {value}", where="--set")
+    if config.minutes is not None and not config.minutes:
+        raise UserError("minutes must be above 0", where="--minutes")
+    if "epochs" in values and not config.epochs and config.minutes is None:
+        raise UserError("epochs must be above 0", where="--epochs", fix="or give --minutes")
+    return config
+
+
+def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {f"augment.{name}": value for name, value in values.get("augment", {}).items()}
+    return {name: value for name, value in values.items() if name != "augment"} | nested

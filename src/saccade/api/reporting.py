@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,10 +108,11 @@ def _event(event: Mapping[str, Any]) -> str:
 
 
 def _next_steps(run: RunDir) -> Sequence[Mapping[str, str]]:
+    path = shlex.quote(str(run.path))
     return [
-        {"text": "Measure it on the test images", "command": f"saccade eval {run.path}"},
-        {"text": "Use it", "command": f"saccade predict {run.path} IMAGE..."},
-        {"text": "See where it looks", "command": f"saccade explain {run.path} IMAGE..."},
+        {"text": "Measure it on the test images", "command": f"saccade eval {path}"},
+        {"text": "Use it", "command": f"saccade predict {path} IMAGE..."},
+        {"text": "See where it looks", "command": f"saccade explain {path} IMAGE..."},
     ]
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from saccade.core import config as configs
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.core.files import DamagedError
+from saccade.core.images import MAX_PIXELS
 from saccade.core.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -64,23 +66,52 @@ class Run:
             "reasons": list(self.record.get("reasons", ())),
         }
 
-    def evaluate(self, data: str | Path | None = None, *, split: str | None = None, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        data: str | Path | None = None,
+        *,
+        split: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Evaluation:
         """`saccade.eval` on the best model."""
         from saccade.api.evaluating import eval
 
-        return eval(self.path, data, split=split, progress=progress)
+        return eval(self.path, data, split=split, device=device, precision=precision, seed=seed, progress=progress)
 
-    def predict(self, inputs: Any, *, progress: Progress | None = None) -> Predictions:
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        out: str | Path | None = None,
+        format: str = "json",
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        device: str = "auto",
+        precision: str = "auto",
+        progress: Progress | None = None,
+    ) -> Predictions:
         """`saccade.predict` with the best model."""
-        from saccade.api.predicting import predict
+        from saccade.api.models import load
 
-        return predict(self.path, inputs, progress=progress)
+        model = load(self.path, device=device)
+        return model.predict(inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
 
-    def explain(self, inputs: Any, *, progress: Progress | None = None) -> Explanations:
+    def explain(
+        self,
+        inputs: Any,
+        *,
+        out: str | Path | None = None,
+        device: str = "auto",
+        target_class: str | None = None,
+        progress: Progress | None = None,
+    ) -> Explanations:
         """`saccade.explain` with the best model."""
         from saccade.api.explaining import explain
 
-        return explain(self.path, inputs, progress=progress)
+        return explain(self.path, inputs, out=out, device=device, target_class=target_class, progress=progress)
 
     def _repr_html_(self) -> str:
         figures = "".join(f"<tr><td>{html.escape(name)}</td><td>{_shown(value)}</td></tr>" for name, value in self.metrics.items())
@@ -93,7 +124,16 @@ def load_run(path: str | Path) -> Run:
     folder = Path(path)
     if not RunDir(folder).run_file.is_file():
         raise UserError("is not a run folder: it has no run.json", where=str(path), fix="give the folder that `saccade train` named")
-    return Run(folder, RunDir(folder).read_run())
+    return Run(folder, read_record(RunDir(folder)))
+
+
+def read_record(run: RunDir) -> dict[str, Any]:
+    """What run.json says; raises UserError where it is not that of a training run."""
+    record = run.read_run()
+    missing = [name for name in ("config", "resolved", "data", "time") if not isinstance(record.get(name), Mapping)]
+    if missing:
+        raise DamagedError(f"must hold an object {missing[0]!r}", where=str(run.run_file), fix="restore it from a copy, or train anew")
+    return record
 
 
 def _shown(value: float | None) -> str:

@@ -57,10 +57,10 @@ def read_split(
             progress.message(f"{file.path}: {file.reason}")
         if not skip_bad:
             raise refusal(dataset, bad)
-        progress.message(f"left out {len(bad)} of {len(indices)} images of {name} that cannot be read")
     good = np.setdiff1d(indices, [file.index for file in bad])
     if not len(good):
-        raise UserError(f"none of the {len(indices)} images of {name} can be read", where=str(dataset.root))
+        first = f"; the first, {bad[0].path}, {bad[0].reason}" if bad else ""
+        raise UserError(f"none of the {len(indices)} images of {name} can be read{first}", where=str(dataset.root))
     return Split(store, dataset.targets[good].tolist(), [dataset.paths[i] for i in good]), bad
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from saccade import __version__
-from saccade.api.sets import Split, as_the_model_sees, read_split, refusal
+from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split, refusal
 from saccade.core import keys, modelfile
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
@@ -56,6 +58,10 @@ class Setup:
             failures += bad
         if failures and not config.skip_bad:
             raise refusal(dataset, failures)
+        if failures:
+            progress.message(f"left out {len(failures)} of {len(dataset)} images that cannot be read")
+            dataset = dataset.without(np.array([file.index for file in failures], np.int64))
+            check_trainable(dataset)
         return cls(task, config, dataset, splits["train"], splits["val"], failures, progress)
 
     def fresh_model(self) -> tuple[nn.Module, Card]:

@@ -33,12 +33,14 @@ def quickstart(
     from saccade.api.explaining import explain
     from saccade.api.predicting import predict
     from saccade.data.builtin import write_digits
+    from saccade.training import precision as precisions
 
     if task not in TASKS:
         raise unknown("task", task, TASKS, where="--task")
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
     folder = _place(Path(out)) if out is not None else _free("quickstart")
+    precisions.resolve(precision, precisions.device(device))  # refused before anything is written
     data = write_digits(folder / "digits")
     run = train(data, out=folder / "run", device=device, precision=precision, seed=seed, progress=progress, started=started)
     evaluation = eval(run.path, device=device, precision=precision, seed=seed, progress=progress)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade import __version__
-from saccade.api.planning import plan, read_config
-from saccade.api.runs import Run, load_run
+from saccade.api.planning import command, plan, settle
+from saccade.api.runs import Run, load_run, read_record
 from saccade.api.sets import check_trainable
 from saccade.api.setup import Setup
 from saccade.core import config as configs
 from saccade.core.card import Card
-from saccade.core.config import TrainConfig
 from saccade.core.errors import Interrupted, UserError
 from saccade.core.progress import Progress, Silent, automatic
 from saccade.core.rundir import RunDir
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saccade.training.budget import Resolved
-    from saccade.training.loop import State
+    from saccade.training.loop import State, Trainer
 
 
 def train(  # the verb's options, by name
@@ -76,31 +73,31 @@ def train(  # the verb's options, by name
     asked = {name: value for name, value in values.items() if value is not None} | dict(set or {})
     if resume:
         return _resume(out, data, config, asked, progress, started)
-    base = read_config(config) if config is not None else None
-    if data is None and not (base and base.data):
+    settled = settle(config, asked)
+    data = data if data is not None else settled.get("data")
+    if not data:
         raise UserError("DATA is missing", where="train", fix="give the folder of images: saccade train photos/")
-    dataset = open_dataset(data if data is not None else str(base and base.data))
+    place = Path(out) if out is not None else None
+    _check_writable(place)
+    dataset = open_dataset(data)
     check_trainable(dataset)
-    return _train(dataset, asked, base, Path(out) if out is not None else None, progress, started)
+    asked.pop("data", None)
+    return _train(dataset, settled, command(dataset, config, asked), place, progress, started)
 
 
-def _train(
-    dataset: Dataset, asked: Mapping[str, Any], base: TrainConfig | None, out: Path | None, progress: Progress, started: float
-) -> Run:
+def _train(dataset: Dataset, settled: Mapping[str, Any], line: str, out: Path | None, progress: Progress, started: float) -> Run:
     from saccade.training import precision
 
-    on = precision.device(str(asked.get("device", base.device if base else "auto")))
-    config, reasons = plan(dataset, asked, base, on.type)
-    _check_writable(out)
-    for line in reasons:
-        progress.message(line)
+    on = precision.device(str(settled.get("device", "auto")))
+    config, reasons = plan(dataset, settled, on.type)
+    for reason in reasons:
+        progress.message(reason)
     setup = Setup.make(dataset, config, progress)
     model, card = setup.fresh_model()
     resolved = setup.resolve(model, card, started)
     run = RunDir.at(out, resume=False) if out is not None else RunDir.create(Path("runs"), dataset.root.name)
     with run.lock():
-        record = _record(setup, resolved, reasons)
-        run.write_run(record)
+        run.write_run(_record(setup, resolved, reasons, line))
         return _fit(setup, run, model, card, resolved, started=started, before=0.0)
 
 
@@ -108,8 +105,6 @@ def _resume(
     out: str | Path | None, data: str | Path | None, config: str | Path | None, asked: Mapping[str, Any], progress: Progress, started: float
 ) -> Run:
     """Go on with a run as it was configured; `device` and `workers` alone may differ."""
-    from saccade.training.budget import Resolved
-
     if out is None:
         raise UserError("--resume needs the run's folder", where="train", fix="saccade train --resume --out RUN")
     other = [name for name in asked if name not in ("device", "workers")] + (["config"] if config is not None else [])
@@ -121,7 +116,7 @@ def _resume(
         )
     run = RunDir.at(Path(out), resume=True)
     with run.lock():
-        record = run.read_run()
+        record = read_record(run)
         settings = configs.from_dict(record["config"], where=str(run.run_file))
         dataset = open_dataset(data if data is not None else settings.data)
         if dataset.fingerprint() != record["data"]["fingerprint"]:
@@ -133,7 +128,7 @@ def _resume(
         settings = configs.override(replace(settings, data=str(dataset.root)), asked)
         setup = Setup.make(dataset, settings, progress)
         model, card = setup.fresh_model()
-        resolved = setup.taken_up(Resolved(**record["resolved"]))
+        resolved = setup.taken_up(_resolved(record, run))
         run.update_run({"state": "running"})
         return _fit(setup, run, model, card, resolved, started=started, before=record["time"].get("seconds") or 0.0, resume=True)
 
@@ -158,24 +153,40 @@ def _fit(
         deadline,
     )
     trainer = Trainer(job)
-    begin = time.monotonic()
-    first = 0
     try:
         if resume:
-            trainer.resume()
-            first = trainer.state.step
-            begin = time.monotonic()
+            _take_up(trainer, run, setup.progress)
+        first, begin = trainer.state.step, time.monotonic()
         state = trainer.fit()
+        speed = (state.step - first) * config.batch / max(time.monotonic() - begin, 1e-9)
+        _conclude(setup, run, state, resolved)
     except BaseException as error:
         ended = {"state": "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed", "steps": trainer.state.step}
         run.update_run({**ended, "time": _times(run, before + time.monotonic() - started)})
         raise
-    speed = (state.step - first) * config.batch / max(time.monotonic() - begin, 1e-9)
-    _conclude(setup, run, state, resolved)
     done = {"state": "done", "steps": state.step, "best_step": state.best_step, "metrics": state.best_metrics}
     run.update_run({**done, "time": _times(run, before + time.monotonic() - started, speed)})
     setup.progress.message(f"done: {run.path}")
     return load_run(run.path)
+
+
+def _take_up(trainer: Trainer, run: RunDir, progress: Progress) -> None:
+    """Go on from the newest checkpoint. A run stopped before its first one starts again: by law 1 that is the same run."""
+    if any(run.checkpoints.glob("*step-*")):
+        trainer.resume()
+        return
+    progress.message("no checkpoint yet: starting from step 0")
+    run.truncate_metrics(0)
+    trainer.planned = next((event for event in run.events() if event.get("event") == "shorten"), None)
+
+
+def _resolved(record: Mapping[str, Any], run: RunDir) -> Resolved:
+    from saccade.training.budget import Resolved
+
+    try:
+        return Resolved(**record["resolved"])
+    except TypeError as error:
+        raise UserError(f"resolved is not that of this version of saccade: {error}", where=str(run.run_file)) from None
 
 
 def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> None:
@@ -194,7 +205,7 @@ def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> No
     write_report(run, model, evaluation, progress=setup.progress)
 
 
-def _record(setup: Setup, resolved: Resolved, reasons: Any) -> dict[str, Any]:
+def _record(setup: Setup, resolved: Resolved, reasons: Any, line: str) -> dict[str, Any]:
     """What run.json holds from the first step on."""
     import numpy
     import torch
@@ -204,7 +215,7 @@ def _record(setup: Setup, resolved: Resolved, reasons: Any) -> dict[str, Any]:
     return {
         "saccade": __version__,
         "state": "running",
-        "command": " ".join(map(shlex.quote, ["saccade", *sys.argv[1:]])),
+        "command": line,
         "config": setup.config.to_dict(),
         "resolved": resolved.to_dict(),
         "reasons": list(reasons),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -59,19 +60,49 @@ class Card:
         try:
             if len(text) > MAX_CARD_BYTES:
                 raise ValueError(f"the card is {len(text)} bytes long")
-            return cls._checked(json.loads(text))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(f"not a saccade model card: {error}", where=where) from None
+            return cls._checked(json.loads(text, parse_constant=_refuse))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise UserError(f"not a saccade model card: {str(error)[:300]}", where=where) from None
 
     @classmethod
     def _checked(cls, raw: dict[str, Any]) -> Card:
         spec = InputSpec(**raw["input"])
         numbers: list[object] = [spec.channels, *spec.size]
-        if len(numbers) != 3 or not all(isinstance(n, int) and 0 < n <= 16384 for n in numbers):
+        if len(numbers) != 3 or not all(type(n) is int and 0 < n <= 16384 for n in numbers):
             raise ValueError("input must have channels and a size of two positive integers")
+        _check_values(spec)
         spec = replace(spec, size=(spec.size[0], spec.size[1]), mean=tuple(map(float, spec.mean)), std=tuple(map(float, spec.std)))
-        if not all(isinstance(name, str) for name in raw["classes"]) or not isinstance(raw["architecture"], dict):
-            raise ValueError("classes must be names and architecture an object")
+        _check_fields({"edits": [], "metrics": {}, "version": "", "licenses": []} | raw)
         raw = {**raw, "input": spec, "classes": tuple(raw["classes"])}
         raw["edits"], raw["licenses"] = tuple(raw.get("edits", ())), tuple(raw.get("licenses", ()))
         return cls(**raw)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _check_values(spec: InputSpec) -> None:
+    if not isinstance(spec.resize, str):
+        raise ValueError("resize must be a name")
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in values) or len(values) not in (0, spec.channels):
+            raise ValueError(f"{name} must be a finite number a channel")
+    if not all(value > 0 for value in spec.std):
+        raise ValueError("std must be positive")
+
+
+def _check_fields(raw: Mapping[str, Any]) -> None:
+    classes = raw["classes"]
+    if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes)):
+        raise ValueError("classes must be a list of different names")
+    if not (isinstance(raw["task"], str) and isinstance(raw["version"], str)):
+        raise ValueError("task and version must be texts")
+    if not (isinstance(raw["architecture"], dict) and isinstance(raw["metrics"], dict)):
+        raise ValueError("architecture and metrics must be objects")
+    if not all(value is None or type(value) in (int, float) for value in raw["metrics"].values()):
+        raise ValueError("metrics must be numbers")
+    if not all(isinstance(raw[name], list) and all(isinstance(row, dict) for row in raw[name]) for name in ("edits", "licenses")):
+        raise ValueError("edits and licenses must be lists of objects")
+    if not all(isinstance(text, str) for row in raw["licenses"] for text in row.values()):
+        raise ValueError("licenses must hold texts")

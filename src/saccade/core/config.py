@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -98,6 +99,9 @@ def keys() -> list[str]:
     return [f.name for f in dataclasses.fields(TrainConfig) if f.name != "augment"] + nested
 
 
+_TEXTS = frozenset(f.name for f in dataclasses.fields(TrainConfig) if f.type == "str")
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """`key=value` -> (key, value): the value is JSON where it reads as JSON, else text; sizes may be S or HxW."""
     key, separator, value = text.partition("=")
@@ -106,7 +110,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"an override must be key=value, got {text!r}", where="--set")
     if key not in keys():
         raise unknown("key", key, keys(), where="--set")
-    return key, parse_size(value) if key == "size" else _value(value)
+    return key, parse_size(value) if key == "size" else _value(value, text_only=key in _TEXTS)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -117,11 +121,13 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
-def _value(text: str) -> Any:
+def _value(text: str, *, text_only: bool) -> Any:
+    """JSON where it reads as JSON, else the text as it stands, which is always right for a name such as `2024`."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
         return text.strip()
+    return text.strip() if text_only and not isinstance(value, str) else value
 
 
 def override(config: TrainConfig, changes: Mapping[str, Any], *, where: str = "--set") -> TrainConfig:
@@ -148,11 +154,21 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
         if name not in keys():
             raise unknown("key", name, keys(), where=where)
     try:
-        return TypeAdapter(TrainConfig).validate_python(dict(raw))
+        config = TypeAdapter(TrainConfig).validate_python(dict(raw))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}", where=where) from None
+    for name, value in _numbers(config):
+        if not math.isfinite(value):
+            raise UserError(f"{name}: must be a finite number, got {value}", where=where)
+    return config
+
+
+def _numbers(config: TrainConfig) -> Iterable[tuple[str, float]]:
+    plain = config.to_dict()
+    flat = plain | {f"augment.{name}": value for name, value in plain["augment"].items()}
+    return ((name, value) for name, value in flat.items() if isinstance(value, float))
 
 
 def _flat_names(raw: Mapping[str, Any]) -> Iterable[str]:

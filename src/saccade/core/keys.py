@@ -55,4 +55,4 @@ def sample_indices(seed: int, count: int, positions: NDArray[np.int64]) -> NDArr
 
 def path_hash(path: str) -> float:
     """A number in [0, 1) that depends on the relative POSIX path alone: splits by it are the same for every seed."""
-    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(path.encode(errors="surrogateescape")).digest()[:8], "big") / 2**64

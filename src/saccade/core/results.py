@@ -42,8 +42,8 @@ class Classification:
                 f"labels, scores and probabilities must have shape {shape}, got "
                 f"{self.labels.shape}, {self.scores.shape}, {self.probabilities.shape}"
             )
-        if not np.isfinite(self.probabilities).all():
-            raise ValueError("probabilities must be finite")
+        if not (np.isfinite(self.probabilities).all() and np.isfinite(self.scores).all()):
+            raise ValueError("scores and probabilities must be finite")
 
     @property
     def label(self) -> str:
@@ -70,16 +70,24 @@ class Classification:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], classes: tuple[str, ...]) -> Classification:
-        """The inverse of `to_dict`; raises UserError when the names do not fit `classes`."""
+        """The inverse of `to_dict`; raises UserError when the names do not fit `classes` or the figures are none."""
+        where = str(raw.get("source", ""))
         index = {name: i for i, name in enumerate(classes)}
-        if sorted(raw["labels"]) != sorted(classes):
-            raise UserError("the labels of this result are not the model's classes", where=str(raw.get("source", "")))
-        labels = np.array([index[name] for name in raw["labels"]], np.int64)
-        scores = np.array(raw["scores"], np.float32)
-        probabilities = np.empty_like(scores)
-        probabilities[labels] = scores
-        height, width = raw.get("size", (0, 0))
-        return cls(labels, scores, probabilities, classes, raw.get("source", ""), (height, width), tuple(raw.get("notes", ())))
+        try:
+            if len(raw["labels"]) != len(classes) or set(raw["labels"]) != set(classes):
+                raise UserError("the labels of this result are not the model's classes", where=where)
+            labels = np.array([index[name] for name in raw["labels"]], np.int64)
+            scores = np.array(raw["scores"], np.float32)
+            if scores.shape != labels.shape:
+                raise UserError(f"a result must have a score a class, got {len(raw['scores'])}", where=where)
+            probabilities = np.empty_like(scores)
+            probabilities[labels] = scores
+            height, width = map(int, raw.get("size", (0, 0)))
+            return cls(labels, scores, probabilities, classes, where, (height, width), tuple(raw.get("notes", ())))
+        except KeyError as error:
+            raise UserError(f"a result must have {error}", where=where) from None
+        except (TypeError, ValueError) as error:
+            raise UserError(f"not a result: {error}", where=where) from None
 
     def plot(self, top: int = 5) -> Figure:
         """A bar chart of the best `top` classes."""
@@ -91,7 +99,7 @@ class Classification:
         names = [self.classes[i] for i in self.labels[:count]]
         bars = axes.barh(range(count), self.scores[:count], color="#2a6f97")
         axes.bar_label(bars, fmt="%.3f", padding=3)
-        axes.set_yticks(range(count), names)
+        axes.set_yticks(range(count), names, parse_math=False)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.15)
         axes.spines[["top", "right"]].set_visible(False)

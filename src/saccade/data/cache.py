@@ -6,11 +6,13 @@ under a temporary name and renamed when whole, so two processes and a kill do no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from saccade.data.opening import Dataset
 Pixels = NDArray[np.uint8]
 LIMIT_BYTES = 8 << 30
 CHUNK = 64
+LEFT_BEHIND = 86_400.0  # seconds after which nobody writes a temporary file any more
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def load(
         with os.fdopen(handle, "wb") as file:
             whole = reader.into_file(file, min(LIMIT_BYTES, shutil.disk_usage(folder).free // 2))
         if not whole:
-            good = np.setdiff1d(indices, [bad.index for bad in reader.bad])
+            good = indices[~np.isin(indices, [bad.index for bad in reader.bad])]
             return DecodingStore(dataset, good, preparation), reader.bad
         if reader.bad:
             return reader.from_file(temporary), reader.bad
@@ -196,7 +199,7 @@ def _open(folder: Path, key: str) -> PixelStore | None:
             return None
         os.utime(data)
         return PixelStore(np.memmap(data, np.uint8, mode="r") if data.stat().st_size else np.empty(0, np.uint8), table)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
 
 
@@ -209,12 +212,20 @@ def _keep(folder: Path, key: str, temporary: str, shapes: list[tuple[int, ...]])
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Drop the entries unused for longest until `needed` more bytes fit under LIMIT_BYTES."""
-    entries = sorted(folder.glob("*.u8"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in entries)
-    for path in entries:
+    """Drop what killed processes left, and the entries unused for longest until `needed` more bytes fit under LIMIT_BYTES."""
+    now = time.time()
+    kept = []
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process makes room too
+            stat = entry.stat()
+            if entry.name.endswith(".u8"):
+                kept.append((stat.st_mtime, stat.st_size, Path(entry.path)))
+            elif not entry.name.endswith(".npy") and now - stat.st_mtime > LEFT_BEHIND:
+                os.unlink(entry)
+    total = sum(size for _, size, _ in kept)
+    for _, size, path in sorted(kept):
         if total + needed <= LIMIT_BYTES:
             return
-        total -= path.stat().st_size
+        total -= size
         path.unlink(missing_ok=True)
         path.with_suffix(".npy").unlink(missing_ok=True)

@@ -65,15 +65,17 @@ class Dataset:
 
 def open_dataset(path: str | Path) -> Dataset:
     """Find out what a folder holds; raises UserError where it is missing or of no known format."""
-    root = Path(path).expanduser().absolute()
-    if not root.exists():
-        raise UserError("no such folder", where=str(path), fix="give the folder that holds your images")
-    if not root.is_dir():
-        raise UserError("must be a folder of images, but is a file", where=str(path))
     try:
+        root = Path(path).expanduser().absolute()
+        if not root.exists():
+            raise FileNotFoundError
+        if not root.is_dir():
+            raise UserError("must be a folder of images, but is a file", where=str(path))
         listing = folder.read(root)
     except PermissionError as error:
         raise UserError("may not be read", where=str(error.filename or path), fix="check its permissions") from None
+    except (OSError, RuntimeError, ValueError):  # a home of nobody, a name too long, a null character
+        raise UserError("no such folder", where=str(path)[:500], fix="give the folder that holds your images") from None
     return _class_folders(root, listing)
 
 

@@ -32,7 +32,7 @@ class TorchSession:
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Leaves the module in evaluation mode."""
         self.module.eval()
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self._half or torch.bfloat16, enabled=self._half is not None):
             outputs = self._decode(self.module(pixels), self.card.input.size)

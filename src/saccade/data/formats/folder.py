@@ -69,18 +69,34 @@ def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entr
         if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
             ignored += 1
             continue
-        stat = entry.stat()
-        found.append(Entry(entry.path[prefix:], folder.name, split, stat.st_size, stat.st_mtime_ns))
+        size, modified = _stat(entry)
+        found.append(Entry(entry.path[prefix:], folder.name, split, size, modified))
     return found, ignored
 
 
+def _stat(entry: os.DirEntry[str]) -> tuple[int, int]:
+    """Size in bytes and age in ns; zeros for a link to nothing, which is named with the other bad files when it is read."""
+    try:
+        stat = entry.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
 def _files(path: str) -> Iterator[os.DirEntry[str]]:
-    """All files below a folder but hidden ones, which systems leave behind."""
+    """All files below a folder but hidden ones, which systems leave behind; a link to a folder that it stands in is passed over."""
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _files(entry.path)
+                if not (entry.is_symlink() and _leads_up(entry.path)):
+                    yield from _files(entry.path)
             else:
                 yield entry
+
+
+def _leads_up(link: str) -> bool:
+    """Whether a link leads to a folder that it stands in, and so round and round."""
+    target, here = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
+    return os.path.commonpath([target, here]) == target

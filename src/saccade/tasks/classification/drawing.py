@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from saccade.core.errors import one_line
 from saccade.core.results import Classification
 
 SMALLEST = 224
@@ -19,10 +20,10 @@ def caption(image: NDArray[np.uint8], result: Classification, truth: int | None 
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     height = max(12, picture.width // 16)
     font = ImageFont.load_default(height)
-    text, color = f"{result.label}  {result.score:.3f}", NEUTRAL
+    text, color = f"{one_line(result.label)}  {result.score:.3f}", NEUTRAL
     if truth is not None:
         right = int(result.labels[0]) == truth
-        text, color = (text, RIGHT) if right else (f"{text}  (is {result.classes[truth]})", WRONG)
+        text, color = (text, RIGHT) if right else (f"{text}  (is {one_line(result.classes[truth])})", WRONG)
     while len(text) > 4 and font.getlength(text) > picture.width - 8:
         text = text[:-2].rstrip("…") + "…"
     line = round(height * 1.6)
