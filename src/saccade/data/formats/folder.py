@@ -87,11 +87,10 @@ def _files(path: str) -> Iterator[os.DirEntry[str]]:
     """All files below a folder but hidden ones, which systems leave behind; a link to a folder that it stands in is passed over."""
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or (entry.is_dir() and entry.is_symlink() and _leads_up(entry.path)):
                 continue
             if entry.is_dir():
-                if not (entry.is_symlink() and _leads_up(entry.path)):
-                    yield from _files(entry.path)
+                yield from _files(entry.path)
             else:
                 yield entry
 
