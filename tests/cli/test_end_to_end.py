@@ -186,7 +186,7 @@ def test_an_interrupt_while_the_images_are_read_writes_nothing(tmp_path: Path) -
     generator = np.random.Generator(np.random.Philox(0))
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(60):
+        for number in range(150):  # some two seconds of reading: time enough for the signal on a busy machine
             pixels = generator.integers(0, 256, (600, 800, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png", compress_level=1)
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "saccade" / "pixels"

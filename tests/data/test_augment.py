@@ -159,6 +159,8 @@ def test_hue_0_keeps_colours_and_hue_turns_them() -> None:
     turned = augment.recolor(colour, draws, AugmentConfig(hue=0.3))
     luma = (turned * torch.tensor(augment.GREY)[None, :, None, None]).sum(1)
     assert luma.std() < 0.1 and turned[:, 0].std() > 10
+    chroma = [np.hypot(*(augment._TO_YIQ[1:] @ pixel)) for pixel in turned[:, :, 0, 0].numpy()]
+    assert np.ptp(chroma) < 0.1  # turned, not stretched
     assert (augment.recolor(colour, fixed(COUNT, hue=1.0), AugmentConfig(hue=0.5)) - colour).abs().max() > 50
 
 

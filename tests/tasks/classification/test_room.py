@@ -202,6 +202,13 @@ def test_captions_of_names_of_every_kind(name: str) -> None:
         assert (below[:, -3:] == 255).all()  # nothing runs out of the picture
 
 
+def test_a_caption_is_one_line() -> None:
+    image = np.zeros((17, 11, 1), np.uint8)
+    for truth in (None, 1):
+        broken, straight = (caption(image, answer((f"new{gap}line", f"b{gap}c")), truth) for gap in ("\n", " "))
+        assert np.array_equal(np.asarray(broken), np.asarray(straight))
+
+
 def test_example_is_learnable_and_keyed() -> None:
     made = example(7, np.random.Generator(np.random.Philox(0)))
     again = example(7, np.random.Generator(np.random.Philox(0)))
