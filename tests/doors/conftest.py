@@ -1,16 +1,3 @@
-"""One thread: these networks are so small that two only wait for each other."""
+"""One thread for every test of this folder."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from small_jobs import one_thread as one_thread

@@ -68,7 +68,7 @@ def _data(
         config=_flat({**config, **{f"resolved.{k}": v for k, v in record["resolved"].items()}}),
         environment={**record["versions"], **record["machine"]},
         command=record["command"],
-        next_steps=_next_steps(run),
+        next_steps=_next_steps(run, evaluation.split),
         licenses=[{"what": row.get("weights", ""), **row} for row in model.card.licenses],
         notes=_notes(data),
     )
@@ -107,10 +107,11 @@ def _event(event: Mapping[str, Any]) -> str:
     return str(event.get("event", ""))
 
 
-def _next_steps(run: RunDir) -> Sequence[Mapping[str, str]]:
+def _next_steps(run: RunDir, split: str) -> Sequence[Mapping[str, str]]:
     path = shlex.quote(str(run.path))
+    measure = [{"text": "Measure it on the test images", "command": f"saccade eval {path}"}] if split != "test" else []
     return [
-        {"text": "Measure it on the test images", "command": f"saccade eval {path}"},
+        *measure,
         {"text": "Use it", "command": f"saccade predict {path} IMAGE..."},
         {"text": "See where it looks", "command": f"saccade explain {path} IMAGE..."},
     ]

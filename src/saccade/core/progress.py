@@ -10,6 +10,7 @@ import html
 import importlib
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from types import ModuleType
@@ -156,7 +157,7 @@ class Silent:
         """Nothing."""
 
 
-class _Staged:
+class _Staged(ABC):
     """What the drawing ones share: one meter, drawn at most every `every` seconds."""
 
     every = LINE_EVERY
@@ -193,14 +194,17 @@ class _Staged:
         if meter is not None:
             self._close(meter)
 
+    @abstractmethod
     def _open(self, meter: Meter) -> None:
-        raise NotImplementedError
+        """Show a stage that begins."""
 
+    @abstractmethod
     def _draw(self, meter: Meter) -> None:
-        raise NotImplementedError
+        """Show how far it is."""
 
+    @abstractmethod
     def _close(self, meter: Meter) -> None:
-        raise NotImplementedError
+        """Show its end."""
 
 
 class Plain(_Staged):

@@ -7,6 +7,7 @@ but where an event in the run's record says so.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -130,7 +131,8 @@ class Trainer:
         self._checkpoint()
         self._save(job.run.last)
         if signals.received is not None and not self._ended():
-            raise Interrupted(signals.received, f"stopped at step {state.step}; go on with: saccade train --resume --out {job.run.path}")
+            again = f"saccade train --resume --out {shlex.quote(str(job.run.path))}"
+            raise Interrupted(signals.received, f"stopped at step {state.step}; go on with: {again}")
         return state
 
     def _run(self, stream: Iterator[list[Batch]], board: Board, signals: StopSignals) -> None:
