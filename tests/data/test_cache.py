@@ -97,6 +97,31 @@ def test_all_bad_files_are_listed_and_nothing_is_kept(tiny_folder: Path, tmp_pat
         assert files(tmp_path / "cache") == []
 
 
+@pytest.mark.processes
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+    """A real limit on the size of files: the pixels do not fit into 4 KiB."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+import numpy as np
+from saccade.core.errors import UserError
+from saccade.core.progress import Silent
+from saccade.data import cache
+from saccade.data.opening import open_dataset
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+dataset = open_dataset({str(tiny_folder)!r})
+as_it_is = cache.Preparation("as it is", lambda pixels: pixels)
+try:
+    cache.load(dataset, np.arange(len(dataset)), as_it_is, progress=Silent(), folder=Path({str(tmp_path / "cache")!r}))
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1 and "cannot keep decoded images" in done.stdout and str(tmp_path / "cache") in done.stdout
+    assert files(tmp_path / "cache") == []
+
+
 @pytest.mark.parametrize("limit", [cache.LIMIT_BYTES, 100])
 def test_only_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(cache, "LIMIT_BYTES", limit)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core.errors import UserError
+from saccade.core.files import os_error
 from saccade.core.progress import Progress
 from saccade.data.opening import Dataset
 
@@ -122,6 +123,8 @@ def load(
         _keep(folder, key, temporary, reader.shapes)
         store = _open(folder, key)
         return (store if store is not None else reader.from_file(temporary)), []
+    except OSError as error:
+        raise os_error(error, folder, "keep decoded images") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
 
