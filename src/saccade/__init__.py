@@ -12,18 +12,24 @@ if TYPE_CHECKING:
     from saccade import data
     from saccade.api import (
         Evaluation,
+        Export,
+        ExportedModel,
         Explanations,
+        Failed,
         Model,
         Predictions,
         Run,
         eval,
         eval_predictions,
         explain,
+        export,
         load,
         load_run,
         predict,
+        predict_each,
         quickstart,
         train,
+        verify,
     )
     from saccade.core.config import TrainConfig
     from saccade.core.errors import Interrupted, SaccadeError, UserError
@@ -34,7 +40,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Classification",
     "Evaluation",
+    "Export",
+    "ExportedModel",
     "Explanations",
+    "Failed",
     "Interrupted",
     "Model",
     "Predictions",
@@ -47,11 +56,14 @@ __all__ = [
     "eval",
     "eval_predictions",
     "explain",
+    "export",
     "load",
     "load_run",
     "predict",
+    "predict_each",
     "quickstart",
     "train",
+    "verify",
 ]
 
 _MODULES = {

@@ -2,26 +2,35 @@
 
 from saccade.api.evaluating import eval, eval_predictions
 from saccade.api.explaining import Explanations, explain
-from saccade.api.models import Model, load
-from saccade.api.predicting import predict
+from saccade.api.exporting import Export, export
+from saccade.api.models import ExportedModel, Model, load
+from saccade.api.predicting import predict, predict_each
 from saccade.api.runs import Run, load_run
 from saccade.api.starting import quickstart
 from saccade.api.training import train
+from saccade.api.verifying import verify
 from saccade.evaluation.result import Evaluation
-from saccade.prediction.pipeline import Predictions
+from saccade.prediction.pipeline import Failed
+from saccade.prediction.predictions import Predictions
 
 __all__ = [
     "Evaluation",
+    "Export",
+    "ExportedModel",
     "Explanations",
+    "Failed",
     "Model",
     "Predictions",
     "Run",
     "eval",
     "eval_predictions",
     "explain",
+    "export",
     "load",
     "load_run",
     "predict",
+    "predict_each",
     "quickstart",
     "train",
+    "verify",
 ]

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import files, images
+from saccade.core import files, images, prepare
 from saccade.core.errors import UserError, unknown
-from saccade.core.prepare import prepare
 from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.rundir import RunDir
-from saccade.prediction.sources import expand
+from saccade.prediction.sources import count, expand
 from saccade.tasks import room
 
 if TYPE_CHECKING:
@@ -92,11 +91,11 @@ def explain(
     Pictures (PNG) and maps (.npy, float32 [H, W] of the original image) go to `out`, by default the run's explanations/ or ./explanations.
     Raises UserError when no image can be read.
     """
-    from saccade.api.models import Model, load
+    from saccade.api.models import Model, load_model
 
     progress = progress or automatic()
     run = RunDir(Path(target)) if not isinstance(target, Model) and Path(target).is_dir() else None
-    model = target if isinstance(target, Model) else load(target, device=device)
+    model = target if isinstance(target, Model) else load_model(target, device=device)
     found = explain_with(model, inputs, target_class=target_class, progress=progress)
     folder = Path(out) if out is not None else run.explanations if run is not None else Path("explanations")
     mistakes = worst_of(run) if run is not None else ()
@@ -110,16 +109,15 @@ def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, 
     if target_class is not None and target_class not in classes:
         raise unknown("class", target_class, classes, where="--class")
     wanted = classes.index(target_class) if target_class is not None else None
-    sources = expand(inputs)
     shown, failed = [], []
-    progress.start("explaining", len(sources), "images")
-    for source in sources:
+    progress.start("explaining", count(inputs), "images")
+    for source in expand(inputs):
         try:
-            pixels = images.read(source.content, channels=model.card.input.channels).pixels
+            pixels, ready = look(model, source.content)
         except UserError as error:
             failed.append({"source": source.name, "reason": error.message})
         else:
-            shown.append(attribute(model, pixels, source.name, wanted))
+            shown.append(attribute(model, pixels, ready, source.name, wanted))
         progress.advance()
     progress.finish()
     if not shown:
@@ -128,8 +126,16 @@ def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, 
     return Explanations(tuple(shown), failed=tuple(failed))
 
 
-def attribute(model: Model, pixels: NDArray[np.uint8], source: str, wanted: int | None = None) -> Attribution:
-    """Explain one image uint8 `[H, W, C]`: what speaks for class `wanted`, or for the one it is taken for."""
+def look(model: Model, content: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An image whole, uint8 `[H, W, C]`, and as the model sees it, uint8 `[C, h, w]`; raises UserError where it cannot be read."""
+    spec = model.card.input
+    return images.read(content, channels=spec.channels).pixels, prepare.read(content, spec).pixels
+
+
+def attribute(
+    model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8], source: str, wanted: int | None = None
+) -> Attribution:
+    """Explain what `look` gave: what speaks for class `wanted`, or for the one that the image is taken for."""
     import torch
 
     from saccade.core import finish
@@ -138,11 +144,11 @@ def attribute(model: Model, pixels: NDArray[np.uint8], source: str, wanted: int 
 
     task = room(model.card.task)
     size: tuple[int, int] = pixels.shape[:2]
-    ready = prepare(pixels, model.card.input)[None]
-    result = finish.results(model.session("fp32").run(ready), model.card, [size], [source])[0]
+    batch = ready[None]
+    result = finish.results(model.session("fp32").run(batch), model.card, [size], [source])[0]
     chosen = int(result.labels[0]) if wanted is None else wanted
     layer = task.features(model.module)
-    maps = gradcam(model.module, layer, torch.from_numpy(ready).to(model.device), task.score, torch.tensor([chosen], device=model.device))
+    maps = gradcam(model.module, layer, torch.from_numpy(batch).to(model.device), task.score, torch.tensor([chosen], device=model.device))
     whole = to_original(maps[0], size, model.card.input)
     return Attribution(source, model.card.classes[chosen], result, whole, overlay(pixels, whole))
 

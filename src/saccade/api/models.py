@@ -1,9 +1,10 @@
-"""A model file opened: the module, its card, and the verbs on it."""
+"""A model opened, from a model file or an exported one: its card, and the verbs on it."""
 
 from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
 from saccade.core.rundir import RunDir
+from saccade.prediction.opening import find_export, open_export
+from saccade.prediction.session import ExportedFile, Session
 from saccade.tasks import room
 
 if TYPE_CHECKING:
@@ -20,28 +23,23 @@ if TYPE_CHECKING:
 
     from saccade.api.explaining import Explanations
     from saccade.core.progress import Progress
+    from saccade.core.results import Result
     from saccade.evaluation.result import Evaluation
-    from saccade.prediction.pipeline import Predictions
+    from saccade.prediction.pipeline import Failed
+    from saccade.prediction.predictions import Predictions
     from saccade.prediction.torch_session import TorchSession
 
 
 @dataclass(frozen=True)
-class Model:
-    """An ordinary `nn.Module` (uint8 `[B, C, H, W]` in, logits out) with its card. `path` is where it came from."""
+class Predictor:
+    """The verbs of whatever predicts: the same for a module and for an exported file. `path` is where it came from."""
 
-    module: nn.Module = field(repr=False)
     card: Card
     path: Path
-    device: str
 
-    def session(self, precision: str = "auto") -> TorchSession:
-        """Something that answers for this model: prepared pixels in, named arrays out."""
-        from saccade.prediction.torch_session import TorchSession
-        from saccade.training import precision as precisions
-
-        on = precisions.device(self.device)
-        task = room(self.card.task)
-        return TorchSession(self.module, self.card, task.decode, device=str(on), precision=precisions.resolve(precision, on))
+    def session(self, precision: str = "auto", *, streams: int = 1) -> Session:
+        """Prepared pixels in, named arrays out, for `streams` calls at once (1 answers soonest, one for each core answers most)."""
+        raise NotImplementedError
 
     def evaluate(
         self,
@@ -73,6 +71,42 @@ class Model:
 
         return predict(self, inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
 
+    def predict_each(
+        self,
+        inputs: Any,
+        *,
+        out: str | Path | None = None,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        precision: str = "auto",
+        progress: Progress | None = None,
+    ) -> Iterator[Result | Failed]:
+        """`saccade.predict_each` with this model."""
+        from saccade.api.predicting import predict_each
+
+        return predict_each(self, inputs, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+
+    def _repr_html_(self) -> str:
+        classes = ", ".join(self.card.classes[:10]) + (" …" if len(self.card.classes) > 10 else "")
+        return f"<div><b>{html.escape(str(self.path))}</b><br>{html.escape(self.card.task)}: {html.escape(classes)}</div>"
+
+
+@dataclass(frozen=True)
+class Model(Predictor):
+    """An ordinary `nn.Module` (uint8 `[B, C, H, W]` in, logits out) with its card."""
+
+    module: nn.Module = field(repr=False)
+    device: str
+
+    def session(self, precision: str = "auto", *, streams: int = 1) -> TorchSession:
+        """Prepared pixels in, named arrays out, for `streams` calls at once (1 answers soonest, one for each core answers most)."""
+        from saccade.prediction.torch_session import TorchSession
+        from saccade.training import precision as precisions
+
+        on = precisions.device(self.device)
+        decode, form = room(self.card.task).decode, precisions.resolve(precision, on)
+        return TorchSession(self.module, self.card, decode, device=str(on), precision=form, streams=streams)
+
     def explain(
         self, inputs: Any, *, out: str | Path | None = None, target_class: str | None = None, progress: Progress | None = None
     ) -> Explanations:
@@ -83,13 +117,34 @@ class Model:
             return explain_with(self, inputs, target_class=target_class, progress=progress)
         return explain(self, inputs, out=out, target_class=target_class, progress=progress)
 
-    def _repr_html_(self) -> str:
-        classes = ", ".join(self.card.classes[:10]) + (" …" if len(self.card.classes) > 10 else "")
-        return f"<div><b>{html.escape(str(self.path))}</b><br>{html.escape(self.card.task)}: {html.escape(classes)}</div>"
+
+@dataclass(frozen=True)
+class ExportedModel(Predictor):
+    """A file that `saccade export` wrote, on its own runtime: no torch. `file.target`, `file.precision` and `file.runtime` say which."""
+
+    file: ExportedFile = field(repr=False)
+
+    def session(self, precision: str = "auto", *, streams: int = 1) -> Session:
+        """As of a Model; raises UserError for another precision than the file's own."""
+        if precision not in ("auto", self.file.precision):
+            fix = f"export it again with --precision {precision}"
+            raise UserError(f"this file computes in {self.file.precision}, not in {precision}", where=str(self.path), fix=fix)
+        return self.file.session(streams)
 
 
-def load(path: str | Path, *, device: str = "auto") -> Model:
-    """Open a model file, or the best model of a run folder; raises UserError where that is neither."""
+def load(path: str | Path, *, device: str = "auto") -> Model | ExportedModel:
+    """Open a model file, the best model of a run folder, or an exported file; raises UserError where it is none of them."""
+    exported = find_export(path)
+    if exported is None:
+        return load_model(path, device=device)
+    file = open_export(exported, device=device)
+    return ExportedModel(file.card, exported, file)
+
+
+def load_model(path: str | Path, *, device: str = "auto") -> Model:
+    """Open a model file, or the best model of a run folder, as a module; raises UserError where that is neither."""
+    if find_export(path) is not None:
+        raise UserError("is an exported file, which has no module", where=str(path), fix="give the run or the .safetensors model file")
     from saccade.nn import weights
 
     file = model_path(path)
@@ -98,7 +153,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
     weights.load_into(module, buffers, where=str(file))
     from saccade.training import precision
 
-    return Model(module.to(precision.device(device)).eval(), card, file, str(precision.device(device)))
+    return Model(card, file, module.to(precision.device(device)).eval(), str(precision.device(device)))
 
 
 def model_path(path: str | Path) -> Path:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from saccade.api.models import Model, load
-from saccade.core.errors import UserError
+from saccade.api.models import Predictor, load
+from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
+from saccade.core.results import Result
 from saccade.prediction import pipeline
-from saccade.prediction.pipeline import Predictions
-from saccade.prediction.sources import expand
+from saccade.prediction.pipeline import Failed
+from saccade.prediction.predictions import Lines, Predictions
+from saccade.prediction.session import BATCH, cores
+from saccade.prediction.sources import count, expand
 
 FORMATS = ("json", "jsonl", "csv")
+NOTHING = UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
 
 
 def predict(
-    target: str | Path | Model,
+    target: str | Path | Predictor,
     inputs: Any,
     *,
     out: str | Path | None = None,
@@ -30,39 +38,86 @@ def predict(
 ) -> Predictions:
     """Answer for paths, folders, globs, bytes, PIL images, arrays or tensors, one or a list, of any sizes.
 
-    Bad images stand in `.failed`; raises UserError when none could be read, or for the first bad one with `strict`.
-    `out`: a folder that gets predictions.<format>.
+    `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
+    be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>. For more images than memory should
+    hold the results of: `predict_each`.
     """
     if format not in FORMATS:
-        raise UserError(f"format must be one of {', '.join(FORMATS)}, got {format!r}", where="--format")
-    model = target if isinstance(target, Model) else load(target, device=device)
-    found = predict_with(model, inputs, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
-    if out is not None:
-        folder = Path(out)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot be made: {error.strerror}", where=str(out), fix="give another --out") from None
-        found.save(folder / f"predictions.{format}", format)
+        raise unknown("format", format, FORMATS, where="--format")
+    begin = time.perf_counter()
+    lines = out if format == "jsonl" else None
+    each = predict_each(
+        target, inputs, out=lines, strict=strict, max_pixels=max_pixels, device=device, precision=precision, progress=progress
+    )
+    answers = list(each)
+    results = tuple(one for one in answers if not isinstance(one, Failed))
+    failed = tuple(one.to_dict() for one in answers if isinstance(one, Failed))
+    found = Predictions(results, failed, time.perf_counter() - begin)
+    if out is not None and format != "jsonl":
+        found.save(_folder(out) / f"predictions.{format}", format)
     return found
 
 
-def predict_with(
-    model: Model,
+def predict_each(
+    target: str | Path | Predictor,
     inputs: Any,
     *,
+    out: str | Path | None = None,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    device: str = "auto",
     precision: str = "auto",
     progress: Progress | None = None,
-) -> Predictions:
-    """The same for an opened model."""
+) -> Iterator[Result | Failed]:
+    """The same, one by one as they come and in order, bad images among them as `Failed`: for folders of any size.
+
+    `out`: a folder whose predictions.jsonl grows with the results (predictions.jsonl.partial until it is whole). Raises as `predict` does,
+    before the first answer where the request is at fault.
+    """
+    model = load(target, device=device) if isinstance(target, str | Path) else target
+    total = count(inputs)
     sources = expand(inputs)
-    if not sources:
-        raise UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
-    found = pipeline.predict(model.session(precision), sources, progress=progress or automatic(), max_pixels=max_pixels)
-    if found.failed and (strict or not found.results):
-        first = found.failed[0]
-        more = f" (and {len(found.failed) - 1} more)" if len(found.failed) > 1 else ""
-        raise UserError(f"{first['reason']}{more}", where=first["source"], fix="" if not strict else "without --strict the rest goes on")
-    return found
+    first = list(itertools.islice(sources, BATCH + 1))
+    if not first:
+        raise NOTHING
+    # One call on all cores answers a few images soonest; many images are answered fastest by as many calls as there are cores.
+    session = model.session(precision, streams=cores() if len(first) > BATCH else 1)
+    answers = pipeline.stream(session, itertools.chain(first, sources), max_pixels=max_pixels)
+    lines = Lines(_folder(out) / "predictions.jsonl") if out is not None else None
+    return _watched(answers, lines, strict, total, progress or automatic())
+
+
+def _watched(
+    answers: Iterator[Result | Failed], lines: Lines | None, strict: bool, total: int | None, progress: Progress
+) -> Iterator[Result | Failed]:
+    """Passes the answers on; writes, counts and refuses on the way."""
+    good, bad, worst = 0, 0, Failed("", "")
+    progress.start("predicting", total, "images")
+    try:
+        with lines or nullcontext():
+            for answer in answers:
+                if isinstance(answer, Failed):
+                    worst = answer if not bad else worst
+                    bad += 1
+                    if strict:
+                        break
+                else:
+                    good += 1
+                    if lines is not None:
+                        lines.write(answer)
+                yield answer
+                progress.advance()
+            if bad and (strict or not good):
+                more = f" (and {bad - 1} more)" if bad > 1 else ""
+                raise UserError(f"{worst.reason}{more}", where=worst.source, fix="" if not strict else "without --strict the rest goes on")
+    finally:
+        progress.finish()
+
+
+def _folder(out: str | Path) -> Path:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be made: {error.strerror}", where=str(out), fix="give another --out") from None
+    return folder

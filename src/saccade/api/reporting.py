@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.core import images
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.core.rundir import RunDir
@@ -86,7 +85,7 @@ def _headline(evaluation: Evaluation, primary: str) -> list[dict[str, Any]]:
 
 def _case(row: Mapping[str, Any], model: Model, root: str, *, pictured: bool) -> dict[str, Any]:
     """One answer with its picture and where the model looked for it."""
-    from saccade.api.explaining import attribute
+    from saccade.api.explaining import attribute, look
 
     case = {name: row.get(name) for name in ("source", "truth", "label", "score")}
     scores = row.get("scores") or {}
@@ -94,8 +93,8 @@ def _case(row: Mapping[str, Any], model: Model, root: str, *, pictured: bool) ->
     if not pictured:
         return case
     try:
-        pixels = images.read(Path(root) / row["source"], channels=model.card.input.channels).pixels
-        shown = attribute(model, pixels, row["source"])
+        pixels, ready = look(model, Path(root) / row["source"])
+        shown = attribute(model, pixels, ready, row["source"])
     except UserError:
         return case  # the image has gone since, or this model has no places to show: the row stands without
     return case | {"picture": pixels, "map": shown.picture}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from saccade.api.explaining import Explanations
     from saccade.core.progress import Progress
     from saccade.evaluation.result import Evaluation
-    from saccade.prediction.pipeline import Predictions
+    from saccade.prediction.predictions import Predictions
 
 
 @dataclass(frozen=True)

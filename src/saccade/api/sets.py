@@ -43,7 +43,8 @@ class Split:
 
 def as_the_model_sees(spec: InputSpec) -> Preparation:
     """Every image as `core.prepare` makes it: what evaluation measures is what prediction does."""
-    return Preparation(f"prepare {spec.channels} {spec.size} {spec.resize}", lambda pixels: prepare(pixels, spec).transpose(1, 2, 0))
+    name = f"prepare {spec.channels} {spec.size} {spec.resize}"
+    return Preparation(name, lambda pixels: prepare(pixels, spec).transpose(1, 2, 0), spec.size)
 
 
 def read_split(

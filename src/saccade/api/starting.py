@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from saccade.api.runs import Run
 from saccade.api.training import train
@@ -24,13 +26,14 @@ def quickstart(
     progress: Progress | None = None,
     started: float | None = None,
 ) -> Run:
-    """Write scikit-learn's handwritten digits as PNG class folders, train on them, measure on the held-out part, predict and explain.
+    """Write scikit-learn's handwritten digits as PNG class folders, train on them, measure on the held-out part, predict, explain and export.
 
     `out`: the folder for images and run (default ./quickstart, or quickstart-2 ... where that is taken). The run's
     `summary` says in lines what was done. Raises UserError where `out` holds a quickstart already.
     """
     from saccade.api.evaluating import eval
     from saccade.api.explaining import explain
+    from saccade.api.exporting import export
     from saccade.api.predicting import predict
     from saccade.data.builtin import write_digits
     from saccade.training import precision as precisions
@@ -47,6 +50,11 @@ def quickstart(
     images = sorted((data / "test").rglob("*.png"))[:: max(1, evaluation.images // SHOWN)][:SHOWN]
     answers = predict(run.path, images, out=run.path / "predictions", device=device, progress=progress)
     explain(run.path, images, device=device, progress=progress)
+    exported = export(run.path, to="onnx", progress=progress)
+    if exported.file is None:
+        failed = next(check["message"] for check in exported.facts["checks"] if not check["passed"])
+        raise RuntimeError(f"the export of the quickstart does not answer as its model does: {failed}")
+    again = predict(exported.file, images, out=run.path / "predictions-onnx", progress=progress)
     low, high = evaluation.intervals["accuracy"]
     right = evaluation.metrics["accuracy"] or 0.0
     lines = (
@@ -55,6 +63,8 @@ def quickstart(
         f"measured  accuracy {right:.4f} (95 % interval {low:.4f} to {high:.4f}) on {evaluation.images} images held out",
         *(f"predicted {Path(r.source).relative_to(data)}: {r.label} ({r.score:.3f})" for r in answers),
         f"explained {run.path / 'explanations'}",
+        f"exported  {exported.file}: {_proof(exported.facts)}",
+        f"          the exported file's own answers: {', '.join(f'{r.label} ({r.score:.3f})' for r in again)}",
         f"model     {run.model}",
         f"report    {run.report}",
         "",
@@ -63,6 +73,13 @@ def quickstart(
     )
     evaluated = {**run.record, "metrics": dict(evaluation.metrics)}
     return Run(run.path, evaluated, lines)
+
+
+def _proof(facts: Mapping[str, Any]) -> str:
+    """The certificate in a line."""
+    name, value = next(iter(facts["metrics"]["exported"].items()))
+    same = f"{100 * facts['agreement']:.1f} % of {facts['images']} answers are the same"
+    return f"{facts['verdict']}, {same}, {name} {value:.4f}, {facts['latency_ms']['exported']:.2f} ms an image"
 
 
 def _place(folder: Path) -> Path:

@@ -191,12 +191,12 @@ def _resolved(record: Mapping[str, Any], run: RunDir) -> Resolved:
 
 def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> None:
     """Measure the best model once more with intervals, keep its answers, write the report."""
-    from saccade.api.models import load
+    from saccade.api.models import load_model
     from saccade.api.reporting import write_report
     from saccade.evaluation.evaluate import evaluate
 
     run.update_run({"steps": state.step, "metrics": state.best_metrics})
-    model = load(run.best, device=resolved.device)
+    model = load_model(run.best, device=resolved.device)
     metric = setup.task.metrics(model.card)
     session = model.session(resolved.precision)
     evaluation = evaluate(

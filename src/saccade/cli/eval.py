@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("eval", epilog="With --predictions the only argument is DATA.")
-@click.argument("target", required=False, metavar="RUN|MODEL", type=click.Path())
+@click.argument("target", required=False, metavar="RUN|MODEL|EXPORT", type=click.Path())
 @click.argument("data", required=False, type=click.Path())
 @click.option("--split", metavar="SPLIT", help="Default: test where there is one, else validation.")
 @click.option("--predictions", type=click.Path(), metavar="FILE", help="Score anybody's predictions instead of a model's.")
@@ -27,7 +27,7 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, **request: An
     given = [value for value in (request.pop("target"), request.pop("data")) if value is not None]
     file = request.pop("predictions")
     if not given:
-        output.usage(context, "Missing argument 'DATA'" if file else "Missing argument 'RUN|MODEL'")
+        output.usage(context, "Missing argument 'DATA'" if file else "Missing argument 'RUN|MODEL|EXPORT'")
     if file and len(given) > 1:
         output.usage(context, "With --predictions give DATA only, no RUN or MODEL")
     with options.progress(quiet) as progress:

@@ -32,6 +32,8 @@ VERBS = {
     "eval": "measure a model: overall, per class, with intervals",
     "predict": "what a model says of images",
     "explain": "where a model looks, and its worst mistakes",
+    "export": "a file for another runtime, with the proof that it answers the same",
+    "verify": "repeat that proof anywhere, without torch",
     "data": "make data sets",
 }
 

@@ -68,8 +68,8 @@ def number(value: object) -> str:
 
 
 def figure(value: object) -> str:
-    """A metric: four decimals."""
-    return f"{value:.4f}" if isinstance(value, float) else number(value)
+    """A metric: four decimals, and no sign before what rounds to zero."""
+    return f"{round(value, 4) + 0.0:.4f}" if isinstance(value, float) else number(value)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

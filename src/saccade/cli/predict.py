@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saccade.cli import options, output
+from saccade.cli.main import flush
 from saccade.core.errors import one_line
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("predict", epilog="INPUT is an image, a folder, a pattern such as 'photos/*.jpg', or - for one image on standard input.")
-@click.argument("target", metavar="RUN|MODEL", type=click.Path())
+@click.argument("target", metavar="RUN|MODEL|EXPORT", type=click.Path())
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @options.out("Folder for the predictions.")
 @click.option(
@@ -33,6 +34,8 @@ def command(context: click.Context, /, as_json: bool, quiet: bool, target: str, 
 
     form = request.pop("format")
     check_inputs(context, inputs)
+    if form == "jsonl" and not as_json:
+        return _print_each(target, list(inputs), request, quiet)
     with options.progress(quiet) as progress:
         predictions = api.predict(target, list(inputs), **request, format=form or "json", progress=progress)
     report_failed(predictions.failed)
@@ -54,6 +57,25 @@ def report_failed(rows: Sequence[Mapping[str, str]]) -> None:
     """A line on standard error for each input that could not be read; the rest went on."""
     for row in rows:
         click.echo(one_line(f"failed: {row['source']}: {row['reason']}"), err=True)
+
+
+def _print_each(target: str, inputs: list[str], request: dict[str, Any], quiet: bool) -> None:
+    """A line a result as it comes, on standard output or in --out; nothing is held."""
+    from saccade import api
+    from saccade.core.files import dumps
+
+    written = 0
+    with options.progress(quiet) as progress:
+        for answer in api.predict_each(target, inputs, **request, progress=progress):
+            if isinstance(answer, api.Failed):
+                report_failed([answer.to_dict()])
+            else:
+                written += 1
+                if request["out"] is None:
+                    output.raw(dumps(answer.to_dict()) + "\n")
+                    flush()
+    if request["out"] is not None:
+        output.say(f"{written:,} results written to {request['out']}")
 
 
 def _print_as(predictions: Predictions, form: str) -> None:

@@ -18,7 +18,7 @@ from saccade.cli.train import show
 @options.output
 @click.pass_obj
 def command(started: float, /, as_json: bool, quiet: bool, **request: Any) -> None:
-    """Data that ships with the package -> train -> evaluate -> predict -> explain -> report, in about a minute."""
+    """Data that ships with the package -> train -> evaluate -> predict -> explain -> export -> report, in about a minute."""
     from saccade import api
 
     with options.progress(quiet) as progress:

@@ -1,4 +1,4 @@
-"""Pixels -> model input, once: training's cache, evaluation, the export check and the server all come through here. Pillow and NumPy only.
+"""Pixels -> model input, once: training's cache, evaluation, the export's proof and the server all come through here. Pillow and NumPy only.
 
 The geometry, in whole pixels: an image H x W is scaled by max(h / H, w / W), so that it covers h x w. The side that decides becomes exactly
 h or w, the other is rounded to the nearest whole number (half up), and the middle h x w of that is kept; of an odd remainder the larger
@@ -12,8 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from saccade.core import images
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
+from saccade.core.images import Picture
+
+
+def read(source: images.Source, spec: InputSpec, *, max_pixels: int = images.MAX_PIXELS, local: bool = True) -> Picture:
+    """Any one image as the model sees it: `pixels` of the Picture is uint8 `[spec.channels, h, w]`, `size` the original's.
+
+    A large JPEG is decoded at a reduced size (see `images.read`). Raises UserError for whatever cannot be read.
+    """
+    picture = images.read(source, channels=spec.channels, max_pixels=max_pixels, local=local, covering=spec.size)
+    return Picture(prepare(picture.pixels, spec), picture.source, picture.size, picture.notes)
 
 
 def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:

@@ -55,6 +55,10 @@ class Classification:
         """The probability of the best class."""
         return float(self.scores[0])
 
+    def agreement(self, other: Classification) -> float:
+        """How much two answers for one image say the same, 0 to 1: here whether they name the same class."""
+        return float(self.label == other.label)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {

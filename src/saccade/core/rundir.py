@@ -121,6 +121,11 @@ class RunDir:
         return self.path / "predictions"
 
     @property
+    def exports(self) -> Path:
+        """What `export` wrote, a folder for each target and precision."""
+        return self.path / "exports"
+
+    @property
     def explanations(self) -> Path:
         return self.path / "explanations"
 

@@ -35,10 +35,14 @@ LEFT_BEHIND = 86_400.0  # seconds after which nobody writes a temporary file any
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to each decoded image before it is kept; `name` stands for it in the cache's key."""
+    """What is done to each decoded image before it is kept; `name` stands for it in the cache's key.
+
+    covering: (height, width) that it needs at most, so that large JPEGs may be decoded at a reduced size (`core.images.read`).
+    """
 
     name: str
     apply: Callable[[Pixels], Pixels]
+    covering: tuple[int, int] | None = None
 
 
 class PixelStore:
@@ -67,7 +71,7 @@ class DecodingStore:
         return len(self._indices)
 
     def __getitem__(self, place: int) -> Pixels:
-        return self._preparation.apply(self._dataset[int(self._indices[place])].image)
+        return self._preparation.apply(self._dataset.decode(int(self._indices[place]), self._preparation.covering).image)
 
 
 Store = PixelStore | DecodingStore
@@ -182,13 +186,13 @@ class _Reader:
 
     def _decode_one(self, index: int) -> Pixels | BadFile:
         try:
-            return self._preparation.apply(self._dataset[index].image)
+            return self._preparation.apply(self._dataset.decode(index, self._preparation.covering).image)
         except UserError as error:
             return BadFile(index, self._dataset.paths[index], error.message)
 
 
 def _key(dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> str:
-    digest = hashlib.sha256(f"1\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\n".encode(errors="surrogateescape"))
+    digest = hashlib.sha256(f"2\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\0{preparation.covering}\n".encode(errors="surrogateescape"))
     for i in indices:
         digest.update(f"{dataset.paths[i]}\0{dataset.bytes[i]}\0{dataset.modified[i]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]

@@ -41,7 +41,11 @@ class Dataset:
 
     def __getitem__(self, index: int) -> Sample:
         """Decode one image; raises UserError when it cannot be read."""
-        picture = images.read(self.root / self.paths[index], channels=self.schema.channels)
+        return self.decode(index)
+
+    def decode(self, index: int, covering: tuple[int, int] | None = None) -> Sample:
+        """The same; a large JPEG at a reduced size where no more than (height, width) `covering` is needed."""
+        picture = images.read(self.root / self.paths[index], channels=self.schema.channels, covering=covering)
         return Sample(picture.pixels, int(self.targets[index]), index, self.paths[index])
 
     def split(self, name: str) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from saccade.core.files import os_error
 from saccade.core.images import SUFFIXES
 
 
@@ -23,10 +24,27 @@ class Source:
     name: str
 
 
-def expand(inputs: Any) -> list[Source]:
-    """Any one input, or a list of inputs, in order; a folder gives its images, sorted, with those of its folders."""
+def expand(inputs: Any) -> Iterator[Source]:
+    """Any one input, or a list of inputs, in order; a folder gives its images, sorted, with those of its folders.
+
+    Folders are read as they are come to: no more than the names in one of them are held. Raises UserError for one that may not be read.
+    """
     many = inputs if isinstance(inputs, list | tuple | Iterator) else [inputs]
-    return [source for number, item in enumerate(many) for source in _one(item, number)]
+    return (source for number, item in enumerate(many) for source in _one(item, number))
+
+
+def count(inputs: Any) -> int | None:
+    """How many images `expand` will give; None where asking would use them up (an iterator)."""
+    return None if isinstance(inputs, Iterator) else sum(1 for _ in expand([_unread(item) for item in _listed(inputs)]))
+
+
+def _listed(inputs: Any) -> Iterable[Any]:
+    return inputs if isinstance(inputs, list | tuple) else [inputs]
+
+
+def _unread(item: Any) -> Any:
+    """Standard input can be read once, and is one image."""
+    return b"" if isinstance(item, str) and item == "-" else item
 
 
 def _one(item: Any, number: int) -> Iterable[Source]:
@@ -51,9 +69,14 @@ def _path(text: str) -> Iterable[Source]:
         yield Source(text, text)
 
 
-def _images(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
-    return sorted(found)
+def _images(folder: Path) -> Iterator[Path]:
+    """Sorted by the parts of their paths. Links to images are followed, links to folders are not; hidden names are passed over."""
+    try:
+        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(folder) if entry.name[0] != ".")
+    except OSError as error:
+        raise os_error(error, folder, "list the folder") from None
+    for name, is_folder in entries:
+        if is_folder:
+            yield from _images(folder / name)
+        elif os.path.splitext(name)[1].lower() in SUFFIXES:
+            yield folder / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,27 +12,49 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.core.card import Card
+from saccade.prediction.session import BATCH
 
 Decode = Callable[[Tensor, tuple[int, int]], dict[str, Tensor]]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BATCH_GPU = 64
 
 
 class TorchSession:
-    """Runs `module`, then the room's `decode`, on a device: uint8 `[B, C, H, W]` in, named arrays out."""
+    """Runs `module`, then the room's `decode`, on a device: uint8 `[B, C, H, W]` in, named arrays out.
 
-    def __init__(self, module: nn.Module, card: Card, decode: Decode, *, device: str = "cpu", precision: str = "fp32") -> None:
+    With several `streams` on a processor each call computes on its share of the threads, so that no call waits for another's.
+    On other devices calls take turns.
+    """
+
+    def __init__(
+        self, module: nn.Module, card: Card, decode: Decode, *, device: str = "cpu", precision: str = "fp32", streams: int = 1
+    ) -> None:
         self.card = card
         self.device = torch.device(device)
+        on_cpu = self.device.type == "cpu"
+        self.streams, self.batch = (streams, BATCH) if on_cpu else (1, BATCH_GPU)
         self.module = module.to(self.device)
         if not module.training:  # one in training keeps its strides: those of its optimizer's moments are the same
             self.module.to(memory_format=torch.channels_last)
         self._decode = decode
         self._half = HALF.get(precision)
+        self._threads = torch.get_num_threads()
+        self._turn = threading.Lock()
 
-    @torch.inference_mode()
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Leaves the module in evaluation mode."""
         self.module.eval()
+        if self.streams == 1:
+            with self._turn:
+                return self._run(images)
+        torch.set_num_threads(max(1, self._threads // self.streams))  # of this thread, and of threads that start later: so it is set back
+        try:
+            return self._run(images)
+        finally:
+            torch.set_num_threads(self._threads)
+
+    @torch.inference_mode()
+    def _run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self._half or torch.bfloat16, enabled=self._half is not None):

@@ -36,9 +36,9 @@ class ClassificationAugment:
         height, width = self.config.size
         if self.small:
             spec = InputSpec(self.config.channels, self.config.size)
-            return Preparation(f"prepare {spec}", lambda pixels: prepare(pixels, spec).transpose(1, 2, 0))
+            return Preparation(f"prepare {spec}", lambda pixels: prepare(pixels, spec).transpose(1, 2, 0), spec.size)
         cover = (round(height * ROOM), round(width * ROOM))
-        return Preparation(f"shrink {cover}", lambda pixels: shrink(pixels, cover))
+        return Preparation(f"shrink {cover}", lambda pixels: shrink(pixels, cover), cover)
 
     def partners(self, position: int) -> Sequence[int]:
         """None: pairs are mixed in the batch."""

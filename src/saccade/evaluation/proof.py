@@ -1,0 +1,183 @@
+"""The proof of an export: the same images through the original and through the exported file, and what of it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core import finish
+from saccade.core.card import Card
+from saccade.core.errors import UserError
+from saccade.core.progress import Progress
+from saccade.core.results import Result
+from saccade.data.opening import Dataset
+from saccade.evaluation.comparison import paired
+from saccade.evaluation.reference import FEW, Outputs, Reference, Size, run
+from saccade.prediction.session import Session
+from saccade.task import Metric
+
+ATOL, RTOL = 1e-4, 1e-3  # float32 outputs agree where |exported - reference| <= ATOL + RTOL * |reference|
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition: its name, whether it holds, and in words what was found."""
+
+    name: str
+    passed: bool
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"name": self.name, "passed": self.passed, "message": self.message}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """metrics: {"reference": figures, "exported": figures}; differences: exported - reference with interval, by figure; agreement: share
+    of answers that are the same; outputs: one row for each way of running (size, batch, output, images, largest and mean difference)."""
+
+    images: int
+    checks: tuple[Check, ...]
+    metrics: Mapping[str, Mapping[str, float | None]]
+    differences: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    agreement: float | None = None
+    outputs: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check holds."""
+        return all(check.passed for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `verdict` is "pass" or "fail"."""
+        return {
+            "verdict": "pass" if self.passed else "fail",
+            "images": self.images,
+            "metrics": {name: dict(figures) for name, figures in self.metrics.items()},
+            "differences": {name: dict(row) for name, row in self.differences.items()},
+            "agreement": self.agreement,
+            "outputs": [dict(row) for row in self.outputs],
+            "checks": [check.to_dict() for check in self.checks],
+        }
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is proved: `reference` holds the original's answers for the images of `dataset` at `places`; exact: whether the outputs must
+    agree (float32); tolerance: points of the primary metric that may be lost; metric: a fresh one for a card; seed: of the bootstrap."""
+
+    reference: Reference
+    dataset: Dataset
+    places: NDArray[np.int64]
+    exact: bool
+    tolerance: float
+    metric: Callable[[Card], Metric]
+    seed: int = 0
+
+
+def prove(session: Session, case: Case, progress: Progress) -> Proof:
+    """Run the exported side through its own card's preprocessing, and compare. Nothing that differs raises: it is a check that fails."""
+    reference = case.reference
+    own = reference.card.input.size
+    progress.start("comparing", len(case.places) + FEW * len(reference.outputs), "images")
+    checks = [_same_card(reference.card, session.card)]
+    try:
+        found = run(session, case.dataset, case.places, session.card.input.size, progress)
+        rows = [_row(own, session.batch, reference.outputs[own], found)]
+        few = case.places[:FEW]
+        rows.append(_row(own, 1, reference.outputs[own], run(session, case.dataset, few, session.card.input.size, progress, batch=1)))
+        for size, expected in reference.outputs.items():
+            if size != own:
+                rows.append(_row(size, session.batch, expected, run(session, case.dataset, few, size, progress)))
+        answers = _results(session.card, found, case)
+    except UserError as error:
+        failed = Check("run", False, str(error))
+        return Proof(len(case.places), (*checks, failed), {"reference": _figures(case, reference.card, None)[0], "exported": {}})
+    finally:
+        progress.finish()
+    flat = [one for row in rows for one in row]
+    checks.append(_same_outputs(flat, exact=case.exact))
+    return _measured(session.card, case, answers, checks, flat)
+
+
+def _measured(card: Card, case: Case, answers: list[Result], checks: list[Check], rows: list[dict[str, Any]]) -> Proof:
+    expected = _results(case.reference.card, case.reference.outputs[case.reference.card.input.size], case)
+    agreement = float(np.mean([one.agreement(other) for one, other in zip(answers, expected, strict=True)]))
+    before, first = _figures(case, case.reference.card, expected)
+    after, second = _figures(case, card, answers)
+    differences = paired(first, second, len(answers), seed=case.seed) if second is not None and first is not None else {}
+    checks.append(_metric_held(case, before, after))
+    return Proof(len(answers), tuple(checks), {"reference": before, "exported": after}, differences, agreement, rows)
+
+
+def _results(card: Card, outputs: Outputs, case: Case) -> list[Result]:
+    sizes = [(0, 0)] * len(case.places)  # of the original images: no figure here depends on them
+    return finish.results(outputs, card, sizes, case.reference.sources)
+
+
+def _figures(case: Case, card: Card, answers: list[Result] | None) -> tuple[dict[str, float | None], Metric | None]:
+    """The figures of answers by the names of a card's classes; none where it lacks a class that the images have."""
+    place = {name: number for number, name in enumerate(card.classes)}
+    names = [case.dataset.schema.classes[target] for target in case.dataset.targets[case.places]]
+    if answers is None or not all(name in place for name in names):
+        return {}, None
+    metric: Metric = case.metric(card)
+    metric.update(answers, [place[name] for name in names])
+    return metric.compute(), metric
+
+
+def _row(size: Size, batch: int, expected: Outputs, found: Outputs) -> list[dict[str, Any]]:
+    """How far the outputs of one way of running lie from the reference's; excess: the largest difference less what float32 may differ."""
+    rows = []
+    for name, wanted in expected.items():
+        got = found.get(name)
+        row = {"size": list(size), "batch": batch, "output": name, "images": 0, "largest": None, "mean": None, "excess": None}
+        if got is not None and got.shape[1:] == wanted.shape[1:] and np.isfinite(got).all():
+            wanted = wanted[: len(got)]
+            apart = np.abs(got.astype(np.float64) - wanted)
+            excess = float((apart - ATOL - RTOL * np.abs(wanted)).max())
+            row |= {"images": len(got), "largest": float(apart.max()), "mean": float(apart.mean()), "excess": excess}
+        rows.append(row)
+    return rows
+
+
+def _same_card(reference: Card, exported: Card) -> Check:
+    """Task, classes and preprocessing are what the original's card says."""
+    for name in ("task", "classes", "input"):
+        before, after = getattr(reference, name), getattr(exported, name)
+        if before != after:
+            return Check("card", False, f"the file's card has other {name}: {_short(after)} in place of {_short(before)}")
+    return Check("card", True, "task, classes and preprocessing are the original's")
+
+
+def _same_outputs(rows: Sequence[Mapping[str, Any]], *, exact: bool) -> Check:
+    missing = [row for row in rows if row["largest"] is None]
+    if missing:
+        return Check("outputs", False, f"{missing[0]['output']} is missing, not finite, or of another shape than the original's")
+    worst = max(rows, key=lambda row: row["excess"] if exact else row["largest"])
+    (height, width), batch = worst["size"], worst["batch"]
+    text = f"differ by at most {worst['largest']:.2g} ({worst['output']} at {height}x{width}, batch {batch})"
+    if not exact:
+        return Check("outputs", True, text)
+    return Check("outputs", worst["excess"] <= 0, f"{text}; float32 may differ by {ATOL:g} + {RTOL:g} of the value")
+
+
+def _metric_held(case: Case, before: Mapping[str, float | None], after: Mapping[str, float | None]) -> Check:
+    metric: Metric = case.metric(case.reference.card)
+    name = metric.primary
+    start, end = before.get(name), after.get(name)
+    if start is None or end is None:
+        return Check("metric", False, f"{name} cannot be computed: the file's classes are not those of the images")
+    lost = 100 * ((start - end) if metric.higher_is_better else (end - start))
+    text = f"{name} {start:.4f} -> {end:.4f}, {abs(lost):.2f} points {'lost' if lost > 0 else 'gained' if lost < 0 else 'apart'}"
+    return Check("metric", lost <= case.tolerance + 1e-9, f"{text}; at most {case.tolerance:g} may be lost")
+
+
+def _short(value: Any) -> str:
+    text = str(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,113 @@
+"""What the original model answered, kept beside an export, so that its proof can be repeated anywhere without the original."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core import prepare
+from saccade.core.card import Card, InputSpec
+from saccade.core.errors import UserError
+from saccade.core.files import DamagedError, read_all
+from saccade.core.images import Picture
+from saccade.core.progress import Progress
+from saccade.data.opening import Dataset
+from saccade.prediction.session import Session
+
+Size = tuple[int, int]
+Outputs = dict[str, NDArray[np.float32]]
+
+FILE = "reference.npz"
+FEW = 16  # images that are also tried one by one, and at other sizes
+
+
+@dataclass(frozen=True)
+class Reference:
+    """card: of the original. sources: relative POSIX paths, [N]; sums: SHA-256 of each file. outputs: by size (height, width) of the
+    prepared image, the card's own first, arrays float32 [N, ...] by name; at the other sizes of the first FEW images only."""
+
+    card: Card
+    sources: tuple[str, ...]
+    sums: tuple[str, ...]
+    outputs: Mapping[Size, Outputs]
+
+    def to_bytes(self) -> bytes:
+        """A NumPy archive without pickles."""
+        arrays = {f"{h}x{w}/{name}": values for (h, w), outputs in self.outputs.items() for name, values in outputs.items()}
+        words = {"card": self.card.to_json(), "sums": "\n".join(self.sums), "sources": "\0".join(self.sources)}
+        plain = {name: np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8) for name, text in words.items()}
+        data = io.BytesIO()
+        np.savez(data, allow_pickle=False, **plain, **arrays)
+        return data.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> Reference:
+        """Raises UserError where the file is missing or is none."""
+        data = read_all(path)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            words = {name: arrays.pop(name).tobytes().decode("utf-8", "surrogateescape") for name in ("card", "sums", "sources")}
+            outputs: dict[Size, Outputs] = {}
+            for name, values in arrays.items():
+                size, _, output = name.partition("/")
+                height, width = map(int, size.split("x"))
+                outputs.setdefault((height, width), {})[output] = values
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise DamagedError(f"is no reference of an export, or is damaged: {error}", where=str(path)) from None
+        sources, sums = tuple(words["sources"].split("\0")), tuple(words["sums"].split("\n"))
+        return cls(Card.from_json(words["card"], where=str(path)), sources, sums, outputs)
+
+
+def answer(session: Session, dataset: Dataset, places: NDArray[np.int64], sizes: Sequence[Size], progress: Progress) -> Reference:
+    """What `session` says of the images of `dataset` at `places`, at its card's size, and of the first FEW at further `sizes`."""
+    sums = tuple(file_sum(dataset.root / dataset.paths[place]) for place in places)
+    outputs = {size: run(session, dataset, places[: None if number == 0 else FEW], size, progress) for number, size in enumerate(sizes)}
+    return Reference(session.card, tuple(dataset.paths[place] for place in places), sums, outputs)
+
+
+def run(
+    session: Session, dataset: Dataset, places: NDArray[np.int64], size: Size, progress: Progress, *, batch: int | None = None
+) -> Outputs:
+    """The session's outputs for these images, prepared as its own card says but at `size`."""
+    spec = replace(session.card.input, size=size)
+    batch = batch or session.batch
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    for start in range(0, len(places), batch):
+        pictures = list(look(dataset, places[start : start + batch], spec))
+        for name, values in session.run(np.stack([picture.pixels for picture in pictures])).items():
+            parts.setdefault(name, []).append(np.asarray(values, np.float32))
+        progress.advance(len(pictures))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def look(dataset: Dataset, places: NDArray[np.int64], spec: InputSpec) -> Iterator[Picture]:
+    """Real files through the shipped preprocessing; raises UserError for one that cannot be read."""
+    for place in places:
+        yield prepare.read(dataset.root / dataset.paths[place], spec)
+
+
+def file_sum(path: Path) -> str:
+    """SHA-256 of a file's bytes; raises UserError where it cannot be read."""
+    return hashlib.sha256(read_all(path)).hexdigest()
+
+
+def find(reference: Reference, dataset: Dataset) -> NDArray[np.int64]:
+    """The reference's images in a data set, in the reference's order; raises UserError where one is missing or has changed."""
+    known = {path: place for place, path in enumerate(dataset.paths)}
+    missing = [source for source in reference.sources if source not in known]
+    if missing:
+        message = f"must hold the {len(reference.sources)} images that were compared, {len(missing)} are missing, the first {missing[0]!r}"
+        raise UserError(message, where=str(dataset.root), fix="give the data that the export was made with")
+    places = np.array([known[source] for source in reference.sources], np.int64)
+    for source, expected in zip(reference.sources, reference.sums, strict=True):
+        if file_sum(dataset.root / source) != expected:
+            raise UserError("has changed since the export was made", where=str(dataset.root / source), fix="restore it, or export again")
+    return places

@@ -1,0 +1,106 @@
+"""ONNX, through torch's dynamo exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx
+import torch
+
+from saccade.core.errors import UserError
+from saccade.exporting.graph import AXES, Graph
+from saccade.prediction.onnx_file import CARD
+from saccade.prediction.opening import STEM
+from saccade.prediction.session import INPUT
+
+MOST_BYTES = 2**31 - 1  # protobuf's own limit
+HALF_BLOCKED = ["Softmax", "ReduceMean", "GlobalAveragePool", "Resize"]  # sums over many values, and what ONNX Runtime has in float32 only
+
+
+def write(graph: Graph, precision: str) -> tuple[dict[str, bytes], Sequence[str]]:
+    """{"model.onnx": ...} and the dynamic axes; raises UserError where the network cannot be exported."""
+    model, dynamic = build(graph)
+    if precision == "fp16":
+        model = _halved(model)
+    return {f"{STEM}.onnx": _pack(model, graph)}, dynamic
+
+
+def build(graph: Graph) -> tuple[onnx.ModelProto, Sequence[str]]:
+    """The graph in ONNX, float32, with as many dynamic axes as the network allows."""
+    failure: Exception | None = None
+    for axes in [AXES, AXES[:1]] if graph.sizes else [AXES[:1]]:
+        try:
+            return _export(graph, axes), axes
+        except Exception as error:  # the exporter wraps anything from a constraint on a size to an operator that it does not know
+            failure = error
+    reason = " ".join(str(failure.__cause__ or failure).split())[:300] if failure else ""
+    raise UserError(f"torch cannot export this network to ONNX: {reason}", fix="try another model, or report it with the model's name")
+
+
+def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
+    places = {"batch": 0, "height": 2, "width": 3}
+    shapes = ({places[axis]: torch.export.Dim(axis) for axis in axes},)
+    with _quiet():
+        program = torch.onnx.export(
+            graph.module,
+            (graph.sample,),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=[INPUT],
+            output_names=list(graph.names),
+            verbose=False,
+        )
+    assert program is not None  # with dynamo it always is; older stubs say otherwise
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *HALF_BLOCKED]
+    with _quiet():
+        half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+    return half
+
+
+def _pack(model: onnx.ModelProto, graph: Graph) -> bytes:
+    """The file: the card as its one piece of metadata, no trace of the machine that made it."""
+    channels, (height, width) = graph.card.input.channels, graph.card.input.size
+    for part in _parts(model):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    model.graph.input[0].doc_string = f"uint8 [batch, {channels}, height, width], {kind}, 0 to 255; prepared as the card says ({height}x{width})"
+    model.producer_name, model.producer_version = "saccade", graph.card.version
+    model.metadata_props.add(key=CARD, value=graph.card.to_json())
+    if model.ByteSize() > MOST_BYTES:
+        raise UserError("this network is larger than 2 GiB, which one ONNX file cannot hold", fix="export it to openvino")
+    return model.SerializeToString(deterministic=True)
+
+
+def _parts(model: onnx.ModelProto) -> Iterator[Any]:
+    yield model
+    yield model.graph
+    yield from (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer, *model.graph.value_info)
+    for function in model.functions:
+        yield function
+        yield from (*function.node, *function.value_info)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's remarks are for developers of torch; its errors reach us as exceptions."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

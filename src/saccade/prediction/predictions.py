@@ -1,0 +1,131 @@
+"""What `predict` returns, and the file of JSON lines that grows while it works."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+from saccade.core import files
+from saccade.core.errors import UserError
+from saccade.core.results import Result
+
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Predictions(Sequence[Result]):
+    """Results in the order of the inputs; `failed` names those that could not be read: [{"source", "reason"}]."""
+
+    results: tuple[Result, ...]
+    failed: tuple[Mapping[str, str], ...]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Result]: ...
+    def __getitem__(self, index: int | slice) -> Result | Sequence[Result]:
+        return self.results[index]
+
+    @property
+    def images_per_second(self) -> float:
+        """From the first byte read to the last result."""
+        return len(self.results) / max(self.seconds, 1e-9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `--json`."""
+        return {
+            "results": [result.to_dict() for result in self.results],
+            "failed": [dict(row) for row in self.failed],
+            "images_per_second": self.images_per_second,
+        }
+
+    def to_csv(self) -> str:
+        """One line an image: source, label, score, then the probability of each class; cells that begin like formulas are defused."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        classes = self.results[0].classes if self.results else ()
+        writer.writerow(["source", "label", "score", *map(_defused, classes)])
+        for result in self.results:
+            writer.writerow(
+                [_defused(result.source), _defused(result.label), f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]
+            )
+        return text.getvalue()
+
+    def save(self, path: str | Path, format: str = "json") -> Path:
+        """Write them as "json" (the whole object), "jsonl" (a line a result) or "csv"."""
+        if format == "json":
+            return files.write_json(Path(path), self.to_dict())
+        if format == "jsonl":
+            return files.write_bytes(Path(path), "".join(line(result) for result in self.results).encode())
+        if format == "csv":  # file names need not be Unicode: what is not is spelled out, as in JSON
+            return files.write_bytes(Path(path), self.to_csv().encode("utf-8", "backslashreplace"))
+        raise UserError(f"format must be json, jsonl or csv, got {format!r}", where="--format")
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(r.source)}</td><td>{html.escape(r.label)}</td><td>{r.score:.3f}</td></tr>" for r in self.results[:50]
+        )
+        rest = f"<p>and {len(self.results) - 50} more</p>" if len(self.results) > 50 else ""
+        failed = "".join(f"<li>{html.escape(row['source'])}: {html.escape(row['reason'])}</li>" for row in self.failed[:20])
+        return f"<table><tr><th>source</th><th>label</th><th>score</th></tr>{rows}</table>{rest}" + (f"<ul>{failed}</ul>" if failed else "")
+
+
+def line(result: Result) -> str:
+    """A result as one line of strict JSON, its line break included."""
+    return files.dumps(result.to_dict()) + "\n"
+
+
+class Lines:
+    """A file of JSON lines that grows as results come: `<path>.partial` until all of them are there, then `path`.
+
+    Whatever ends it before, the partial file keeps what is in it. Raises UserError where the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.partial = path, path.with_name(path.name + PARTIAL)
+        self.written = 0
+
+    def __enter__(self) -> Lines:
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(self.partial, flags, 0o666), "w", buffering=1, encoding="utf-8")
+        except OSError as error:
+            raise files.os_error(error, self.partial) from None
+        return self
+
+    def write(self, result: Result) -> None:
+        """One more; it is in the file when this returns."""
+        try:
+            self._file.write(line(result))
+        except OSError as error:
+            raise files.os_error(error, self.partial) from None
+        self.written += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            self._file.close()
+            if error is None:
+                os.replace(self.partial, self.path)
+            elif not self.written:
+                files.discard(self.partial)
+        except OSError as failure:
+            raise files.os_error(failure, self.partial) from None
+
+
+def _defused(cell: str) -> str:
+    """A text cell that a spreadsheet would take for a formula, made text (F6)."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
