@@ -29,6 +29,8 @@ PART = 64  # images for warming up and for finding the fastest options
 SHOWN = 32  # images with labels for the export's proof
 SEED = 0
 SPREAD = 3.0  # standard deviation of the logits
+COMPONENTS = 8  # of the features
+RESIDUAL = 0.2  # scale of the residual branches
 
 
 def once(target: Path, make: Callable[[Path], object]) -> None:
@@ -82,21 +84,25 @@ def batch_of(folder: Path, arch: str) -> Tensor:
 def calibrated(arch: str, images: Tensor) -> nn.Module:
     """torchvision's network with random weights whose answers differ from image to image.
 
-    Batch norms take the statistics of `images`; the last layer is a random projection of the features, standardised over `images`.
+    Batch norms take the statistics of `images`; the last layer is a random projection of the features' leading principal components,
+    standardised over `images`. Those, and residual branches that are held small, because a network that has learned nothing is
+    chaotic: it would answer otherwise for a picture that was resized in another way.
     """
     torch.manual_seed(SEED)
-    model: Any = torchvision.models.get_model(arch, weights=None, num_classes=CLASSES)
+    model: Any = torchvision.models.get_model(arch, weights=None, num_classes=CLASSES, zero_init_residual=True)
     head, model.fc = model.fc, nn.Identity()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the plain average of what is seen
+            module.weight.clamp_(min=RESIDUAL)
     model.train()(images)
     features = model.eval()(images)
-    std = features.std(0) + 0.1 * features.std()
-    projection = torch.randn(CLASSES, features.shape[1]) / features.shape[1] ** 0.5
-    logits = (features - features.mean(0)) / std @ projection.T
-    head.weight.copy_(projection / std * (SPREAD / logits.std()))
-    head.bias.copy_(-head.weight @ features.mean(0))
+    mean = features.mean(0)
+    _, scales, directions = torch.linalg.svd(features - mean, full_matrices=False)
+    kept = min(COMPONENTS, len(images) - 1)
+    standardise = directions[:kept] / scales[:kept, None] * len(images) ** 0.5
+    head.weight.copy_(SPREAD * torch.randn(CLASSES, kept) / kept**0.5 @ standardise)
+    head.bias.copy_(-head.weight @ mean)
     model.fc = head
     return model
 
@@ -148,22 +154,11 @@ def write_export(file: Path, model: Path, labelled: Path) -> None:
 
     out = file.with_suffix(".out")
     shutil.rmtree(out, ignore_errors=True)
-    export: Callable[..., Any] = saccade.export  # type: ignore[attr-defined, unused-ignore]
-    Path(export(model, to="onnx", data=labelled, out=out).file).rename(file)
-
-
-def write_plain(file: Path, arch: str, weights: dict[str, Tensor]) -> None:
-    """The same network by torch's own exporter: for the ceiling, where saccade has no `export`."""
-    module, _, _ = classifier(arch, weights)
-    pixels = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
-    shapes = ({0: torch.export.Dim("batch")},)
-    torch.onnx.export(nn.Sequential(module, nn.Softmax(1)), (pixels,), str(file), dynamo=True, dynamic_shapes=shapes, external_data=False)
+    Path(saccade.export(model, to="onnx", data=labelled, out=out).file).rename(file)
 
 
 def main() -> None:
     """Make what is not there yet."""
-    import saccade
-
     work, count, arch = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     images, part, material = work / f"images-{count}", work / f"part-{min(count, PART)}", work / arch
     material.mkdir(parents=True, exist_ok=True)
@@ -175,10 +170,7 @@ def main() -> None:
     weights, model, labelled = load_file(file), material / "model.safetensors", material / "labelled"
     once(model, lambda draft: write_model(draft, arch, weights))
     once(labelled, lambda draft: write_labelled(draft, arch, weights, part))
-    if hasattr(saccade, "export"):
-        once(material / "model.onnx", lambda draft: write_export(draft, model, labelled))
-    else:
-        once(material / "plain.onnx", lambda draft: write_plain(draft, arch, weights))
+    once(material / "model.onnx", lambda draft: write_export(draft, model, labelled))
 
 
 if __name__ == "__main__":

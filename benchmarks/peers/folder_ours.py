@@ -59,7 +59,7 @@ class Decoding(Contender):
 
 
 class Runtime(Decoding):
-    """Nothing but ONNX Runtime, on batches that lie prepared in memory: the file that we export, or where there is none a plain one.
+    """Nothing but ONNX Runtime, on batches that lie prepared in memory, with the file that we export.
 
     streams: threads that call the session at once, each call on its share of the cores; 1 is one call on all cores.
     """
@@ -68,8 +68,7 @@ class Runtime(Decoding):
 
     def __init__(self, material: Path, arch: str, cores: int) -> None:
         super().__init__(material, arch, cores)
-        exported = material / "model.onnx"
-        self.file = exported if exported.exists() else material / "plain.onnx"
+        self.file = material / "model.onnx"
         self.held: dict[Path, NDArray[np.uint8]] = {}
         self.sessions: dict[int, Any] = {}
 

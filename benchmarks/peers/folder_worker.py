@@ -90,9 +90,15 @@ def _obey(contender: Contender, command: Mapping[str, Any]) -> dict[str, Any]:
     folder, setting = Path(command["folder"]), command["setting"]
     contender.answers = ()
     contender.ready(folder, setting)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), processor_seconds()
     contender.answers = contender.run(folder, setting)
-    return {"seconds": time.perf_counter() - begin, "images": len(contender.answers)}
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "images": len(contender.answers), "processor_seconds": processor_seconds() - used}
+
+
+def processor_seconds() -> float:
+    """What this process and its children that have ended took of the cores."""
+    return sum(os.times()[:4])
 
 
 def _say(replies: IO[str], reply: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from saccade import data
     from saccade.api import (
         Evaluation,
+        Explanations,
         Export,
         ExportedModel,
-        Explanations,
         Failed,
         Model,
         Predictions,
@@ -40,9 +40,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Classification",
     "Evaluation",
+    "Explanations",
     "Export",
     "ExportedModel",
-    "Explanations",
     "Failed",
     "Interrupted",
     "Model",

@@ -51,7 +51,7 @@ def test_version(capsys: Captured) -> None:
         (["train", "--modle", "x"], "error: saccade train: unknown option --modle (did you mean --model?)"),
         (["train", "x", "--zzz"], "error: saccade train: unknown option --zzz (see saccade train --help)"),
         (["predict", "run"], "error: saccade predict: missing argument 'INPUT...' (see saccade predict --help)"),
-        (["eval"], "error: saccade eval: missing argument 'RUN|MODEL' (see saccade eval --help)"),
+        (["eval"], "error: saccade eval: missing argument 'RUN|MODEL|EXPORT' (see saccade eval --help)"),
         (["eval", "--predictions", "f"], "error: saccade eval: missing argument 'DATA' (see saccade eval --help)"),
         (["train", "x", "--device", "tpu"], "error: --device: a device must be auto, cpu, mps, cuda or cuda:N, got 'tpu'"),
         (["train", "x", "--set", "lrr=1"], "error: --set: unknown key 'lrr' (did you mean lr, workers?)"),

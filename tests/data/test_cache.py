@@ -33,10 +33,10 @@ def decoded(dataset: Dataset) -> list[np.ndarray]:
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Dataset, index: int) -> None:
+    def refuse(self: Dataset, index: int, covering: object = None) -> None:
         raise AssertionError(f"image {index} was read")
 
-    monkeypatch.setattr(Dataset, "__getitem__", refuse)
+    monkeypatch.setattr(Dataset, "decode", refuse)
 
 
 def files(folder: Path) -> list[str]:

@@ -20,10 +20,10 @@ from PIL import Image
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
-from saccade.core.progress import Silent
 from saccade.core.results import Classification
 from saccade.prediction import pipeline
-from saccade.prediction.pipeline import Predictions
+from saccade.prediction.pipeline import Failed
+from saccade.prediction.predictions import Predictions
 from saccade.prediction.sources import expand
 from saccade.prediction.torch_session import TorchSession
 from saccade.tasks.classification.task import MEAN, STD
@@ -37,6 +37,7 @@ class Colors:
     """A session whose probabilities are the shares of the three channels; notes the sizes of its batches."""
 
     card = Card("classify", CLASSES, {}, SPEC)
+    streams, batch = 1, 32
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -48,22 +49,11 @@ class Colors:
         return {"probabilities": means / means.sum(1, keepdims=True)}
 
 
-class Watching(Silent):
-    def __init__(self) -> None:
-        self.done, self.open = 0, False
-
-    def start(self, name: str, total: int | None, unit: str = "images", *, done: int = 0) -> None:
-        self.total, self.open = total, True
-
-    def advance(self, n: int = 1) -> None:
-        self.done += n
-
-    def finish(self) -> None:
-        self.open = False
-
-
 def predict(inputs: Any, session: Any = None, **options: Any) -> Predictions:
-    return pipeline.predict(session or Colors(), expand(inputs), progress=Silent(), **options)
+    """All that `stream` gives, in order, as `saccade.predict` sorts it."""
+    answers = list(pipeline.stream(session or Colors(), expand(inputs), **options))
+    results = tuple(one for one in answers if not isinstance(one, Failed))
+    return Predictions(results, tuple(one.to_dict() for one in answers if isinstance(one, Failed)), 1.0)
 
 
 def picture(number: int) -> NDArray[np.uint8]:
@@ -88,16 +78,15 @@ def test_order_is_kept_with_many_threads_and_bad_files_between(tmp_path: Path, m
         return read(source, **options)
 
     monkeypatch.setattr(pipeline.images, "read", slow)
-    session, progress = Colors(), Watching()
-    found = pipeline.predict(session, expand(paths), progress=progress, workers=8)
+    session = Colors()
+    found = predict(paths, session, workers=8)
     assert order != sorted(order), "the threads were not out of step: this shows nothing"
     assert [result.source for result in found] == [str(p) for n, p in enumerate(paths) if n % 7 != 3]
     assert [row["source"] for row in found.failed] == [str(p) for n, p in enumerate(paths) if n % 7 == 3]
     assert all("must be an image" in row["reason"] for row in found.failed)
     assert [result.size for result in found[:3]] == [picture(n).shape[:2] for n in range(3)]
-    assert (progress.total, progress.done, progress.open) == (100, 100, False)
     assert sum(session.batches) == len(found)
-    assert max(session.batches) <= pipeline.BATCH
+    assert max(session.batches) <= session.batch
 
 
 def test_any_mix_of_inputs_gives_the_same_answers(tmp_path: Path) -> None:
@@ -158,9 +147,9 @@ def network() -> TorchSession:
 @pytest.mark.parametrize("batch", [3, 32])
 def test_an_answer_does_not_depend_on_its_neighbours(network: TorchSession, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     inputs = [picture(n) for n in range(40)]
-    monkeypatch.setattr(pipeline, "BATCH", 1)
+    monkeypatch.setattr(network, "batch", 1)
     alone = predict(inputs, network)
-    monkeypatch.setattr(pipeline, "BATCH", batch)
+    monkeypatch.setattr(network, "batch", batch)
     together = predict([*inputs[:5], b"bad", *inputs[5:]], network)
     assert np.ptp([result.probabilities[0] for result in alone]) > 1e-3
     for one, other in zip(alone, together, strict=True):
@@ -168,7 +157,6 @@ def test_an_answer_does_not_depend_on_its_neighbours(network: TorchSession, monk
 
 
 def test_few_images_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "BATCH", 4)
     counted, lock = [0], threading.Lock()
     read = pipeline.images.read
 
@@ -178,7 +166,7 @@ def test_few_images_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return read(source, **options)
 
     class Slow(Colors):
-        ahead = 0
+        ahead, batch = 0, 4
 
         def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
             time.sleep(0.01)
@@ -188,18 +176,16 @@ def test_few_images_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.images, "read", count)
     session = Slow()
     predict([np.zeros((3, 3), np.uint8)] * 120, session, workers=4)
-    assert 4 < session.ahead <= 4 * pipeline.AHEAD
+    assert 4 < session.ahead <= session.batch * (4 + pipeline.AHEAD)
 
 
-def test_a_session_that_fails_closes_the_progress() -> None:
+def test_a_session_that_fails_ends_it() -> None:
     class Broken(Colors):
         def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
             return {"probabilities": np.full((len(images), 3), np.nan, np.float32)}
 
-    progress = Watching()
     with pytest.raises(UserError, match="finite"):
-        pipeline.predict(Broken(), expand([picture(0)] * 300), progress=progress)
-    assert not progress.open
+        predict([picture(0)] * 300, Broken())
 
 
 NASTY = ["=1+1.png", "-x.png", "@a.png", "a,b.png", 'q"q.png', "line\u2028break.png", "é.png", "+.png", os.fsdecode(b"caf\xe9.png")]

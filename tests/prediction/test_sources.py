@@ -66,7 +66,7 @@ def test_arrays_pictures_bytes_and_batches(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2)).save(path)
     with Image.open(path) as opened:
         inputs = [np.zeros((2, 3, 3), np.uint8), opened, Image.new("L", (3, 2)), b"123", np.zeros((2, 4, 5, 3), np.uint8)]
-        found = expand([*inputs, torch.zeros(2, 3, 4, 5), torch.zeros(3, 4, 5)])
+        found = list(expand([*inputs, torch.zeros(2, 3, 4, 5), torch.zeros(3, 4, 5)]))
     expected = ["input 0", str(path), "input 2", "input 3", "input 4[0]", "input 4[1]", "input 5[0]", "input 5[1]", "input 6"]
     assert [source.name for source in found] == expected
     assert [np.shape(source.content) for source in found[4:]] == [(4, 5, 3)] * 2 + [(3, 4, 5)] * 3

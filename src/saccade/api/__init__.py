@@ -15,9 +15,9 @@ from saccade.prediction.predictions import Predictions
 
 __all__ = [
     "Evaluation",
+    "Explanations",
     "Export",
     "ExportedModel",
-    "Explanations",
     "Failed",
     "Model",
     "Predictions",

@@ -30,19 +30,21 @@ def eval(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a run's best model, a model file or an exported file. A run knows its data; test is taken where there is one, else validation.
+    """Measure a run's best model, a model file or an exported file. A run knows its data; test is taken where there is one,
+    else validation.
 
     For a run the answers are written to predictions/<split>.jsonl and its report shows them.
     """
-    from saccade.api.models import load, load_model
+    from saccade.api.models import Model, load
 
     progress = progress or automatic()
+    model = load(target, device=device)
     if data is not None:
-        return evaluate_model(load(target, device=device), data, split=split, precision=precision, seed=seed, progress=progress)
+        return evaluate_model(model, data, split=split, precision=precision, seed=seed, progress=progress)
     run = RunDir(Path(target))
-    if not run.run_file.is_file() and Path(target).exists():
+    if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
-    return _evaluate_run(run, load_model(target, device=device), split, precision, seed, progress)
+    return _evaluate_run(run, model, split, precision, seed, progress)
 
 
 def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, seed: int, progress: Progress) -> Evaluation:
@@ -63,7 +65,13 @@ def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, 
 
 
 def evaluate_model(
-    model: Predictor, data: str | Path, *, split: str | None = None, precision: str = "auto", seed: int = 0, progress: Progress | None = None
+    model: Predictor,
+    data: str | Path,
+    *,
+    split: str | None = None,
+    precision: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """The same for an opened model."""
     return _measure(model, open_dataset(data), split, precision, seed, progress or automatic())

@@ -132,9 +132,7 @@ def look(model: Model, content: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return images.read(content, channels=spec.channels).pixels, prepare.read(content, spec).pixels
 
 
-def attribute(
-    model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8], source: str, wanted: int | None = None
-) -> Attribution:
+def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8], source: str, wanted: int | None = None) -> Attribution:
     """Explain what `look` gave: what speaks for class `wanted`, or for the one that the image is taken for."""
     import torch
 

@@ -71,6 +71,7 @@ def export(
     out: str | Path | None = None,
     precision: str = "fp32",
     tolerance: float = TOLERANCE,
+    device: str = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Export:
@@ -87,7 +88,7 @@ def export(
     targets.check(to, precision)
     if not 0 <= tolerance <= 100:
         raise UserError(f"must be 0 to 100 points, got {tolerance:g}", where="--tolerance")
-    model = load_model(target, device="cpu")
+    model = load_model(target, device=device)
     dataset, split, places = _images(Path(target), model, data)
     folder = Path(out) if out is not None else model.path.parent / "exports" / f"{to}-{precision}"
     progress.message(f"exporting {model.path} to {to}, {precision}")
@@ -96,7 +97,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="saccade-") as temporary:
         for name, content in written.files.items():
             Path(temporary, name).write_bytes(content)
-        opened = open_export(Path(temporary, next(iter(written.files))), device="cpu")
+        opened = open_export(Path(temporary, next(iter(written.files))), device=device)
         kept = _reference(model, dataset, places, graph, written, progress)
         case = Case(kept, dataset, places, precision == "fp32", tolerance, room(model.card.task).metrics, seed)
         proved = proof.prove(opened.session(), case, progress)

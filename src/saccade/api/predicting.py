@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -90,28 +90,32 @@ def predict_each(
 def _watched(
     answers: Iterator[Result | Failed], lines: Lines | None, strict: bool, total: int | None, progress: Progress
 ) -> Iterator[Result | Failed]:
-    """Passes the answers on; writes, counts and refuses on the way."""
-    good, bad, worst = 0, 0, Failed("", "")
+    """Passes the answers on: shown, written and, where the request asks for it, refused."""
     progress.start("predicting", total, "images")
-    try:
-        with lines or nullcontext():
-            for answer in answers:
-                if isinstance(answer, Failed):
-                    worst = answer if not bad else worst
-                    bad += 1
-                    if strict:
-                        break
-                else:
-                    good += 1
-                    if lines is not None:
-                        lines.write(answer)
-                yield answer
-                progress.advance()
-            if bad and (strict or not good):
-                more = f" (and {bad - 1} more)" if bad > 1 else ""
-                raise UserError(f"{worst.reason}{more}", where=worst.source, fix="" if not strict else "without --strict the rest goes on")
-    finally:
-        progress.finish()
+    with ExitStack() as stack:
+        stack.callback(progress.finish)
+        file = stack.enter_context(lines) if lines is not None else None
+        for answer in _refused(answers, strict):
+            if file is not None and not isinstance(answer, Failed):
+                file.write(answer)
+            yield answer
+            progress.advance()
+
+
+def _refused(answers: Iterator[Result | Failed], strict: bool) -> Iterator[Result | Failed]:
+    """The answers; raises UserError at the first bad image where `strict`, at the end where there was no good one."""
+    first, good, bad = Failed("", ""), 0, 0
+    for answer in answers:
+        if isinstance(answer, Failed):
+            first, bad = first if bad else answer, bad + 1
+            if strict:
+                break
+        else:
+            good += 1
+        yield answer
+    if bad and (strict or not good):
+        more = f" (and {bad - 1} more)" if bad > 1 else ""
+        raise UserError(f"{first.reason}{more}", where=first.source, fix="without --strict the rest goes on" if strict else "")
 
 
 def _folder(out: str | Path) -> Path:

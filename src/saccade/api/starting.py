@@ -26,7 +26,8 @@ def quickstart(
     progress: Progress | None = None,
     started: float | None = None,
 ) -> Run:
-    """Write scikit-learn's handwritten digits as PNG class folders, train on them, measure on the held-out part, predict, explain and export.
+    """Write scikit-learn's handwritten digits as PNG class folders, train on them, measure on the held-out part, predict,
+    explain and export.
 
     `out`: the folder for images and run (default ./quickstart, or quickstart-2 ... where that is taken). The run's
     `summary` says in lines what was done. Raises UserError where `out` holds a quickstart already.

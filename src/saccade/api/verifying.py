@@ -51,7 +51,7 @@ def read_certificate(file: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"has no {CERTIFICATE} beside it", where=str(file), fix="keep the folder together that `saccade export` wrote")
     stated = files.read_json(path)
-    kinds = {"files": dict, "precision": str, "tolerance": (int, float), "data": str}
+    kinds: dict[str, Any] = {"files": dict, "precision": str, "tolerance": (int, float), "data": str}
     if not isinstance(stated, dict) or not all(isinstance(stated.get(name), kind) for name, kind in kinds.items()):
         raise DamagedError("is not a certificate of `saccade export`", where=str(path), fix="export again")
     return stated

@@ -17,6 +17,7 @@ from saccade.cli import options, output
 @options.out("Folder for file and certificate. Default: exports/<target>-<precision> beside the model.")
 @click.option("--precision", metavar="fp32|fp16", default="fp32", show_default=True, help="Of the weights.")
 @click.option("--tolerance", metavar="P", type=float, default=0.5, show_default=True, help="Points of the metric that may be lost.")
+@options.device
 @options.seed
 @options.output
 @click.pass_context

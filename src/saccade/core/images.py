@@ -12,17 +12,13 @@ What a file's pixels become:
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import re
 import stat
 import struct
-import threading
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from types import TracebackType
 from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from saccade.core.errors import UserError
+from saccade.core.pillow import TOO_LARGE, Decoding, silence_libtiff
 
 MAX_PIXELS = 50_000_000
 GAP = 2
@@ -39,7 +36,6 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 )
 
-_TOO_LARGE = "raise max_pixels (--max-pixels) if you trust it"
 _ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _METADATA = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 _LATE_CHUNKS = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
@@ -100,7 +96,7 @@ def read(
         return _read_file(io.BytesIO(source), "bytes", channels, max_pixels, local, covering)
     if isinstance(source, Image.Image):
         where = os.fsdecode(getattr(source, "filename", "") or "PIL image")
-        with _Decoding(where):
+        with Decoding(where):
             pixels, notes = _decode(source, where, channels, max_pixels)
         return Picture(pixels, where, _size(pixels), notes)
     return _read_array(source, channels, max_pixels)
@@ -112,7 +108,7 @@ def probe(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     Grey means the file's mode: an RGB file of equal channels is not grey, a palette of nothing but greys is.
     """
     where = os.fsdecode(path)
-    with _open_file(path) as file, _Decoding(where), _open_image(file, where, local=True) as image:
+    with _open_file(path) as file, Decoding(where), _open_image(file, where, local=True) as image:
         grey = _is_grey(image)
         width, height = image.size
         if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and _late_metadata(file):
@@ -162,21 +158,8 @@ def _formats(local: bool) -> tuple[str, ...]:
 
     Image.preinit()
     if local:
-        _silence_libtiff()
+        silence_libtiff()
     return tuple(name for name in (LOCAL if local else ANYWHERE) if name in Image.OPEN)
-
-
-def _silence_libtiff() -> None:
-    """libtiff prints a line per fault on standard error from C (hundreds for one bad file); its faults reach us as exceptions as well."""
-    from PIL import _imaging
-
-    try:
-        library = ctypes.CDLL(_imaging.__file__)  # its symbols include those of the libtiff it is linked to
-        for setter in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-            setter(None)
-    except (AttributeError, OSError):  # a Pillow without libtiff, or with one linked out of reach: the lines stay
-        return
 
 
 def _check_pixels(size: tuple[int, int], where: str, max_pixels: int) -> None:
@@ -185,62 +168,7 @@ def _check_pixels(size: tuple[int, int], where: str, max_pixels: int) -> None:
         raise UserError(f"must have pixels, but is {width} wide and {height} high", where=where)
     if width * height > max_pixels:
         message = f"must have at most {max_pixels:,} pixels, but has {width * height:,} (height {height}, width {width})"
-        raise UserError(message, where=where, fix=_TOO_LARGE)
-
-
-class _Thread(threading.local):
-    reading = False
-
-
-_THREAD = _Thread()
-
-
-class _OnlyHere(type):
-    """A category of warnings to which all belong in a thread that is reading, and none elsewhere.
-
-    `warnings.catch_warnings` changes the filters of all threads, and restores them wrongly when threads overlap;
-    one filter of this category stays in place and touches neither other threads nor the user's own use of Pillow.
-    """
-
-    def __subclasscheck__(cls, category: type) -> bool:
-        return _THREAD.reading
-
-
-class _PillowWarning(Warning, metaclass=_OnlyHere):
-    pass
-
-
-class _Decoding:
-    """Silences Pillow's warnings in this thread, and turns whatever it raises for a bad file into one UserError."""
-
-    __slots__ = ("before", "where")
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        if not warnings.filters or warnings.filters[0][2] is not _PillowWarning:
-            warnings.simplefilter("ignore", _PillowWarning)
-        self.before = _THREAD.reading
-        _THREAD.reading = True
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _THREAD.reading = self.before
-        # Pillow answers damaged files with OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error and more: no list holds.
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            raise self._explain(error) from None
-
-    def _explain(self, error: Exception) -> UserError:
-        if isinstance(error, Image.DecompressionBombError):
-            count = re.search(r"\d+", str(error))
-            message = f"has too many pixels: its header claims {int(count[0]):,}" if count else "has too many pixels"
-            return UserError(message, where=self.where, fix=_TOO_LARGE)
-        if isinstance(error, MemoryError):
-            return UserError("needs more memory to decode than there is", where=self.where)
-        if isinstance(error, OSError) and error.errno is not None:
-            return UserError(f"cannot be read: {error.strerror or error}", where=self.where)
-        reason = str(error)[:200] or type(error).__name__
-        return UserError(f"is damaged or cut short: {reason}", where=self.where, fix="replace it or leave it out")
+        raise UserError(message, where=where, fix=TOO_LARGE)
 
 
 def _read_file(  # six arguments: what `read` was asked, and the open file
@@ -248,7 +176,7 @@ def _read_file(  # six arguments: what `read` was asked, and the open file
 ) -> Picture:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1
-    with _Decoding(where), _open_image(file, where, local=local) as image:
+    with Decoding(where), _open_image(file, where, local=local) as image:
         _check_pixels(image.size, where, max_pixels)
         width, height = image.size
         reduced = covering is not None and _reduce(image, covering)
@@ -388,7 +316,7 @@ def _read_array(source: Any, channels: int, max_pixels: int) -> Picture:
     _check_pixels((array.shape[1], array.shape[0]), where, max_pixels)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    with _Decoding(where):
+    with Decoding(where):
         pixels, notes = _decode(Image.fromarray(np.ascontiguousarray(array)), where, channels, max_pixels)
     return Picture(pixels, where, _size(pixels), notes)
 

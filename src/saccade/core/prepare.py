@@ -1,4 +1,4 @@
-"""Pixels -> model input, once: training's cache, evaluation, the export's proof and the server all come through here. Pillow and NumPy only.
+"""Pixels -> model input, once: training's cache, evaluation, an export's proof and the server all come through here. No torch.
 
 The geometry, in whole pixels: an image H x W is scaled by max(h / H, w / W), so that it covers h x w. The side that decides becomes exactly
 h or w, the other is rounded to the nearest whole number (half up), and the middle h x w of that is kept; of an odd remainder the larger

@@ -46,7 +46,7 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
     places = {"batch": 0, "height": 2, "width": 3}
     shapes = ({places[axis]: torch.export.Dim(axis) for axis in axes},)
     with _quiet():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(  # None only without dynamo
             graph.module,
             (graph.sample,),
             dynamo=True,
@@ -55,7 +55,6 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
             output_names=list(graph.names),
             verbose=False,
         )
-    assert program is not None  # with dynamo it always is; older stubs say otherwise
     model: onnx.ModelProto = program.model_proto
     return model
 
@@ -76,12 +75,15 @@ def _pack(model: onnx.ModelProto, graph: Graph) -> bytes:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    model.graph.input[0].doc_string = f"uint8 [batch, {channels}, height, width], {kind}, 0 to 255; prepared as the card says ({height}x{width})"
+    model.graph.input[
+        0
+    ].doc_string = f"uint8 [batch, {channels}, height, width], {kind}, 0 to 255; prepared as the card says ({height}x{width})"
     model.producer_name, model.producer_version = "saccade", graph.card.version
     model.metadata_props.add(key=CARD, value=graph.card.to_json())
     if model.ByteSize() > MOST_BYTES:
         raise UserError("this network is larger than 2 GiB, which one ONNX file cannot hold", fix="export it to openvino")
-    return model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _parts(model: onnx.ModelProto) -> Iterator[Any]:

@@ -11,8 +11,8 @@ import openvino
 from saccade.core.errors import UserError
 from saccade.exporting import onnx
 from saccade.exporting.graph import Graph
-from saccade.prediction.openvino_file import CARD
 from saccade.prediction.opening import STEM
+from saccade.prediction.openvino_file import CARD
 
 
 def write(graph: Graph, precision: str) -> tuple[dict[str, bytes], Sequence[str]]:
