@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from saccade.cli.main import OutputClosedError
+from saccade.cli.main import OutputClosedError, flush
 from saccade.core.errors import one_line
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ def say_json(value: Mapping[str, Any]) -> None:
     text = dumps(dict(value))
     # Escapes are JSON's own: whatever a file is called, the line is valid in any encoding.
     raw((text if text.isascii() else json.dumps(json.loads(text), allow_nan=False)) + "\n")
+
+
+def line(value: Mapping[str, Any]) -> None:
+    """One object of many, on a line of its own, at once."""
+    from saccade.core.files import dumps
+
+    raw(dumps(dict(value)) + "\n")
+    flush()
 
 
 def pairs(rows: Sequence[tuple[str, object]]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saccade.cli import options, output
-from saccade.cli.main import flush
 from saccade.core.errors import one_line
 
 if TYPE_CHECKING:
@@ -62,18 +61,16 @@ def report_failed(rows: Sequence[Mapping[str, str]]) -> None:
 def _print_each(target: str, inputs: list[str], request: dict[str, Any], quiet: bool) -> None:
     """A line a result as it comes, on standard output or in --out; nothing is held."""
     from saccade import api
-    from saccade.core.files import dumps
 
     written = 0
     with options.progress(quiet) as progress:
         for answer in api.predict_each(target, inputs, **request, progress=progress):
             if isinstance(answer, api.Failed):
                 report_failed([answer.to_dict()])
-            else:
-                written += 1
-                if request["out"] is None:
-                    output.raw(dumps(answer.to_dict()) + "\n")
-                    flush()
+                continue
+            written += 1
+            if request["out"] is None:
+                output.line(answer.to_dict())
     if request["out"] is not None:
         output.say(f"{written:,} results written to {request['out']}")
 
