@@ -67,7 +67,7 @@ class Plan:
     @property
     def part(self) -> Path:
         """Those for warming up and finding options."""
-        return self.work / f"part-{min(self.images, 64)}"
+        return self.work / "part"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def tune(worker: Worker, part: Path) -> None:
             rates[value] = max(worker.run(part, setting).value for _ in range(2))
         worker.setting[name] = max(rates, key=lambda value: rates[value])
         shown = ", ".join(f"{value} {rate:.1f}" for value, rate in rates.items())
-        print(f"{part.name} {worker.name}: {name} {shown}", file=sys.stderr, flush=True)
+        print(f"{worker.name}: {name} {shown}", file=sys.stderr, flush=True)
 
 
 def one_round(workers: Sequence[Worker], plan: Plan, number: int, scratch: Path) -> Row:

@@ -160,11 +160,11 @@ def write_export(file: Path, model: Path, labelled: Path) -> None:
 def main() -> None:
     """Make what is not there yet."""
     work, count, arch = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    images, part, material = work / f"images-{count}", work / f"part-{min(count, PART)}", work / arch
+    images, part, material = work / f"images-{count}", work / "part", work / arch
     material.mkdir(parents=True, exist_ok=True)
     sources = [] if images.exists() and part.exists() else photographs(work)
     once(images, lambda draft: write_images(draft, sources, count))
-    once(part, lambda draft: write_images(draft, sources, min(count, PART)))
+    once(part, lambda draft: write_images(draft, sources, PART))
     file = material / "weights.safetensors"
     once(file, lambda draft: save_file(calibrated(arch, batch_of(part, arch)).state_dict(), draft))
     weights, model, labelled = load_file(file), material / "model.safetensors", material / "labelled"

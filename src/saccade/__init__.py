@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade import data
     from saccade.api import (
+        Bench,
         Evaluation,
         Explanations,
         Export,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         Model,
         Predictions,
         Run,
+        bench,
         eval,
         eval_predictions,
         explain,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bench",
     "Classification",
     "Evaluation",
     "Explanations",
@@ -52,6 +55,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "__version__",
+    "bench",
     "data",
     "eval",
     "eval_predictions",

@@ -1,5 +1,6 @@
 """Short functions, and the only place where a room meets an engine. Importing it loads no torch."""
 
+from saccade.api.benching import Bench, bench
 from saccade.api.evaluating import eval, eval_predictions
 from saccade.api.explaining import Explanations, explain
 from saccade.api.exporting import Export, export
@@ -14,6 +15,7 @@ from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Predictions
 
 __all__ = [
+    "Bench",
     "Evaluation",
     "Explanations",
     "Export",
@@ -22,6 +24,7 @@ __all__ = [
     "Model",
     "Predictions",
     "Run",
+    "bench",
     "eval",
     "eval_predictions",
     "explain",

@@ -34,6 +34,7 @@ VERBS = {
     "explain": "where a model looks, and its worst mistakes",
     "export": "a file for another runtime, with the proof that it answers the same",
     "verify": "repeat that proof anywhere, without torch",
+    "bench": "how fast, how large and how good models are on this machine",
     "data": "make data sets",
 }
 
