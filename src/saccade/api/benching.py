@@ -59,6 +59,10 @@ class Bench:
                 axes.plot(time, row["metric"], "oDs^vP"[number % 6], color=f"C{number % 10}", markersize=8, label=name.replace("$", r"\$"))
             axes.set(xlabel="milliseconds for one image (median)", ylabel=self.rows[0]["metric_name"], xscale="log")
             axes.margins(0.15, 0.3)
+            for axis_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+                axis_formatter("{x:g}")
+            if max(row["metric"] for row in self.rows) <= 1:
+                axes.set_ylim(top=min(axes.get_ylim()[1], 1.01))
             axes.grid(alpha=0.3)
             figure.legend(loc="outside lower center", frameon=False, fontsize=8)
         else:

@@ -86,7 +86,8 @@ def _measure(
     if bad:
         progress.message(f"left out {len(bad)} images of {name} that cannot be read")
     metric = room(model.card.task).metrics(model.card)
-    return evaluate(model.session(precision), images.batches(), metric, progress=progress, split=name, seed=seed, total=len(images))
+    session = model.session(precision)
+    return evaluate(session, images.batches(session.batch), metric, progress=progress, split=name, seed=seed, total=len(images))
 
 
 def eval_predictions(

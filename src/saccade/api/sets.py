@@ -18,7 +18,8 @@ from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.opening import Dataset
 from saccade.evaluation.evaluate import LabelledBatch
 
-EVALUATION_BATCH = 128
+MOST = 128  # images a batch of evaluation
+PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches
 NAMED = 20
 
 
@@ -33,8 +34,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.store)
 
-    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[LabelledBatch]:
-        """In order, as evaluation takes them: uint8 `[B, C, H, W]`, truths, names, sizes."""
+    def batches(self, least: int) -> Iterator[LabelledBatch]:
+        """In order, as evaluation takes them: uint8 `[B, C, H, W]`, truths, names, sizes; `least`: images a batch that suit the session."""
+        height, width = self.store[0].shape[:2]
+        size = min(MOST, max(least, PIXELS // (height * width)))
         for start in range(0, len(self), size):
             places = range(start, min(start + size, len(self)))
             images = np.stack([self.store[place] for place in places]).transpose(0, 3, 1, 2)

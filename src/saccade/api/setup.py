@@ -109,7 +109,7 @@ class Setup:
         def evaluate(module: nn.Module) -> Any:
             session = TorchSession(module, card, self.task.decode, device=resolved.device, precision=resolved.precision)
             metric = self.task.metrics(card)
-            measure(session, self.val.batches(), metric, progress=Silent())
+            measure(session, self.val.batches(session.batch), metric, progress=Silent())
             return SimpleNamespace(metrics=metric.compute())
 
         return evaluate

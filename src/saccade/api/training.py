@@ -200,7 +200,7 @@ def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> No
     metric = setup.task.metrics(model.card)
     session = model.session(resolved.precision)
     evaluation = evaluate(
-        session, setup.val.batches(), metric, progress=Silent(), split="val", seed=setup.config.seed, total=len(setup.val)
+        session, setup.val.batches(session.batch), metric, progress=Silent(), split="val", seed=setup.config.seed, total=len(setup.val)
     )
     write_report(run, model, evaluation, progress=setup.progress)
 
