@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saccade.api.explaining import Explanations
+    from saccade.api.exporting import Export
     from saccade.core.progress import Progress
     from saccade.core.results import Result
     from saccade.evaluation.result import Evaluation
@@ -130,6 +131,12 @@ class ExportedModel(Predictor):
             fix = f"export it again with --precision {precision}"
             raise UserError(f"this file computes in {self.file.precision}, not in {precision}", where=str(self.path), fix=fix)
         return self.file.session(streams)
+
+    def verify(self, data: str | Path, *, seed: int = 0, progress: Progress | None = None) -> Export:
+        """`saccade.verify` of this file."""
+        from saccade.api.verifying import verify
+
+        return verify(self.path, data, seed=seed, progress=progress)
 
 
 def load(path: str | Path, *, device: str = "auto") -> Model | ExportedModel:

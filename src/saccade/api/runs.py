@@ -17,6 +17,7 @@ from saccade.core.rundir import RunDir
 
 if TYPE_CHECKING:
     from saccade.api.explaining import Explanations
+    from saccade.api.exporting import Export
     from saccade.core.progress import Progress
     from saccade.evaluation.result import Evaluation
     from saccade.prediction.predictions import Predictions
@@ -112,6 +113,25 @@ class Run:
         from saccade.api.explaining import explain
 
         return explain(self.path, inputs, out=out, device=device, target_class=target_class, progress=progress)
+
+    def export(
+        self,
+        *,
+        to: str = "onnx",
+        data: str | Path | None = None,
+        out: str | Path | None = None,
+        precision: str = "fp32",
+        tolerance: float = 0.5,
+        device: str = "auto",
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Export:
+        """`saccade.export` of the best model."""
+        from saccade.api.exporting import export
+
+        return export(
+            self.path, to=to, data=data, out=out, precision=precision, tolerance=tolerance, device=device, seed=seed, progress=progress
+        )
 
     def _repr_html_(self) -> str:
         figures = "".join(f"<tr><td>{html.escape(name)}</td><td>{_shown(value)}</td></tr>" for name, value in self.metrics.items())
