@@ -113,6 +113,7 @@ def _next_steps(run: RunDir, split: str) -> Sequence[Mapping[str, str]]:
         *measure,
         {"text": "Use it", "command": f"saccade predict {path} IMAGE..."},
         {"text": "See where it looks", "command": f"saccade explain {path} IMAGE..."},
+        {"text": "Ship it, with proof that it answers the same", "command": f"saccade export {path} --to onnx"},
     ]
 
 

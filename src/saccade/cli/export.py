@@ -12,7 +12,7 @@ from saccade.cli import options, output
 
 @click.command("export", epilog="A RUN knows its data, a MODEL needs --data. Exit code 2 and no file where the proof fails.")
 @click.argument("target", metavar="RUN|MODEL", type=click.Path())
-@click.option("--to", metavar="onnx|openvino", required=True, help="The runtime.")
+@click.option("--to", metavar="onnx|openvino", default="onnx", show_default=True, help="The runtime.")
 @click.option("--data", type=click.Path(), help="Images to compare on; validation is taken. Default: the run's own.")
 @options.out("Folder for file and certificate. Default: exports/<target>-<precision> beside the model.")
 @click.option("--precision", metavar="fp32|fp16", default="fp32", show_default=True, help="Of the weights.")
