@@ -9,8 +9,9 @@ first finds each contender's fastest options on this machine and keeps them unde
 where this was written. A measurement that other processes disturbed is repeated, three at most. Every round is one line of
 results/predict_folder.jsonl; a run that was interrupted goes on.
 
-"plain" is each peer as it is commonly written; without the word, with every option chosen for speed on this machine. Ratios are medians of
-the rounds' ratios. "sum" is what decoding alone and the runtime alone give one after the other, 1 / (1 / decoding + 1 / runtime), in the same round.
+"plain" is each peer as it is commonly written; without the word, with every option chosen for speed on this machine. Ratios are medians
+of the rounds' ratios. "sum" is what decoding alone and the runtime alone give one after the other, 1 / (1 / decoding + 1 / runtime), in
+the same round.
 """
 
 from __future__ import annotations
