@@ -235,7 +235,7 @@ def test_further_pictures_of_a_camera(orientation: int) -> None:
     assert whole.size == (640, 480)
     assert found.pixels.shape == (26, 20, 3)
     assert found.notes == ()
-    wanted = np.asarray(Image.fromarray(smooth(640, 480)).resize((60, 80), Image.Resampling.BOX)).astype(int)
+    wanted = np.asarray(Image.fromarray(smooth(640, 480)).resize((20, 26), Image.Resampling.BOX)).astype(int)
     assert np.abs(found.pixels - wanted).mean() < 3
 
 
