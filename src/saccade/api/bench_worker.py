@@ -77,7 +77,7 @@ class Worker:
         return done / (time.perf_counter() - begin)
 
     def memory(self) -> float:
-        """Most megabytes that this process has held. Linux hands getrusage's figure on from parent to child, and tells the own one in a file."""
+        """Most megabytes that this process has held. Linux hands getrusage's figure on to children, and tells the own one in a file."""
         own = Path("/proc/self/status")
         if own.exists():
             line = next(line for line in own.read_text().splitlines() if line.startswith("VmHWM:"))
