@@ -83,6 +83,8 @@ class SmallResNet(nn.Module):
 
     def _reset(self) -> None:
         """He initialisation; every residual branch starts at zero, so that the network starts as its shortcuts."""
+        if self.head.weight.is_meta:  # nothing to set; torch would import its compiler for it, which takes a second
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
