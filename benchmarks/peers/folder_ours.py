@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,12 +24,7 @@ class Saccade(Contender):
         self.model = saccade.load(material / self.file)
 
     def run(self, folder: Path, setting: Setting) -> Sequence[Answer]:
-        return [Answer(Path(result.source).name, result.label, result.probabilities) for result in self._results(folder)]
-
-    def _results(self, folder: Path) -> Iterable[Any]:
-        """`predict` stands in for a saccade that has no `predict_each`."""
-        each = getattr(self.model, "predict_each", None)
-        return each(folder) if each else self.model.predict(folder)
+        return [Answer(Path(result.source).name, result.label, result.probabilities) for result in self.model.predict_each(folder)]
 
 
 class SaccadeOnnx(Saccade):

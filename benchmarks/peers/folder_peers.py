@@ -1,4 +1,4 @@
-"""The peers of `predict_folder.py`, each used as its documentation has it, with the options that are fastest on a processor.
+"""The peers of `predict_folder.py`, each twice: with the options that are fastest on a processor, and as it is commonly written.
 
 Runs in the peers' own environment, never in ours: Ultralytics is under the AGPL. Which value of an option is fastest was found on two
 cores by `predict_folder.py --tune`; it stands first in its list.
@@ -39,6 +39,7 @@ class Ultralytics(Contender):
     """
 
     options: ClassVar[dict[str, list[Any]]] = {"batch": [8, 1, 16, 32], "channels_last": [False, True]}
+    all_cores = True
 
     def __init__(self, material: Path, arch: str, cores: int) -> None:
         super().__init__(material, arch, cores)
@@ -56,7 +57,8 @@ class Ultralytics(Contender):
         network[0].load_state_dict(scale, strict=False)
         network[1].m.load_state_dict(load_file(material / "weights.safetensors"))
         self.yolo.predict(Image.new("RGB", (500, 375)), imgsz=SIZE, device="cpu", save=False, verbose=False)
-        torch.set_num_threads(cores)
+        self.threads = cores if self.all_cores else torch.get_num_threads()
+        torch.set_num_threads(self.threads)
 
     def ready(self, folder: Path, setting: Setting) -> None:
         strides(self.yolo.model, setting)
@@ -64,7 +66,7 @@ class Ultralytics(Contender):
     def run(self, folder: Path, setting: Setting) -> Sequence[Answer]:
         results = self.yolo.predict(str(folder), imgsz=SIZE, device="cpu", batch=setting["batch"], stream=True, save=False, verbose=False)
         found = [Answer(Path(result.path).name, result.probs.top1, result.probs.data.numpy()) for result in results]
-        if torch.get_num_threads() != self.cores:
+        if torch.get_num_threads() != self.threads:
             raise RuntimeError("Ultralytics has changed the number of threads")
         return found
 
@@ -152,5 +154,26 @@ class TorchVision(Contender):
         return answers([path.name for path in paths], torch.cat(rows).numpy())
 
 
+class PlainUltralytics(Ultralytics):
+    """Image by image, with the threads that it takes by itself: what `predict` does where nothing is set."""
+
+    options: ClassVar[dict[str, list[Any]]] = {"batch": [1], "channels_last": [False]}
+    all_cores = False
+
+
+class PlainTimm(Timm):
+    """The loop with a DataLoader of two workers, batches of 32 and the model as it was created."""
+
+    options: ClassVar[dict[str, list[Any]]] = {"channels_last": [False], "workers": [2], "batch": [32], "prefetcher": [True]}
+
+
+class PlainTorchVision(TorchVision):
+    """The same, with Pillow, as in torchvision's own examples."""
+
+    options: ClassVar[dict[str, list[Any]]] = {"decoder": ["pillow"], "channels_last": [False], "workers": [2], "batch": [32]}
+
+
 if __name__ == "__main__":
-    serve({"ultralytics": Ultralytics, "timm loop": Timm, "torchvision loop": TorchVision})
+    tuned = {"ultralytics": Ultralytics, "timm loop": Timm, "torchvision loop": TorchVision}
+    plain = {"ultralytics, plain": PlainUltralytics, "timm loop, plain": PlainTimm, "torchvision loop, plain": PlainTorchVision}
+    serve({**tuned, **plain})

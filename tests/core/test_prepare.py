@@ -49,7 +49,7 @@ def test_covering_is_the_smallest_that_covers(source: tuple[int, int], size: tup
     assert scaled[0] >= size[0]
     assert scaled[1] >= size[1]
     assert scaled[0] == size[0] or scaled[1] == size[1]
-    assert max(abs(scaled[0] - source[0] * scale), abs(scaled[1] - source[1] * scale)) <= 0.5 + 1e-9
+    assert all(-1e-9 <= source[axis] * scale - scaled[axis] < 1 for axis in (0, 1))
 
 
 @given(SIZES, SIZES)
@@ -73,19 +73,30 @@ def test_a_flat_image_stays_flat(source: tuple[int, int], size: tuple[int, int],
 def test_equals_scaling_whole_and_cutting_the_middle(source: tuple[int, int], size: tuple[int, int]) -> None:
     pixels = noise(*source)
     scale = max(size[0] / source[0], size[1] / source[1])
-    scaled = [max(side, int(np.floor(have * scale + 0.5))) for have, side in zip(source, size, strict=True)]
+    scaled = [max(side, int(np.floor(have * scale + 1e-9))) for have, side in zip(source, size, strict=True)]
     whole = np.asarray(Image.fromarray(pixels).resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR))
-    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    top, left = (round((have - want) / 2) for have, want in zip(scaled, size, strict=True))
     expected = whole[top : top + size[0], left : left + size[1]].transpose(2, 0, 1)
     difference = np.abs(prepare(pixels, InputSpec(3, size)).astype(int) - expected)
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("source", [(375, 500), (500, 375), (400, 711), (17, 11), (333, 334), (90, 240)])
+@pytest.mark.parametrize("side", [8, 11, 64, 224])
+def test_equals_torchvisions_preset_to_the_bit(source: tuple[int, int], side: int) -> None:
+    from torchvision.transforms import functional
+
+    image = Image.fromarray(noise(*source))
+    expected = functional.center_crop(functional.resize(image, side), [side, side])
+    if min(source) >= side:  # of what is enlarged only the window that is kept is made, within a level of this
+        np.testing.assert_array_equal(prepare(np.asarray(image), InputSpec(3, (side, side))), np.asarray(expected).transpose(2, 0, 1))
 
 
 def test_the_right_size_is_passed_through_and_the_middle_cut_in_whole_pixels() -> None:
     pixels = noise(17, 11)
     np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (17, 11))), pixels.transpose(2, 0, 1))
     np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (11, 11))), pixels[3:14].transpose(2, 0, 1))
-    np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (17, 8))), pixels[:, 1:9].transpose(2, 0, 1))
+    np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (17, 8))), pixels[:, 2:10].transpose(2, 0, 1))
     assert shrink(pixels, (17, 11)) is pixels
     assert shrink(pixels, (17, 5)) is pixels
 

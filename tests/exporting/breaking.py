@@ -91,8 +91,8 @@ def depends_on_neighbours(model: onnx.ModelProto) -> None:
     axes = constant(model, "axes", [0], np.int64)
     on_output(
         model,
-        helper.make_node("ReduceMean", ["before", axes], ["mean"], keepdims=1),
-        helper.make_node("Sub", ["before", "mean"], ["apart"]),
+        helper.make_node("ReduceMean", ["before", axes], ["broken_mean"], keepdims=1),
+        helper.make_node("Sub", ["before", "broken_mean"], ["apart"]),
         helper.make_node("Mul", ["apart", constant(model, "half", 0.5)], ["some"]),
         helper.make_node("Sub", ["before", "some"], ["probabilities"]),
     )

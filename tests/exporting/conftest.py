@@ -20,6 +20,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import saccade
 from saccade.api import exporting as verb
 from saccade.core.progress import Silent
+from saccade.evaluation import comparison
 from saccade.exporting import onnx as onnx_target
 from saccade.exporting.graph import Graph
 
@@ -32,12 +33,13 @@ Built = tuple[onnx.ModelProto, Sequence[str]]
 
 @pytest.fixture(scope="session", autouse=True)
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Images are cached for this session; one thread, since these networks are tiny; nobody reads the latencies here."""
+    """Images are cached for this session; one thread, since these networks are tiny; nobody reads latencies and intervals here."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(verb, "ROUNDS", 1)
+        patch.setattr(comparison, "RESAMPLES", 100)
         yield
     torch.set_num_threads(before)
 

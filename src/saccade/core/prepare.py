@@ -1,8 +1,9 @@
 """Pixels -> model input, once: training's cache, evaluation, an export's proof and the server all come through here. No torch.
 
-The geometry, in whole pixels: an image H x W is scaled by max(h / H, w / W), so that it covers h x w. The side that decides becomes exactly
-h or w, the other is rounded to the nearest whole number (half up), and the middle h x w of that is kept; of an odd remainder the larger
-half is cut at the bottom or right. Scaling is bilinear, with antialias when it reduces; nothing is resampled where the scale is 1.
+The geometry, in whole pixels, is that of torchvision's evaluation presets (Resize, CenterCrop), to which published weights were
+measured: an image H x W is scaled by max(h / H, w / W), so that it covers h x w. The side that decides becomes exactly h or w, the other
+is rounded down, and the middle h x w of that is kept; half of an odd remainder is rounded to the even number. Scaling is bilinear, with
+antialias when it reduces; nothing is resampled where the scale is 1.
 So `prepare(shrink(image, size), spec)` equals `prepare(image, spec)` to the bit for `spec.size == size`.
 """
 
@@ -60,8 +61,13 @@ def covering(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """The (height, width) to which an image of `source` (height, width) is scaled so that it covers `size`; exact integer arithmetic."""
     (height, width), (h, w) = source, size
     if h * width >= w * height:
-        return h, (2 * width * h + height) // (2 * height)
-    return (2 * height * w + width) // (2 * width), w
+        return h, width * h // height
+    return height * w // width, w
+
+
+def margin(scaled: int, kept: int) -> int:
+    """Pixels cut off at the top or left, where `kept` of `scaled` remain."""
+    return round((scaled - kept) / 2)
 
 
 def _check(pixels: NDArray[np.uint8]) -> None:
@@ -73,7 +79,7 @@ def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     """Scale to cover `size`, keep the middle: uint8 `[h, w, C]`."""
     source = (pixels.shape[0], pixels.shape[1])
     scaled = covering(source, size)
-    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    top, left = margin(scaled[0], size[0]), margin(scaled[1], size[1])
     if scaled[0] > source[0] or scaled[1] > source[1]:
         # Enlarging 1 x 500 to cover 224 x 224 would make 224 x 112,000: only the window that is kept is made. (Reducing never makes
         # more than there was, and is done whole: Pillow's box is single precision, and a window would differ from `shrink` by a bit.)

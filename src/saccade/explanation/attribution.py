@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
-from saccade.core.prepare import covering
+from saccade.core.prepare import covering, margin
 from saccade.nn.features import channels_last, evaluating
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -72,7 +72,7 @@ def _places(length: int, scaled: int, kept: int) -> NDArray[np.float64]:
     A pixel is seen where at least half of it is kept, or half of all that is kept lies in it.
     """
     pixel = scaled / length
-    begin = np.arange(length) * pixel - (scaled - kept) // 2
+    begin = np.arange(length) * pixel - margin(scaled, kept)
     overlap = np.minimum(begin + pixel, kept) - np.maximum(begin, 0)
     return np.where(overlap >= min(pixel, kept) / 2 - 1e-9, begin + pixel / 2 - 0.5, np.nan)
 
