@@ -10,7 +10,8 @@ from PIL import Image
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
-from saccade.core.prepare import covering, prepare, shrink
+from saccade.core.geometry import covering
+from saccade.core.prepare import prepare, shrink
 
 SIDES = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 3, 8, 11, 17, 224, 500]))
 SIZES = st.tuples(SIDES, SIDES)

@@ -14,9 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-# Nothing is sent to anybody while the tests run; that saccade itself sees to it, tests/api/test_export.py shows in a process of its own.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
 import saccade
 from saccade.api import exporting as verb
 from saccade.core.progress import Silent
@@ -24,7 +21,10 @@ from saccade.evaluation import comparison
 from saccade.exporting import onnx as onnx_target
 from saccade.exporting.graph import Graph
 
-COLOURS = {"<b a=\"1\">&'\n": (40, 60, 220), "green 猫": (50, 200, 60), "rot & weiß 🙂": (220, 50, 40)}
+# Nothing is sent to anybody while the tests run; that saccade itself sees to it, tests/api/test_export.py shows in a process of its own.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+COLOURS = {'<b a="1">&\'\n': (40, 60, 220), "green 猫": (50, 200, 60), "rot & weiß 🙂": (220, 50, 40)}
 SIZES = ((17, 11), (33, 20), (24, 24), (9, 40), (11, 17))
 SIZE = (17, 11)  # (height, width): odd, not square
 

@@ -91,6 +91,7 @@ def export(
     model = load_model(target, device=device)
     dataset, split, places = _images(Path(target), model, data)
     folder = Path(out) if out is not None else model.path.parent / "exports" / f"{to}-{precision}"
+    _check_free(folder)
     progress.message(f"exporting {model.path} to {to}, {precision}")
     graph = assemble(model.module, room(model.card.task).decode, model.card)
     written = targets.write(to, graph, precision)
@@ -100,9 +101,12 @@ def export(
         opened = open_export(Path(temporary, next(iter(written.files))), device=device)
         kept = _reference(model, dataset, places, graph, written, progress)
         case = Case(kept, dataset, places, precision == "fp32", tolerance, room(model.card.task).metrics, seed)
-        proved = proof.prove(opened.session(), case, progress)
+        proved = proved_by(opened, case, progress)
         latency = _latency(model, opened, dataset, places) if proved.passed else {}
-    facts = _facts(opened, written, proved) | {
+    answers = kept.to_bytes()
+    facts = _facts(opened, {**written.files, reference.FILE: answers}, proved) | {
+        "dynamic": list(written.dynamic),
+        "bytes": sum(map(len, written.files.values())),
         "precision": precision,
         "tolerance": tolerance,
         "split": split,
@@ -113,7 +117,16 @@ def export(
     }
     if not proved.passed:
         return Export(None, None, facts)
-    return _keep(folder, written, kept, facts)
+    return _keep(folder, {**written.files, reference.FILE: answers}, facts)
+
+
+def proved_by(opened: ExportedFile, case: Case, progress: Progress) -> Proof:
+    """The proof of an opened file; one that its runtime refuses has failed it."""
+    try:
+        session = opened.session()
+    except UserError as error:
+        return proof.refused(case, UserError(error.message))
+    return proof.prove(session, case, progress)
 
 
 def _images(target: Path, model: Model, data: str | Path | None) -> tuple[Dataset, str, NDArray[np.int64]]:
@@ -157,15 +170,12 @@ def _latency(model: Model, opened: ExportedFile, dataset: Dataset, places: NDArr
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def _facts(opened: ExportedFile, written: Written, proved: Proof) -> dict[str, Any]:
-    content = written.files
+def _facts(opened: ExportedFile, content: Mapping[str, bytes], proved: Proof) -> dict[str, Any]:
     return {
         "target": opened.target,
         **proved.to_dict(),
         "runtime": opened.runtime,
-        "dynamic": list(written.dynamic),
         "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in content.items()},
-        "bytes": sum(map(len, content.values())),
         "input": {"name": "images", "dtype": "uint8", "layout": "BCHW", "channels": opened.card.input.channels},
         "saccade": __version__,
         "machine": f"{platform.system()} {platform.machine()}",
@@ -173,15 +183,20 @@ def _facts(opened: ExportedFile, written: Written, proved: Proof) -> dict[str, A
     }
 
 
-def _keep(folder: Path, written: Written, kept: Reference, facts: dict[str, Any]) -> Export:
+def _check_free(folder: Path) -> None:
+    """Raise UserError, before any work, where the export could not be written."""
+    files.check_replaceable(folder)
+    if folder.is_dir() and folder.samefile(Path.cwd()):
+        raise UserError("is the current folder, which cannot be replaced by a whole one", where=str(folder), fix="name a new folder in it")
+
+
+def _keep(folder: Path, content: Mapping[str, bytes], facts: dict[str, Any]) -> Export:
     """Certificate, reference and files, all or none of them."""
-    first = next(iter(written.files))
-    certificate = folder / CERTIFICATE
-    stated = {**facts, "file": first, "certificate": CERTIFICATE}
+    first = next(iter(content))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.os_error(error, folder.parent, "make the folder") from None
-    text = files.dumps(stated).encode() + b"\n"
-    files.write_folder(folder, {**written.files, reference.FILE: kept.to_bytes(), CERTIFICATE: text})
-    return Export(folder / first, certificate, facts)
+    text = files.dumps({**facts, "file": first, "certificate": CERTIFICATE}).encode() + b"\n"
+    files.write_folder(folder, {**content, CERTIFICATE: text})
+    return Export(folder / first, folder / CERTIFICATE, facts)

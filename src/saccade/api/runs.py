@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and what its run.json says. `summary`: lines that tell a person what was done (quickstart)."""
+    """A run folder and what its run.json says. `summary`: lines that tell a person what was done, `exported`: its export (quickstart)."""
 
     path: Path
     record: Mapping[str, Any] = field(repr=False)
     summary: tuple[str, ...] = field(default=(), repr=False)
+    exported: Export | None = None
 
     @property
     def config(self) -> TrainConfig:
@@ -65,6 +66,7 @@ class Run:
             "images_per_second": time.get("images_per_second"),
             "state": self.record.get("state"),
             "reasons": list(self.record.get("reasons", ())),
+            **({"export": self.exported.to_dict()} if self.exported is not None else {}),
         }
 
     def evaluate(

@@ -73,14 +73,14 @@ def quickstart(
         "    saccade train path/to/photos",
     )
     evaluated = {**run.record, "metrics": dict(evaluation.metrics)}
-    return Run(run.path, evaluated, lines)
+    return Run(run.path, evaluated, lines, exported)
 
 
 def _proof(facts: Mapping[str, Any]) -> str:
     """The certificate in a line."""
     name, value = next(iter(facts["metrics"]["exported"].items()))
     same = f"{100 * facts['agreement']:.1f} % of {facts['images']} answers are the same"
-    return f"{facts['verdict']}, {same}, {name} {value:.4f}, {facts['latency_ms']['exported']:.2f} ms an image"
+    return f"{facts['verdict']}, {same}, validation {name} {value:.4f}, {facts['latency_ms']['exported']:.2f} ms an image"
 
 
 def _place(folder: Path) -> Path:

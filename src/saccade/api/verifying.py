@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from saccade.api.exporting import CERTIFICATE, Export
+from saccade.api.exporting import CERTIFICATE, Export, proved_by
 from saccade.api.sets import relabelled
 from saccade.core import files
 from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
 from saccade.core.progress import Progress, automatic
 from saccade.data.opening import open_dataset
-from saccade.evaluation import proof, reference
+from saccade.evaluation import reference
 from saccade.evaluation.proof import Case, Check
 from saccade.evaluation.reference import Reference
 from saccade.prediction.opening import find_export, open_export
@@ -37,8 +37,10 @@ def verify(file: str | Path, data: str | Path, *, device: str = "auto", seed: in
     dataset = relabelled(open_dataset(data), kept.card.classes)
     places = reference.find(kept, dataset)
     case = Case(kept, dataset, places, stated["precision"] == "fp32", stated["tolerance"], room(kept.card.task).metrics, seed)
-    proved = proof.prove(opened.session(), case, progress)
-    checks = [_unchanged(found.parent, stated["files"]), *proved.checks]
+    if stated["precision"] != opened.precision:
+        raise DamagedError(f"is of a file in {stated['precision']}, this one is in {opened.precision}", where=str(certificate))
+    proved = proved_by(opened, case, progress)
+    checks = [_unchanged(found, stated["files"]), *proved.checks]
     passed = all(check.passed for check in checks)
     facts = {"target": opened.target, **proved.to_dict(), "verdict": "pass" if passed else "fail", "runtime": opened.runtime}
     facts |= {"precision": stated["precision"], "tolerance": stated["tolerance"], "checks": [check.to_dict() for check in checks]}
@@ -51,17 +53,20 @@ def read_certificate(file: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"has no {CERTIFICATE} beside it", where=str(file), fix="keep the folder together that `saccade export` wrote")
     stated = files.read_json(path)
-    kinds: dict[str, Any] = {"files": dict, "precision": str, "tolerance": (int, float), "data": str}
-    if not isinstance(stated, dict) or not all(isinstance(stated.get(name), kind) for name, kind in kinds.items()):
+    kinds = {"files": dict, "precision": str, "data": str}
+    fits = isinstance(stated, dict) and all(isinstance(stated.get(name), kind) for name, kind in kinds.items())
+    if not fits or type(stated.get("tolerance")) not in (int, float) or not 0 <= stated["tolerance"] <= 100:
         raise DamagedError("is not a certificate of `saccade export`", where=str(path), fix="export again")
     return stated
 
 
-def _unchanged(folder: Path, stated: dict[str, Any]) -> Check:
-    """Whether the files are the certified ones, to the byte."""
+def _unchanged(file: Path, stated: dict[str, Any]) -> Check:
+    """Whether the file that was run, and all that belongs to it, are the certified ones, to the byte."""
+    if file.name not in stated or reference.FILE not in stated:
+        return Check("file", False, f"{file.name} is not a file that was certified")
     for name, entry in stated.items():
         expected = entry.get("sha256") if isinstance(entry, dict) else None
-        file = folder / Path(name).name
-        if not file.is_file() or reference.file_sum(file) != expected:
-            return Check("file", False, f"{file.name} is not the file that was certified")
+        part = file.parent / Path(name).name
+        if not part.is_file() or reference.file_sum(part) != expected:
+            return Check("file", False, f"{part.name} is not the file that was certified")
     return Check("file", True, "the files are those that were certified")

@@ -61,7 +61,8 @@ def show(facts: Mapping[str, Any]) -> None:
         output.say("nothing was written: the exported file does not answer as the original does")
     else:
         output.say(f"file       {facts['file']}")
-        output.say(f"certified  {facts['certificate']}")
+        if facts["verdict"] == "pass":
+            output.say(f"certified  {facts['certificate']}")
 
 
 def _bounds(row: Mapping[str, Any] | None) -> list[Any]:

@@ -54,6 +54,10 @@ class Card:
         """Canonical JSON: sorted keys, no spaces, so that the same model always hashes the same."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
+    def to_ascii(self) -> str:
+        """The same in ASCII, for formats that take valid Unicode only: the name of a class folder need not be that."""
+        return json.dumps(json.loads(self.to_json()), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
     @classmethod
     def from_json(cls, text: str, *, where: str = "") -> Card:
         """Read a card from an untrusted file; raises UserError when it is not one."""

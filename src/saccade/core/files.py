@@ -139,7 +139,7 @@ def write_folder(path: str | Path, files: Mapping[str, Buffer], *, disk: Disk = 
         raise ValueError(f"a file of a checked folder cannot be named {bad[0]!r}")
     temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
-        _check_replaceable(path)
+        check_replaceable(path)
         disk.mkdir(temporary)
         _fill(temporary, contents, disk)
         _swap_in(temporary, path, disk)
@@ -339,8 +339,8 @@ def _swap_in(temporary: Path, path: Path, disk: Disk) -> None:
     sync_folder(path.parent, disk=disk)
 
 
-def _check_replaceable(path: Path) -> None:
-    """Only a folder of our own, or an empty one, is ever replaced."""
+def check_replaceable(path: Path) -> None:
+    """Raise UserError but for a folder of our own, or an empty one: no other is ever replaced."""
     ours = path.is_dir() and not path.is_symlink() and ((path / MANIFEST).is_file() or not any(path.iterdir()))
     if os.path.lexists(path) and not ours:
         raise UserError("something else is in the way", where=str(path), fix="move it away or choose another path")

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from saccade.core import geometry
 from saccade.core.errors import UserError
 from saccade.core.pillow import TOO_LARGE, Decoding, silence_libtiff
 
@@ -80,8 +81,8 @@ def read(
 
     source: a path, an encoded file's bytes, a PIL image (the frame it stands at), an array uint8 `[H, W]` or `[H, W, C]`, or a tensor
     `[H, W]` or `[C, H, W]`, uint8 or float in 0..1. `local` also admits TIFF and PPM, which a server does not.
-    covering: (height, width) that is all the caller needs; a JPEG of at least GAP times that is decoded at 1/2, 1/4 or 1/8 of its size,
-    which spares most of the time and still leaves GAP times as many pixels as are needed along both sides.
+    covering: (height, width) that is all the caller needs. A JPEG of more than GAP times that is decoded at 1/2, 1/4 or 1/8 of its size,
+    which spares most of the time, and comes scaled so that it just covers it (see `core.geometry`).
     A `max_pixels` beyond Pillow's own limit (179 million) raises that one for the process: Pillow offers no other way.
     Raises UserError, and nothing else, for whatever is wrong with the source. Safe to call from several threads.
     """
@@ -179,32 +180,42 @@ def _read_file(  # six arguments: what `read` was asked, and the open file
     with Decoding(where), _open_image(file, where, local=local) as image:
         _check_pixels(image.size, where, max_pixels)
         width, height = image.size
-        reduced = covering is not None and _reduce(image, covering)
-        pixels, notes = _decode(image, where, channels, max_pixels)
+        turn = None if covering is None or image.format not in ("JPEG", "MPO") else _orientation(image)
+        ready = image if covering is None or turn is None else _reduced(image, covering[::-1] if turn[0] >= 5 else covering)
+        pixels, notes = _decode(ready, where, channels, max_pixels, turn)
         if _has_more(image):
             notes = (*notes, "only the first frame or page was read")
-        size = _size(pixels) if not reduced else (width, height) if _orientation(image)[0] >= 5 else (height, width)
+        size = (height, width) if turn is None or turn[0] < 5 else (width, height)
+        size = _size(pixels) if ready is image else size
     return Picture(pixels, where, size, notes)
 
 
-def _reduce(image: Image.Image, covering: tuple[int, int]) -> bool:
-    """Ask libjpeg for the smallest of its sizes that is still GAP times what is needed; whether that is less than the whole."""
-    if image.format not in ("JPEG", "MPO"):
-        return False
-    height, width = covering[::-1] if _orientation(image)[0] >= 5 else covering
-    before = image.size
-    image.draft(None, (GAP * width, GAP * height))
-    return image.size != before
+def _reduced(image: Image.Image, covering: tuple[int, int]) -> Image.Image:
+    """A JPEG as it is or, where it is large, one that just covers what is needed, made from the smallest of libjpeg's sizes that is GAP
+    times that. Before it is turned.
+
+    libjpeg rounds sides up: its last column or row may stand for a part of a pixel, which the box leaves out.
+    """
+    width, height = image.size
+    image.draft(None, (GAP * covering[1], GAP * covering[0]))
+    if image.size == (width, height):
+        return image
+    factor = next(n for n in (2, 4, 8) if image.size == (-(-width // n), -(-height // n)))
+    scaled = geometry.covering((height, width), covering)
+    return image.resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR, box=(0, 0, width / factor, height / factor))
 
 
 def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
     return pixels.shape[0], pixels.shape[1]
 
 
-def _decode(image: Image.Image, where: str, channels: int, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def _decode(
+    image: Image.Image, where: str, channels: int, max_pixels: int, turn: tuple[int, str] | None = None
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """The pixels, and notes; `turn`: the orientation and its note, where they are known already."""
     _check_pixels(image.size, where, max_pixels)
     image.load()
-    orientation, damaged = _orientation(image)
+    orientation, damaged = turn or _orientation(image)
     notes = [damaged] if damaged else []
     if orientation in _TURN:
         image = image.transpose(_TURN[orientation])

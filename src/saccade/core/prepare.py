@@ -1,9 +1,6 @@
 """Pixels -> model input, once: training's cache, evaluation, an export's proof and the server all come through here. No torch.
 
-The geometry, in whole pixels, is that of torchvision's evaluation presets (Resize, CenterCrop), to which published weights were
-measured: an image H x W is scaled by max(h / H, w / W), so that it covers h x w. The side that decides becomes exactly h or w, the other
-is rounded down, and the middle h x w of that is kept; half of an odd remainder is rounded to the even number. Scaling is bilinear, with
-antialias when it reduces; nothing is resampled where the scale is 1.
+The geometry is that of `core.geometry`; scaling is bilinear, with antialias when it reduces; nothing is resampled where the scale is 1.
 So `prepare(shrink(image, size), spec)` equals `prepare(image, spec)` to the bit for `spec.size == size`.
 """
 
@@ -16,6 +13,7 @@ from PIL import Image
 from saccade.core import images
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
+from saccade.core.geometry import covering, margin
 from saccade.core.images import Picture
 
 
@@ -55,19 +53,6 @@ def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
         return pixels
     scaled = covering((height, width), size)
     return _resample(pixels, scaled)
-
-
-def covering(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) to which an image of `source` (height, width) is scaled so that it covers `size`; exact integer arithmetic."""
-    (height, width), (h, w) = source, size
-    if h * width >= w * height:
-        return h, width * h // height
-    return height * w // width, w
-
-
-def margin(scaled: int, kept: int) -> int:
-    """Pixels cut off at the top or left, where `kept` of `scaled` remain."""
-    return round((scaled - kept) / 2)
 
 
 def _check(pixels: NDArray[np.uint8]) -> None:

@@ -193,7 +193,7 @@ class _Reader:
 
 def _key(dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> str:
     digest = hashlib.sha256(
-        f"3\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\0{preparation.covering}\n".encode(errors="surrogateescape")
+        f"4\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\0{preparation.covering}\n".encode(errors="surrogateescape")
     )
     for i in indices:
         digest.update(f"{dataset.paths[i]}\0{dataset.bytes[i]}\0{dataset.modified[i]}\n".encode(errors="surrogateescape"))

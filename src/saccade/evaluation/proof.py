@@ -80,6 +80,12 @@ class Case:
     seed: int = 0
 
 
+def refused(case: Case, error: UserError, checks: Sequence[Check] = ()) -> Proof:
+    """The proof of a file that its runtime does not run."""
+    before, _ = _figures(case, case.reference.card, _expected(case))
+    return Proof(len(case.places), (*checks, Check("run", False, str(error))), {"reference": before, "exported": {}})
+
+
 def prove(session: Session, case: Case, progress: Progress) -> Proof:
     """Run the exported side through its own card's preprocessing, and compare. Nothing that differs raises: it is a check that fails."""
     reference = case.reference
@@ -90,14 +96,14 @@ def prove(session: Session, case: Case, progress: Progress) -> Proof:
         found = run(session, case.dataset, case.places, session.card.input.size, progress)
         rows = [_row(own, session.batch, reference.outputs[own], found)]
         few = case.places[:FEW]
-        rows.append(_row(own, 1, reference.outputs[own], run(session, case.dataset, few, session.card.input.size, progress, batch=1)))
+        first = {name: values[:FEW] for name, values in reference.outputs[own].items()}
+        rows.append(_row(own, 1, first, run(session, case.dataset, few, session.card.input.size, progress, batch=1)))
         for size, expected in reference.outputs.items():
             if size != own:
                 rows.append(_row(size, session.batch, expected, run(session, case.dataset, few, size, progress)))
         answers = _results(session.card, found, case)
     except UserError as error:
-        failed = Check("run", False, str(error))
-        return Proof(len(case.places), (*checks, failed), {"reference": _figures(case, reference.card, None)[0], "exported": {}})
+        return refused(case, error, checks)
     finally:
         progress.finish()
     flat = [one for row in rows for one in row]
@@ -106,13 +112,18 @@ def prove(session: Session, case: Case, progress: Progress) -> Proof:
 
 
 def _measured(card: Card, case: Case, answers: list[Result], checks: list[Check], rows: list[dict[str, Any]]) -> Proof:
-    expected = _results(case.reference.card, case.reference.outputs[case.reference.card.input.size], case)
+    expected = _expected(case)
     agreement = float(np.mean([one.agreement(other) for one, other in zip(answers, expected, strict=True)]))
     before, first = _figures(case, case.reference.card, expected)
     after, second = _figures(case, card, answers)
     differences = paired(first, second, len(answers), seed=case.seed) if second is not None and first is not None else {}
     checks.append(_metric_held(case, before, after))
     return Proof(len(answers), tuple(checks), {"reference": before, "exported": after}, differences, agreement, rows)
+
+
+def _expected(case: Case) -> list[Result]:
+    card = case.reference.card
+    return _results(card, case.reference.outputs[card.input.size], case)
 
 
 def _results(card: Card, outputs: Outputs, case: Case) -> list[Result]:
@@ -137,8 +148,7 @@ def _row(size: Size, batch: int, expected: Outputs, found: Outputs) -> list[dict
     for name, wanted in expected.items():
         got = found.get(name)
         row = {"size": list(size), "batch": batch, "output": name, "images": 0, "largest": None, "mean": None, "excess": None}
-        if got is not None and got.shape[1:] == wanted.shape[1:] and np.isfinite(got).all():
-            wanted = wanted[: len(got)]
+        if got is not None and got.shape == wanted.shape and np.isfinite(got).all() and np.isfinite(wanted).all():
             apart = np.abs(got.astype(np.float64) - wanted)
             excess = float((apart - ATOL - RTOL * np.abs(wanted)).max())
             row |= {"images": len(got), "largest": float(apart.max()), "mean": float(apart.mean()), "excess": excess}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,17 +52,30 @@ class Reference:
         data = read_all(path)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+                arrays = {name: np.asanyarray(archive[name]) for name in archive.files}
             words = {name: arrays.pop(name).tobytes().decode("utf-8", "surrogateescape") for name in ("card", "sums", "sources")}
             outputs: dict[Size, Outputs] = {}
             for name, values in arrays.items():
                 size, _, output = name.partition("/")
                 height, width = map(int, size.split("x"))
                 outputs.setdefault((height, width), {})[output] = values
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise DamagedError(f"is no reference of an export, or is damaged: {error}", where=str(path)) from None
+        except Exception as error:  # NumPy and zipfile answer damage with KeyError, zlib.error, MemoryError and whatever else
+            raise DamagedError(
+                f"is no reference of an export, or is damaged: {str(error) or type(error).__name__}", where=str(path)
+            ) from None
         sources, sums = tuple(words["sources"].split("\0")), tuple(words["sums"].split("\n"))
-        return cls(Card.from_json(words["card"], where=str(path)), sources, sums, outputs)
+        found = cls(Card.from_json(words["card"], where=str(path)), sources, sums, outputs)
+        if not found._fits():
+            raise DamagedError("is no reference of an export: its parts do not fit together", where=str(path))
+        return found
+
+    def _fits(self) -> bool:
+        """Whether there is a sum and a row of numbers for each source, at the card's own size and for the first few at others."""
+        count, own = len(self.sources), self.card.input.size
+        rows = {size: count if size == own else min(FEW, count) for size in self.outputs}
+        arrays = [(values, rows[size]) for size, outputs in self.outputs.items() for values in outputs.values()]
+        whole = own in self.outputs and all(self.sources) and len(self.sums) == count
+        return whole and all(values.dtype == np.float32 and values.shape[:1] == (row,) for values, row in arrays)
 
 
 def answer(session: Session, dataset: Dataset, places: NDArray[np.int64], sizes: Sequence[Size], progress: Progress) -> Reference:
@@ -83,7 +95,11 @@ def run(
     for start in range(0, len(places), batch):
         pictures = list(look(dataset, places[start : start + batch], spec))
         for name, values in session.run(np.stack([picture.pixels for picture in pictures])).items():
-            parts.setdefault(name, []).append(np.asarray(values, np.float32))
+            rows = np.asarray(values, np.float32)
+            earlier = parts.setdefault(name, [])
+            if rows.shape[:1] != (len(pictures),) or (earlier and rows.shape[1:] != earlier[0].shape[1:]):
+                raise UserError(f"the model gives {name!r} of shape {list(rows.shape)} for {len(pictures)} images")
+            earlier.append(rows)
         progress.advance(len(pictures))
     return {name: np.concatenate(values) for name, values in parts.items()}
 

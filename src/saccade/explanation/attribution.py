@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
-from saccade.core.prepare import covering, margin
+from saccade.core.geometry import covering, margin
 from saccade.nn.features import channels_last, evaluating
 
 Score = Callable[[Tensor, Tensor], Tensor]

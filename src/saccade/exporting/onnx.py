@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import torch
 
 from saccade.core.errors import UserError
@@ -35,9 +37,12 @@ def build(graph: Graph) -> tuple[onnx.ModelProto, Sequence[str]]:
     failure: Exception | None = None
     for axes in [AXES, AXES[:1]] if graph.sizes else [AXES[:1]]:
         try:
-            return _export(graph, axes), axes
+            model = _export(graph, axes)
         except Exception as error:  # the exporter wraps anything from a constraint on a size to an operator that it does not know
             failure = error
+            continue
+        if axes != AXES or _is_resizable(model, graph):
+            return model, axes
     reason = " ".join(str(failure.__cause__ or failure).split())[:300] if failure else ""
     raise UserError(f"torch cannot export this network to ONNX: {reason}", fix="try another model, or report it with the model's name")
 
@@ -59,12 +64,30 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
     return model
 
 
+@torch.inference_mode()
+def _is_resizable(model: onnx.ModelProto, graph: Graph) -> bool:
+    """Whether a graph that was exported as taking any size does: a branch on the size (VGG's pooling) stays as it was for the sample."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for size in graph.sizes:
+        images = torch.nn.functional.interpolate(graph.sample.float(), size).to(torch.uint8)
+        try:
+            found = session.run(list(graph.names), {INPUT: images.numpy()})
+        except Exception:  # its exceptions have no base of their own
+            return False
+        expected = [output.numpy() for output in graph.module(images)]
+        if not all(np.allclose(one, other, rtol=1e-2, atol=1e-3) for one, other in zip(found, expected, strict=True)):
+            return False
+    return True
+
+
 def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = [*DEFAULT_OP_BLOCK_LIST, *HALF_BLOCKED]
     with _quiet():
         half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+        OnnxModel(half).topological_sort(is_deterministic=True)  # the converter appends its casts at the end
     return half
 
 
@@ -79,7 +102,7 @@ def _pack(model: onnx.ModelProto, graph: Graph) -> bytes:
         0
     ].doc_string = f"uint8 [batch, {channels}, height, width], {kind}, 0 to 255; prepared as the card says ({height}x{width})"
     model.producer_name, model.producer_version = "saccade", graph.card.version
-    model.metadata_props.add(key=CARD, value=graph.card.to_json())
+    model.metadata_props.add(key=CARD, value=graph.card.to_ascii())
     if model.ByteSize() > MOST_BYTES:
         raise UserError("this network is larger than 2 GiB, which one ONNX file cannot hold", fix="export it to openvino")
     data: bytes = model.SerializeToString(deterministic=True)

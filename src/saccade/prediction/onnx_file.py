@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from saccade.core.card import Card
@@ -57,16 +59,17 @@ class OnnxSession:
         self.card, self.streams, self._where = card, streams, where
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, cores() // streams)
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         options.log_severity_level = 4  # what goes wrong reaches us as an exception
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=False)
+            inputs = [(one.name, one.type) for one in self._session.get_inputs()]
+            self._names = [one.name for one in self._session.get_outputs()]
         except Exception as error:  # its exceptions have no base of their own
             raise UserError(f"ONNX Runtime refuses it: {_line(error)}", where=where) from None
-        inputs = [(one.name, one.type) for one in self._session.get_inputs()]
         if inputs != [(INPUT, "tensor(uint8)")]:
             got = ", ".join(f"{name} {kind}" for name, kind in inputs)
             raise UserError(f"its only input must be {INPUT!r}, uint8, it takes {got or 'none'}", where=where, fix=NOT_OURS)
-        self._names = [one.name for one in self._session.get_outputs()]
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Raises UserError where the graph does not take images of this size."""
@@ -92,20 +95,24 @@ def _providers(device: str) -> list[str]:
 
 def _check(model: onnx.ModelProto, where: str) -> None:
     """Refuse what could reach outside of the file or run somebody's code: external data, custom operators; and absurd sizes."""
-    graphs, tensors, nodes = [model.graph], [], [node for function in model.functions for node in function.node]
-    while graphs:
-        graph = graphs.pop()
-        tensors += [*graph.initializer, *(part for one in graph.sparse_initializer for part in (one.values, one.indices))]
-        nodes += graph.node
-        attributes = [attribute for node in graph.node for attribute in node.attribute]
-        graphs += [inner for attribute in attributes for inner in (attribute.g, *attribute.graphs) if inner.node]
-    tensors += [tensor for node in nodes for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)]
+    parts = list(_parts(model))
+    nodes = [part for part in parts if isinstance(part, onnx.NodeProto)]
+    tensors = [part for part in parts if isinstance(part, onnx.TensorProto)]
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
         raise UserError("keeps weights in other files, which are never opened", where=where, fix="save it as one file")
     if strange := sorted({node.domain for node in nodes} - DOMAINS - {function.domain for function in model.functions}):
         raise UserError(f"uses custom operators ({', '.join(strange)[:200]}), which are never loaded", where=where)
     if len(nodes) > MOST_NODES:
         raise UserError(f"must have at most {MOST_NODES:,} nodes, has {len(nodes):,}", where=where)
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """A message and all in it, wherever: graphs in attributes of nodes in functions, defaults of attributes, sparse tensors."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                yield from _parts(part)
 
 
 def _line(error: Exception) -> str:

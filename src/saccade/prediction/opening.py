@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +13,20 @@ from saccade.prediction.session import ExportedFile
 
 @dataclass(frozen=True)
 class Runtime:
-    """suffix: of the files it takes; module, kind: the class that opens them; package, extra: what must be installed, and as what."""
+    """suffix: of the files it takes; module, kind: the class that opens them; package, extra: what must be installed, and as what;
+    silenced: a package that would send telemetry when that one is imported."""
 
     suffix: str
     module: str
     kind: str
     package: str
     extra: str = ""
+    silenced: str = ""
 
 
 RUNTIMES = {
     "onnx": Runtime(".onnx", "saccade.prediction.onnx_file", "OnnxFile", "onnxruntime"),
-    "openvino": Runtime(".xml", "saccade.prediction.openvino_file", "OpenVinoFile", "openvino", "openvino"),
+    "openvino": Runtime(".xml", "saccade.prediction.openvino_file", "OpenVinoFile", "openvino", "openvino", "openvino_telemetry"),
 }
 STEM = "model"  # of the file that `saccade export` writes
 
@@ -49,6 +52,8 @@ def open_export(path: Path, *, device: str = "auto") -> ExportedFile:
 def require(target: str) -> None:
     """Raise the one line that says what to install where a target's runtime is missing."""
     runtime = RUNTIMES[target]
+    if runtime.silenced:
+        sys.modules.setdefault(runtime.silenced, None)  # type: ignore[arg-type]  # an import of it fails, and OpenVINO does without
     try:
         importlib.import_module(runtime.package)
     except ImportError as error:

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from saccade.core.card import Card
 from saccade.core.errors import UserError
+from saccade.prediction.opening import require
 from saccade.prediction.session import BATCH, INPUT, Session, cores
+
+require("openvino")  # which silences its telemetry: before the import, and for whoever takes OpenVINO from here
+
+import openvino  # noqa: E402
+from openvino.frontend import FrontEndManager  # noqa: E402
 
 CARD = "saccade"
 NOT_OURS = "export it with `saccade export`: a card with its classes and preprocessing belongs in it"
@@ -31,9 +36,10 @@ class OpenVinoFile:
         if not path.with_suffix(".bin").is_file():
             raise UserError(f"its weights, {path.with_suffix('.bin').name}, are missing beside it", where=str(path))
         try:
-            self._model = openvino.Core().read_model(path)
+            reader = FrontEndManager().load_by_framework("ir")  # read_model would try every format that it knows
+            self._model = openvino.Model(reader.convert(reader.load(str(path))))
             text = self._model.get_rt_info([CARD]).astype(str) if self._model.has_rt_info([CARD]) else None
-        except RuntimeError as error:
+        except Exception as error:
             raise UserError(f"is no OpenVINO file, or is damaged: {_line(error)}", where=str(path)) from None
         if text is None:
             raise UserError("holds no card of saccade", where=str(path), fix=NOT_OURS)
@@ -56,16 +62,18 @@ class OpenVinoSession:
 
     def __init__(self, model: openvino.Model, card: Card, streams: int, where: str) -> None:
         self.card, self.streams, self._where = card, streams, where
-        inputs = [(one.get_any_name(), one.get_element_type()) for one in model.inputs]
+        inputs = [(_name(one), one.get_element_type()) for one in model.inputs]
         if inputs != [(INPUT, openvino.Type.u8)]:
             got = ", ".join(f"{name} {kind}" for name, kind in inputs)
             raise UserError(f"its only input must be {INPUT!r}, uint8, it takes {got or 'none'}", where=where, fix=NOT_OURS)
+        if not all(one.get_names() for one in model.outputs):
+            raise UserError("has an output without a name", where=where, fix=NOT_OURS)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": max(cores(), streams)}
         try:
             self._compiled = openvino.Core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise UserError(f"OpenVINO refuses it: {_line(error)}", where=where) from None
-        self._names = [one.get_any_name() for one in model.outputs]
+        self._names = [_name(one) for one in model.outputs]
         self._threads = threading.local()  # a request belongs to one call at a time
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -78,6 +86,10 @@ class OpenVinoSession:
             shape = list(images.shape)
             raise UserError(f"OpenVINO fails on images of shape {shape}: {_line(error)}", where=self._where) from None
         return {name: np.asarray(outputs[name]) for name in self._names}
+
+
+def _name(port: Any) -> str:
+    return port.get_any_name() if port.get_names() else ""
 
 
 def _line(error: Exception) -> str:

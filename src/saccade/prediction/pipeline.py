@@ -6,11 +6,10 @@ own share of the cores (`Session.streams`), which is faster than one call on all
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,17 +51,39 @@ def stream(
     batches = _batched(sources, session.batch)
     pool = ThreadPoolExecutor(workers, "saccade-predict")
     try:
-        running = deque(pool.submit(answer, part) for part in itertools.islice(batches, workers + AHEAD))
-        while running:
-            yield from running.popleft().result()
-            running.extend(pool.submit(answer, part) for part in itertools.islice(batches, 1))
+        running: deque[Future[list[Result | Failed]]] = deque()
+        for part in batches:
+            if isinstance(part, UserError):  # of the sources: what came before is answered first
+                yield from _drained(running)
+                raise part
+            running.append(pool.submit(answer, part))
+            if len(running) >= workers + AHEAD:
+                yield from running.popleft().result()
+        yield from _drained(running)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batched(sources: Iterable[Source], size: int) -> Iterator[tuple[Source, ...]]:
+def _drained(running: deque[Future[list[Result | Failed]]]) -> Iterator[Result | Failed]:
+    while running:
+        yield from running.popleft().result()
+
+
+def _batched(sources: Iterable[Source], size: int) -> Iterator[list[Source] | UserError]:
+    """Lists of `size` sources; where the next one cannot be had, those before it and then the reason."""
     rest = iter(sources)
-    while part := tuple(itertools.islice(rest, size)):
+    part: list[Source] = []
+    try:
+        for source in rest:
+            part.append(source)
+            if len(part) == size:
+                yield part
+                part = []
+    except UserError as error:
+        yield part
+        yield error
+        return
+    if part:
         yield part
 
 

@@ -114,10 +114,10 @@ class Lines:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if error is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            self._file.close()
+            with self._file:
+                if error is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
             if error is None:
                 os.replace(self.partial, self.path)
             elif not self.written:

@@ -71,12 +71,21 @@ def _path(text: str) -> Iterable[Source]:
 
 def _images(folder: Path) -> Iterator[Path]:
     """Sorted by the parts of their paths. Links to images are followed, links to folders are not; hidden names are passed over."""
+    waiting = [_entries(folder)]
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+        elif entry[1]:
+            waiting.append(_entries(entry[0]))
+        else:
+            yield entry[0]
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The folders (True) and images (False) in a folder, by name."""
     try:
-        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(folder) if entry.name[0] != ".")
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(folder) if entry.name[0] != ".")
     except OSError as error:
         raise os_error(error, folder, "list the folder") from None
-    for name, is_folder in entries:
-        if is_folder:
-            yield from _images(folder / name)
-        elif os.path.splitext(name)[1].lower() in SUFFIXES:
-            yield folder / name
+    return iter([(folder / name, inner) for name, inner in found if inner or os.path.splitext(name)[1].lower() in SUFFIXES])
