@@ -47,6 +47,7 @@ def train(  # the verb's options, by name
     pretrained: bool = False,
     workers: int | None = None,
     skip_bad: bool = False,
+    on_nan: str | None = None,
     images: bool = True,
     device: str = "auto",
     precision: str = "auto",
@@ -67,6 +68,7 @@ def train(  # the verb's options, by name
         "batch": None if batch == "auto" else batch,
         "weights": str(Path(weights).absolute()) if weights else None,
         "workers": workers,
+        "on_nan": on_nan,
     }
     values |= {"device": None if device == "auto" else device, "precision": None if precision == "auto" else precision}
     values |= {name: True for name, on in flags.items() if on} | ({} if images else {"images": False})
@@ -104,15 +106,15 @@ def _train(dataset: Dataset, settled: Mapping[str, Any], line: str, out: Path | 
 def _resume(
     out: str | Path | None, data: str | Path | None, config: str | Path | None, asked: Mapping[str, Any], progress: Progress, started: float
 ) -> Run:
-    """Go on with a run as it was configured; `device` and `workers` alone may differ."""
+    """Go on with a run as it was configured; `device`, `workers` and what is done about numbers that are none may differ."""
     if out is None:
         raise UserError("--resume needs the run's folder", where="train", fix="saccade train --resume --out RUN")
-    other = [name for name in asked if name not in ("device", "workers")] + (["config"] if config is not None else [])
+    other = [name for name in asked if name not in ("device", "workers", "on_nan")] + (["config"] if config is not None else [])
     if other:
         raise UserError(
             f"--resume goes on with the run as it was configured and takes no {other[0]}",
             where="train",
-            fix="only --device and --workers may change",
+            fix="only --device, --workers and --on-nan may change",
         )
     run = RunDir.at(Path(out), resume=True)
     with run.lock():
@@ -129,7 +131,8 @@ def _resume(
         setup = Setup.make(dataset, settings, progress)
         model, card = setup.fresh_model()
         resolved = setup.taken_up(_resolved(record, run))
-        run.update_run({"state": "running"})
+        # A step that was left out is met again by whoever resumes from before it: then too it must be left out.
+        run.update_run({"state": "running", "config": {**record["config"], "on_nan": settings.on_nan}})
         return _fit(setup, run, model, card, resolved, started=started, before=record["time"].get("seconds") or 0.0, resume=True)
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--pretrained", is_flag=True, help="Start from published weights; the only option that downloads.")
 @click.option("--workers", metavar="N", type=click.IntRange(0), help="Threads that prepare batches; changes no result.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@click.option("--on-nan", type=click.Choice(["stop", "skip", "back"]), help="What a loss that is no number does.  [default: stop]")
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")
 @options.compute
 @options.seed_if_given

@@ -54,7 +54,8 @@ class TrainConfig:
     command and wins where both are given. size: (height, width) of the model's input. batch: images per optimizer
     step; micro_batch: images per forward pass (0: the whole batch). lr: peak learning rate; warmup: share of all steps
     spent rising to it. weight_decay spares biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
-    clip: largest gradient norm (0: off). patience: evaluations without improvement before stopping (0: never).
+    clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
+    out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
     are facts of the machine; workers change no result at all.
     """
@@ -78,6 +79,7 @@ class TrainConfig:
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     ema: Share = 0.0
     clip: Annotated[float, Ge(0)] = 0.0
+    on_nan: Literal["stop", "skip", "back"] = "stop"
     patience: Annotated[int, Ge(0)] = 0
     seed: Annotated[int, Ge(0), Lt(1 << 63)] = 0
     device: str = "auto"

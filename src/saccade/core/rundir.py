@@ -130,6 +130,11 @@ class RunDir:
         return self.path / "explanations"
 
     @property
+    def not_finite(self) -> Path:
+        """Batches whose loss or gradient was no finite number."""
+        return self.path / "not-finite"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

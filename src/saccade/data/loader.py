@@ -43,6 +43,16 @@ class Batch:
         targets = {name: value.to(device, non_blocking=True) for name, value in self.targets.items()}
         return replace(self, images=images, targets=targets)
 
+    def split(self, size: int) -> list[Batch]:
+        """The same images in batches of at most `size`, in order."""
+        if len(self) <= size:
+            return [self]
+        starts = range(0, len(self), size)
+        return [self._cut(slice(start, start + size)) for start in starts]
+
+    def _cut(self, part: slice) -> Batch:
+        return Batch(self.images[part], {name: value[part] for name, value in self.targets.items()}, self.positions[part])
+
 
 @dataclass(frozen=True)
 class Source:
@@ -74,6 +84,10 @@ class Loader:
             sample = self._sample(place)
             groups.setdefault(sample.image.shape, []).append((sample, place))
         return [self._collate(part) for group in groups.values() for part in self._parts(group)]
+
+    def names(self, positions: NDArray[np.int64]) -> list[str]:
+        """What the images at these positions of the stream are called."""
+        return [self.source.names[place] for place in keys.sample_indices(self.seed, len(self.source), positions).tolist()]
 
     def stream(self, position: int) -> Generator[list[Batch], None, None]:
         """Steps from `position` on, prepared ahead by the workers; close it to let them end."""

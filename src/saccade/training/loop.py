@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from saccade.training import checkpoint, optim
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.ema import Average
+from saccade.training.recovery import BackError, Recovery
 from saccade.training.schedule import Schedule
 from saccade.training.signals import StopSignals
 from saccade.training.step import Updater
@@ -93,9 +94,16 @@ class Trainer:
         self.log_every = max(1, resolved.total_steps // LOGGED_STEPS)
         self.rows: list[dict[str, Any]] = []
         self.planned: dict[str, Any] | None = None
+        self.recovery = Recovery(self.updater, job.loader, job.run, config, job.progress)
+        self.steps_taken = 0
 
     def resume(self) -> None:
         """Go on from the newest checkpoint whose sums hold; says which were passed over."""
+        step = self._load()
+        self.job.progress.message(f"going on from step {step} of {self.schedule.total}")
+
+    def _load(self) -> int:
+        """The state of the newest good checkpoint; returns its step."""
         run = self.job.run
         step, contents, passed_over = run.load_checkpoint()
         for line in passed_over:
@@ -111,40 +119,44 @@ class Trainer:
         run.truncate_metrics(state["metrics_bytes"])
         self.state = State(**state["loop"])
         self.planned = next((event for event in run.events() if event.get("event") == "shorten"), None)
-        if self.planned is not None and self.planned["step"] <= self.state.step:
+        if self.planned is not None and self.planned["step"] <= self.state.step and not self.schedule.before:
             self.schedule.shorten(self.planned["step"], self.planned["total_steps"])
-        self.job.progress.message(f"going on from step {step} of {self.schedule.total}")
+        return step
 
     def fit(self) -> State:
         """Train to the end; raises Interrupted (state saved) when a signal came."""
-        job, state = self.job, self.state
-        board = Board(job.run.tensorboard, purge_step=state.step or None)
-        stream = job.loader.stream(state.position)
+        job = self.job
+        board = Board(job.run.tensorboard, purge_step=self.state.step or None)
+        if job.config.on_nan == "back" and not any(job.run.checkpoints.glob("step-*")):
+            self._checkpoint()  # or there would be nothing to go back to
+        self.stream = job.loader.stream(self.state.position)
         self._show_stage()
         try:
             with StopSignals() as signals:
-                self._run(stream, board, signals)
+                self._run(board, signals)
         finally:
-            stream.close()
+            self.stream.close()
             board.close()
             job.progress.finish()
         self._checkpoint()
         self._save(job.run.last)
         if signals.received is not None and not self._ended():
             again = f"saccade train --resume --out {shlex.quote(str(job.run.path))}"
-            raise Interrupted(signals.received, f"stopped at step {state.step}; go on with: {again}")
-        return state
+            raise Interrupted(signals.received, f"stopped at step {self.state.step}; go on with: {again}")
+        return self.state
 
-    def _run(self, stream: Iterator[list[Batch]], board: Board, signals: StopSignals) -> None:
-        state = self.state
+    def _run(self, board: Board, signals: StopSignals) -> None:
         begun = saved_at = time.monotonic()
-        first = state.step
         while not self._ended() and signals.received is None:
-            self._step(next(stream))
+            try:
+                self._step(next(self.stream))
+            except BackError as error:
+                self._go_back(error)
+                continue
             if self._due():
                 self._evaluate(board)
-            logged = self._log(board, (time.monotonic() - begun) / (state.step - first))
-            self._keep_time(begun, first)
+            logged = self._log(board, (time.monotonic() - begun) / self.steps_taken)
+            self._keep_time(begun)
             if logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                 self._checkpoint()
                 saved_at = time.monotonic()
@@ -164,7 +176,7 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> None:
         state, config = self.state, self.job.config
         moved = [batch.to(self.device, channels_last=config.channels_last) for batch in batches]
-        means = self.updater.step(moved, state.step, self.schedule.factor(state.step))
+        means = self.recovery.step(moved, state.step, self.schedule.factor(state.step), self.schedule.total)
         if self.average is not None:
             self.average.update(self.job.model, state.step)
         for name, value in means.items():
@@ -172,7 +184,19 @@ class Trainer:
             state.counts[name] = state.counts.get(name, 0) + 1
         state.step += 1
         state.position += config.batch
+        self.steps_taken += 1
         self.job.progress.advance(config.batch)
+
+    def _go_back(self, error: BackError) -> None:
+        """To the last checkpoint, and on from there at a lower rate."""
+        message, told = error.args
+        self.stream.close()
+        self.rows = []
+        to = self._load()
+        self.recovery.went_back(told, to)
+        self.stream = self.job.loader.stream(self.state.position)
+        self.job.progress.message(f"{message}; going back to step {to}, on at {self.recovery.slowdown(to):g} times the rate")
+        self._show_stage()
 
     def _due(self) -> bool:
         return self.state.step % self.job.resolved.evaluate_every == 0 or self.state.step >= self.schedule.total
@@ -186,7 +210,7 @@ class Trainer:
             "step": state.step,
             "epoch": round(state.step / self.job.resolved.steps_per_epoch, 4),
             **means,
-            "lr": self.job.config.lr * self.schedule.factor(state.step - 1),
+            "lr": self.job.config.lr * self.schedule.factor(state.step - 1) * self.recovery.slowdown(state.step - 1),
             "time": {"images_per_second": self.job.config.batch / max(seconds_per_step, 1e-9)},
         }
         state.sums, state.counts = {}, {}
@@ -224,7 +248,7 @@ class Trainer:
             state.stale += 1
             state.stopped = 0 < job.config.patience <= state.stale
 
-    def _keep_time(self, begun: float, first: int) -> None:
+    def _keep_time(self, begun: float) -> None:
         """Once, when the run is clearly too slow for its deadline, shorten the schedule and record it; a resume does it again."""
         job, state, schedule = self.job, self.state, self.schedule
         if schedule.before or state.step >= schedule.total:
@@ -233,7 +257,7 @@ class Trainer:
             if state.step == self.planned["step"]:
                 schedule.shorten(state.step, self.planned["total_steps"])
             return
-        total = self._affordable(begun, first)
+        total = self._affordable(begun)
         if total is None:
             return
         job.run.append_event({"event": "shorten", "step": state.step, "total_steps": total, "from": schedule.total})
@@ -241,10 +265,10 @@ class Trainer:
         job.progress.message(f"slower than measured: {schedule.before} steps shortened to {total} to keep to the minutes asked for")
         self._show_stage()
 
-    def _affordable(self, begun: float, first: int) -> int | None:
+    def _affordable(self, begun: float) -> int | None:
         """The last step that the deadline allows at the speed so far, where that is clearly before the schedule's end."""
         state, schedule, deadline = self.state, self.schedule, self.job.deadline
-        done = state.step - first
+        done = self.steps_taken
         if deadline is None or done < 20 or state.step % self.log_every or schedule.progress(state.step) < 0.25:
             return None
         now = time.monotonic()

@@ -1,12 +1,13 @@
-"""One optimizer step of a run: every phase forward, backward, averaged, clipped and applied."""
+"""One optimizer step of a run: every phase forward, backward, averaged, clipped and applied, or not applied at all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.core import keys
 from saccade.core.config import TrainConfig
@@ -14,6 +15,22 @@ from saccade.core.errors import UserError
 from saccade.data.loader import Batch
 from saccade.task import Phase
 from saccade.training import optim, precision
+
+
+class NotFiniteError(Exception):
+    """A phase's loss or gradient is NaN or infinite. Its optimizer has not stepped, and buffers are as they were before the phase."""
+
+    def __init__(self, phase: Phase, what: str) -> None:
+        super().__init__(f"the {what} of phase {phase.name!r} is no longer a finite number")
+        self.phase, self.what = phase, what
+
+
+class OutOfMemoryError(Exception):
+    """A phase did not fit into memory. Its optimizer has not stepped, and buffers are as they were before the phase."""
+
+    def __init__(self, phase: Phase) -> None:
+        super().__init__(phase.name)
+        self.phase = phase
 
 
 class Updater:
@@ -24,19 +41,43 @@ class Updater:
         self.device, self.precision = device, number
         self.optimizers = {phase.name: optim.build(phase, config) for phase in phases}
         self.scaler = precision.scaler(number)
+        self._buffers = _Kept(model)
+
+    def due(self, step: int) -> list[Phase]:
+        """The phases that take part in a step."""
+        return [phase for phase in self.phases if step % phase.every == 0]
 
     def step(self, batches: Sequence[Batch], step: int, factor: float) -> dict[str, float]:
         """Do step number `step` at `factor` times the peak rate; returns the mean losses by name."""
-        self.model.train()
         means: dict[str, float] = {}
-        due = [phase for phase in self.phases if step % phase.every == 0]
-        for phase in due:
-            means |= self._phase(phase, batches, step, factor)
-            if phase.after_step is not None:
-                phase.after_step(step)
-        if due and self.scaler.is_enabled():
-            self.scaler.update()
+        for phase in self.due(step):
+            means |= self.phase(phase, batches, step, factor)
+        self.finish(step)
         return means
+
+    def phase(self, phase: Phase, batches: Sequence[Batch], step: int, factor: float) -> dict[str, float]:
+        """The part of one phase in it. Raises NotFiniteError or OutOfMemoryError, and then has changed nothing."""
+        self.model.train()
+        self._buffers.keep()
+        try:
+            means = self._phase(phase, batches, step, factor)
+        except NotFiniteError:
+            self._buffers.restore()
+            raise
+        except Exception as error:
+            if not is_memory(error):
+                raise
+            self._buffers.restore()
+            self.optimizers[phase.name].zero_grad(set_to_none=True)
+            raise OutOfMemoryError(phase) from error
+        if phase.after_step is not None:
+            phase.after_step(step)
+        return means
+
+    def finish(self, step: int) -> None:
+        """After the last phase of a step."""
+        if self.scaler.is_enabled() and self.due(step):
+            self.scaler.update()
 
     def _phase(self, phase: Phase, batches: Sequence[Batch], step: int, factor: float) -> dict[str, float]:
         optimizer = self.optimizers[phase.name]
@@ -53,24 +94,31 @@ class Updater:
                 for name, part in {"loss": losses.total, **losses.parts}.items():
                     sums[name] = sums.get(name, 0.0) + float(part.detach())
         means = {name: value / max(weight, 1e-12) for name, value in sums.items()}
-        if not all(map(_finite, means.values())):
-            raise UserError(
-                f"the loss of phase {phase.name!r} is no longer a finite number at step {step}; its weights are as they were before",
-                fix=f"lower the rate, e.g. --set lr={self.config.lr / 4:g}, or set clip=1",
-            )
-        self._apply(optimizer, weight, factor)
+        if not all(map(math.isfinite, means.values())):
+            raise NotFiniteError(phase, "loss")
+        self._apply(phase, weight, factor)
         prefix = f"{phase.name}/" if len(self.phases) > 1 else ""
         return {prefix + name: value for name, value in means.items()}
 
-    def _apply(self, optimizer: torch.optim.Optimizer, weight: float, factor: float) -> None:
+    def _apply(self, phase: Phase, weight: float, factor: float) -> None:
+        optimizer = self.optimizers[phase.name]
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.scaler.unscale_(optimizer) if self.scaler.is_enabled() else None
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(optimizer)
         torch._foreach_div_([p.grad for p in parameters], max(weight, 1e-12))
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        norm = self._clipped(parameters)
+        # An infinite gradient under fp16 is the scaler's business: it leaves the step out and scales less.
+        if not self.scaler.is_enabled() and not math.isfinite(float(norm)):
+            raise NotFiniteError(phase, "gradient")
         for group in optimizer.param_groups:
             group["lr"] = self.config.lr * factor
         self.scaler.step(optimizer)
+
+    def _clipped(self, parameters: list[nn.Parameter]) -> Tensor:
+        """The norm of all gradients together, before they are clipped to the configuration's."""
+        if self.config.clip:
+            return nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     @contextmanager
     def _only(self, phase: Phase) -> Iterator[None]:
@@ -86,5 +134,35 @@ class Updater:
                 parameter.requires_grad_(True)
 
 
-def _finite(value: float) -> bool:
-    return value - value == 0
+class _Kept:
+    """A copy of a model's buffers (running statistics), which a forward pass that comes to nothing has changed already."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._copies: Mapping[str, Tensor] = {}
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        now = dict(self._model.named_buffers())
+        if self._copies.keys() != now.keys():
+            self._copies = {name: value.clone() for name, value in now.items()}
+        elif now:
+            torch._foreach_copy_(list(self._copies.values()), list(now.values()))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for name, value in self._model.named_buffers():
+            value.copy_(self._copies[name])
+
+
+def is_memory(error: Exception) -> bool:
+    """Whether an error says that memory does not suffice; on a processor torch says so by the text of a RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
+
+
+def refusal(error: NotFiniteError, step: int, found: str, config: TrainConfig) -> UserError:
+    """The one line that ends a run whose numbers are no longer finite."""
+    fix = f"lower the rate, e.g. --set lr={config.lr / 4:g}, set clip=1, or use --on-nan skip or back"
+    return UserError(f"{error} at step {step}{found}; the weights are as they were before that step", fix=fix)

@@ -1,0 +1,109 @@
+"""Steps that go wrong: too little memory, or numbers that are no longer finite. What is done about it is an event of the run, so that a
+resumed run does the same at the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
+from saccade.core.progress import Progress
+from saccade.core.rundir import RunDir
+from saccade.data.loader import Batch, Loader
+from saccade.task import Phase
+from saccade.training import diagnosis
+from saccade.training.step import NotFiniteError, OutOfMemoryError, Updater, refusal
+
+SLOWER = 0.5  # what the rate is multiplied by after going back
+MOST_BACK = 5
+MOST_SKIPPED = 10  # steps, or one in a hundred where that is more
+
+
+class BackError(Exception):
+    """The run must go back to its last checkpoint."""
+
+
+class Recovery:
+    """Takes the steps of an Updater, and knows from the run's events what had to be done before."""
+
+    def __init__(self, updater: Updater, loader: Loader, run: RunDir, config: TrainConfig, progress: Progress) -> None:
+        self.updater, self.loader, self.run, self.config, self.progress = updater, loader, run, config, progress
+        self.events = [event for event in run.events() if event.get("event") in ("micro_batch", "skip", "back")]
+
+    def slowdown(self, step: int) -> float:
+        """What the rate at `step` is multiplied by, since the run has gone back to it or to a step before it."""
+        return float(SLOWER ** sum(event["event"] == "back" and event["to"] <= step for event in self.events))
+
+    def step(self, batches: Sequence[Batch], step: int, factor: float, steps: int) -> dict[str, float]:
+        """Do step number `step` of `steps`. Raises UserError where the run must end, BackError where it must go back."""
+        means: dict[str, float] = {}
+        factor *= self.slowdown(step)
+        for phase in self.updater.due(step):
+            means |= self._phase(phase, self._fitting(batches, step, phase), step, factor, steps)
+        self.updater.finish(step)
+        return means
+
+    def _phase(self, phase: Phase, batches: Sequence[Batch], step: int, factor: float, steps: int) -> dict[str, float]:
+        while True:
+            try:
+                return self.updater.phase(phase, batches, step, factor)
+            except OutOfMemoryError as error:
+                batches = self._halved(error, batches, step)
+            except NotFiniteError as error:
+                self._answer(error, batches, step, steps)
+                return {}
+
+    def _fitting(self, batches: Sequence[Batch], step: int, phase: Phase) -> Sequence[Batch]:
+        """The micro-batches, none larger than memory has turned out to hold, by this phase of this step."""
+        order = [one.name for one in self.updater.phases]
+        limits = [
+            event["to"]
+            for event in self.events
+            if event["event"] == "micro_batch" and (event["step"], order.index(event["phase"])) <= (step, order.index(phase.name))
+        ]
+        return [part for batch in batches for part in batch.split(min(limits))] if limits else batches
+
+    def _halved(self, error: OutOfMemoryError, batches: Sequence[Batch], step: int) -> list[Batch]:
+        """The micro-batches cut in two, mixed pairs kept whole; the images of a step and its result stay what they are."""
+        largest = max(map(len, batches))
+        if largest == 1:
+            raise UserError("one image needs more memory than there is", where="train", fix="a smaller --size or --model") from error
+        to = 1 if largest <= 2 else (largest + 3) // 4 * 2
+        self._record({"event": "micro_batch", "step": step, "phase": error.phase.name, "from": largest, "to": to})
+        self.progress.message(f"not enough memory at step {step}: {largest} images at once are now {to}; a step has as many as before")
+        return [part for batch in batches for part in batch.split(to)]
+
+    def _answer(self, error: NotFiniteError, batches: Sequence[Batch], step: int, steps: int) -> None:
+        """End the run, leave the phase out of this step, or go back, as the configuration says."""
+        positions, module = diagnosis.diagnose(error, self.updater.model, batches, step)
+        names = self.loader.names(_array(positions)) if positions else []
+        finding = diagnosis.Finding(tuple(dict.fromkeys(names)), module, diagnosis.keep(self.run, batches, self.loader, step))
+        told: dict[str, Any] = {"step": step, "phase": error.phase.name, "what": error.what, "images": list(finding.images)}
+        told["module"] = finding.module
+        done = {kind: sum(event["event"] == kind for event in self.events) for kind in ("skip", "back")}
+        if self.config.on_nan == "skip" and done["skip"] < max(MOST_SKIPPED, steps // 100):
+            self._record({"event": "skip", **told})
+            self.progress.message(f"{error} at step {step}{finding}; the step is left out")
+        elif self.config.on_nan == "back" and done["back"] < MOST_BACK:
+            raise BackError(f"{error} at step {step}{finding}", told) from error
+        else:
+            raise refusal(error, step, str(finding), self.config) from error
+
+    def went_back(self, told: dict[str, Any], to: int) -> None:
+        """Record that the run goes on from step `to`, slower. Each time counts."""
+        event = {"event": "back", **told, "to": to}
+        self.events.append(event)
+        self.run.append_event(event)
+
+    def _record(self, event: dict[str, Any]) -> None:
+        """What a resumed run meets again is not told twice."""
+        if event not in self.events:
+            self.events.append(event)
+            self.run.append_event(event)
+
+
+def _array(positions: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.array(positions, np.int64)

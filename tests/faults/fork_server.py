@@ -1,0 +1,157 @@
+"""A process that imports torch once and forks a child for each run asked for: thousands of real kills at a few hundredths of a second each.
+
+The parent runs no operation of torch and has one thread, so that a fork is safe. Requests and answers are lines of JSON on standard
+input and output; the child's last word is its exit status, of which -9 is a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+LIMIT = 120.0  # seconds that a run may take: one that hangs is a failure
+
+
+def variants() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """name -> (changes to the configuration of `small_jobs`, changes to its resolved facts)."""
+    from saccade.core.config import AugmentConfig
+
+    every = AugmentConfig(flip=0.5, crop=0.6, rotate=10, color=0.3, erase=0.3, mixup=0.3, cutmix=0.3)
+    return {
+        "plain": ({"ema": 0.0, "clip": 0.0}, {}),
+        "ema": ({}, {}),
+        "workers": ({}, {"workers": 2}),
+        "accumulation": ({"micro_batch": 4, "augment": every}, {}),
+        "everything": ({"micro_batch": 2, "augment": every, "optimizer": "sgd", "lr": 0.01}, {"workers": 3}),
+        "bf16": ({"precision": "bf16"}, {"precision": "bf16"}),
+    }
+
+
+def run(path: str, variant: str, workers: int | None, kill: dict[str, Any] | None) -> None:
+    """Train to the end from whatever the folder holds; `kill` says where this process ends itself."""
+    import torch
+
+    torch.set_num_threads(1)
+    from dataclasses import replace
+
+    import small_jobs
+    from saccade.api.training import _take_up
+    from saccade.training import loop
+
+    loop.CHECKPOINT_SECONDS = 0.0  # after each logged step
+    changes, facts = variants()[variant]
+    resolved = replace(small_jobs.resolved(), threads=1, **facts)
+    resolved = resolved if workers is None else replace(resolved, workers=workers)
+    job = small_jobs.job(Path(path), replace(small_jobs.CONFIG, **changes), resolved)
+    if kill is not None:
+        arm(job, **kill)
+    with job.run.lock():
+        trainer = loop.Trainer(job)
+        _take_up(trainer, job.run, job.progress)
+        trainer.fit()
+
+
+def places(job: Any) -> dict[str, tuple[Any, str]]:
+    """Where a run can be killed: the owner and the name of each function; "disk" stands for all primitives of the durable writer."""
+    from saccade.core.files import Disk
+    from saccade.data.loader import Loader
+    from saccade.training import ema, step
+
+    return {
+        "load": (Loader, "step"),
+        "forward": (type(job.model), "forward"),
+        "backward": (step.Updater, "_apply"),
+        "optimize": (step.optim, "trained"),
+        "average": (ema.Average, "update"),
+        "evaluate": (type(job.task), "metrics"),
+        **{f"disk.{name}": (Disk, name) for name in ("open", "write", "fsync", "rename", "mkdir", "remove", "truncate", "read", "close")},
+    }
+
+
+def arm(job: Any, place: str, number: int, after: bool) -> None:
+    """Kill this process at call `number` (from 1) of a place, before it or after it; a write is cut in its middle."""
+    owner, name = places(job)[place]
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = [0]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        due = calls[0] == number
+        if due and not after:
+            if name == "write":
+                os.write(args[1], bytes(args[2])[: len(args[2]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        value = original(*args, **kwargs)
+        if due:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+    setattr(owner, name, counted)
+
+
+def child(request: dict[str, Any]) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+        run(request["path"], request["variant"], request.get("workers"), request.get("kill"))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(pid: int, seconds: float | None) -> int:
+    """The child's exit code, negative for a signal; killed after `seconds`, or where it hangs."""
+    end = time.monotonic() + (LIMIT if seconds is None else seconds)
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status if seconds is not None else -99
+
+
+def tell(value: dict[str, Any]) -> None:
+    """One line for who asked."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Import all that a run needs, then serve."""
+    import torch._dynamo
+    import torch.utils.tensorboard  # noqa: F401
+    from filelock import FileLock  # noqa: F401
+
+    import small_jobs  # noqa: F401
+    from saccade.tasks.classification import augmentation, loss, task  # noqa: F401
+    from saccade.tasks.classification.models import classifier  # noqa: F401
+    from saccade.training import loop  # noqa: F401
+
+    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
+    tell({"ready": os.getpid(), "threads": threads})
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            child(request)
+        tell({"status": wait(pid, request.get("seconds"))})
+
+
+if __name__ == "__main__":
+    main()
