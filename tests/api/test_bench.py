@@ -22,7 +22,7 @@ from saccade.nn import weights
 from saccade.tasks.classification.task import Classification
 from small_jobs import CARD, one_thread  # noqa: F401
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

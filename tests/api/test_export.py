@@ -28,6 +28,8 @@ from saccade.exporting import onnx as onnx_target
 from saccade.exporting.graph import Graph
 from small_jobs import one_thread  # noqa: F401  a fixture for all tests here
 
+pytestmark = pytest.mark.long  # each of them is short, together they take a minute
+
 # Nothing is sent to anybody while the tests run; test_openvino_sends_nothing below looks at saccade itself.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 

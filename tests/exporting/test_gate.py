@@ -23,6 +23,8 @@ from saccade.exporting import targets
 from saccade.exporting.graph import Graph, assemble
 from saccade.tasks import room
 
+pytestmark = pytest.mark.long  # each of them is short, together they take a minute
+
 Captured = pytest.CaptureFixture[str]
 Break = Callable[..., None]
 

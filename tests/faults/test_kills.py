@@ -12,7 +12,7 @@ from faults.kills import VARIANTS, Server, survive
 from saccade.core.rundir import RunDir
 from small_jobs import Outcome
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -364,3 +364,28 @@ def test_damage_anywhere_ends_in_an_answer_or_one_line(changed: Callable[[Change
 def test_the_card_is_the_canonical_one(files: dict[str, Path]) -> None:
     assert OpenVinoFile(files["fp32"]).card.to_json() == MODEL.to_json()
     assert json.loads(MODEL.to_json())["classes"] == list(CLASSES)
+
+
+DROPPED = """
+import gc, signal, sys
+from pathlib import Path
+import numpy as np
+from saccade.prediction.openvino_file import OpenVinoFile
+
+file, pixels = OpenVinoFile(Path(sys.argv[1])), np.zeros((1, 3, 8, 12), np.uint8)
+first, second = file.session(2), file.session(1)
+first.run(pixels), second.run(pixels)
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGTERM, lambda number, frame: print("stopped in order"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.processes
+def test_a_signal_after_sessions_were_dropped_in_any_order_is_no_crash(files: dict[str, Path]) -> None:
+    """OpenVINO gives the thread that compiles a signal stack, and took it away under the main thread: a server's SIGTERM was SIGSEGV."""
+    done = subprocess.run([sys.executable, "-c", DROPPED, str(files["fp32"])], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "stopped in order"), done.stderr
