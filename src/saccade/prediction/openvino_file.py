@@ -71,8 +71,8 @@ class OpenVinoSession:
             raise UserError("has an output without a name", where=where, fix=NOT_OURS)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": max(cores(), streams)}
         try:
-            # In a thread that ends: OpenVINO gives the thread that compiles a signal stack of its own, and when models are dropped in another
-            # order than they were made, takes it away under the thread that has it: the next signal (SIGTERM) is then a crash.
+            # In a thread that ends: OpenVINO gives the thread that compiles a signal stack, and when models are dropped in another order
+            # than they were made, takes it away under the thread that has it: the next signal (SIGTERM) is then a crash.
             with ThreadPoolExecutor(1) as thread:
                 self._compiled = thread.submit(openvino.Core().compile_model, model, "CPU", settings).result()
         except RuntimeError as error:
