@@ -11,6 +11,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,9 @@ import pytest
 from PIL import Image
 
 import guard
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of jobs that a shell starts with &: their children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("SACCADE_SHARED_DATA") or REPO.parent / "shared" / "data")

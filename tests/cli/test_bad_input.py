@@ -332,7 +332,9 @@ def test_resume_where_there_is_nothing(here: Path, capsys: Captured, folder: str
 def test_resume_takes_no_other_options(here: Path, capsys: Captured, options: str) -> None:
     first = options.split()[-1].partition("=")[0] if options.startswith("--set") else options.split()[0].removeprefix("--")
     name = {"skip-bad": "skip_bad", "no-images": "images"}.get(first, first)
-    error = refused(capsys, here, "train", "--resume", "--out", "run", *options.split(), words=("--resume", "--device and --workers"))
+    error = refused(
+        capsys, here, "train", "--resume", "--out", "run", *options.split(), words=("--resume", "--device, --workers and --on-nan")
+    )
     assert name in error["message"] or name.replace("_", "-") in error["message"]
 
 

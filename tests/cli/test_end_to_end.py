@@ -116,7 +116,8 @@ def test_predict_globs_and_formats_on_standard_output(run: Path, shapes: Path, t
     assert [line.split(",")[0] for line in lines[1:]] == [str(path) for path in wanted]
     done = saccade("predict", run, shapes / "test", "--format", "jsonl", "--out", tmp_path / "o")
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["predictions.jsonl"]
-    assert len(done.stdout.splitlines()) == len(images(shapes / "test")) + 1
+    assert len((tmp_path / "o" / "predictions.jsonl").read_text().splitlines()) == len(images(shapes / "test"))
+    assert done.stdout.decode() == f"{len(images(shapes / 'test'))} results written to {tmp_path / 'o'}\n"
 
 
 def test_explain(run: Path, shapes: Path, tmp_path: Path) -> None:

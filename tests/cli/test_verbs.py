@@ -46,6 +46,7 @@ def test_train_hands_on_what_was_given(api: Any, a_run: Any, capsys: Captured) -
         "pretrained": True,
         "workers": 0,
         "skip_bad": True,
+        "on_nan": None,
         "images": False,
         "device": "cuda:1",
         "precision": "bf16",

@@ -48,6 +48,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "label_smoothing": BELOW_ONE,
     "ema": SHARE,
     "clip": POSITIVE,
+    "on_nan": ([(name, name) for name in ("stop", "skip", "back")], ["", "ignore", "1"]),
     "patience": ([("0", 0), ("3", 3)], ["-1", "1.5"]),
     "seed": ([("0", 0), ("9223372036854775807", (1 << 63) - 1)], ["-1", "9223372036854775808", "x", "9" * 5000]),
     "device": TEXT,
