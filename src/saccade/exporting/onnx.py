@@ -104,7 +104,7 @@ def _pack(model: onnx.ModelProto, graph: Graph) -> bytes:
     model.producer_name, model.producer_version = "saccade", graph.card.version
     model.metadata_props.add(key=CARD, value=graph.card.to_ascii())
     if model.ByteSize() > MOST_BYTES:
-        raise UserError("this network is larger than 2 GiB, which one ONNX file cannot hold", fix="export it to openvino")
+        raise UserError("this network is larger than 2 GiB, which one ONNX graph cannot hold", fix="take a smaller --model")
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
