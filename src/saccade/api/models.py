@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,15 +33,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Predictor(ABC):
     """The verbs of whatever predicts: the same for a module and for an exported file. `path` is where it came from."""
 
     card: Card
     path: Path
 
+    @abstractmethod
     def session(self, precision: str = "auto", *, streams: int = 1) -> Session:
         """Prepared pixels in, named arrays out, for `streams` calls at once (1 answers soonest, one for each core answers most)."""
-        raise NotImplementedError
 
     def evaluate(
         self,

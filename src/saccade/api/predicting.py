@@ -21,7 +21,6 @@ from saccade.prediction.session import BATCH, cores
 from saccade.prediction.sources import count, expand
 
 FORMATS = ("json", "jsonl", "csv")
-NOTHING = UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
 
 
 def predict(
@@ -79,7 +78,7 @@ def predict_each(
     sources = expand(inputs)
     first = list(itertools.islice(sources, BATCH + 1))
     if not first:
-        raise NOTHING
+        raise UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
     # One call on all cores answers a few images soonest; many images are answered fastest by as many calls as there are cores.
     session = model.session(precision, streams=cores() if len(first) > BATCH else 1)
     answers = pipeline.stream(session, itertools.chain(first, sources), max_pixels=max_pixels)
