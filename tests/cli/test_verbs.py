@@ -47,6 +47,7 @@ def test_train_hands_on_what_was_given(api: Any, a_run: Any, capsys: Captured) -
         "workers": 0,
         "skip_bad": True,
         "on_nan": None,
+        "other_torch": False,
         "images": False,
         "device": "cuda:1",
         "precision": "bf16",

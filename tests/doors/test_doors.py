@@ -93,7 +93,7 @@ def test_a_few_steps_learn_the_example(name: str, model: str) -> None:
     settings = override(config(name, model), {"lr": 3e-3, "label_smoothing": 0.0})
     torch.manual_seed(0)
     network, _ = task.create(settings, SCHEMAS[name])
-    update = Updater(network, task.phases(network, settings), settings, CPU, "fp32")
+    update = Updater(network, task.phases(network, settings), settings, "fp32")
     batch = example(task, 12)
     losses = [next(iter(update.step([batch], step, 1.0).values())) for step in range(12)]
     assert min(losses[-3:]) < 0.6 * losses[0], losses

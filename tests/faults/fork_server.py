@@ -45,7 +45,7 @@ def run(path: str, variant: str, workers: int | None, kill: dict[str, Any] | Non
     from dataclasses import replace
 
     import small_jobs
-    from saccade.api.training import _take_up
+    from saccade.api.fitting import take_up
     from saccade.training import loop
 
     loop.CHECKPOINT_SECONDS = 0.0  # after each logged step
@@ -57,7 +57,7 @@ def run(path: str, variant: str, workers: int | None, kill: dict[str, Any] | Non
         arm(job, **kill)
     with job.run.lock():
         trainer = loop.Trainer(job)
-        _take_up(trainer, job.run, job.progress)
+        take_up(trainer, job.run, job.progress)
         trainer.fit()
 
 

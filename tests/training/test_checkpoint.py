@@ -16,7 +16,7 @@ def test_there_and_back() -> None:
         "tied": {"a": torch.ones(2), "b": torch.ones(2)},
     }
     state = {"loop": {"step": 3, "best": 0.1 + 0.2, "metrics": {"nll": None}}, "metrics_bytes": 12}
-    files = checkpoint.encode(groups, state)
+    files = checkpoint.encode(checkpoint.snapshot(groups), state)
     assert sorted(files) == ["model.safetensors", "optimizer-train.safetensors", "state.json", "tied.safetensors"]
     tensors, plain = checkpoint.decode(files, where="x")
     assert plain == state
@@ -29,8 +29,9 @@ def test_there_and_back() -> None:
 
 def test_the_files_hold_the_moment() -> None:
     weight = torch.ones(3)
-    files = checkpoint.encode({"model": {"w": weight}}, {})
+    kept = checkpoint.snapshot({"model": {"w": weight}})
     weight.zero_()
+    files = checkpoint.encode(kept, {})
     assert checkpoint.decode(files, where="x")[0]["model"]["w"].tolist() == [1, 1, 1]
 
 

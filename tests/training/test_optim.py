@@ -46,7 +46,7 @@ def test_restored_state_gives_equal_further_steps(kind: str, layout: torch.memor
     steps(net, optimizer, range(3))
     other = copy.deepcopy(net)
     again = optim.build(phase(other), KINDS[kind])
-    files = checkpoint.encode({"optimizer": optim.state(optimizer)}, {})
+    files = checkpoint.encode(checkpoint.snapshot({"optimizer": optim.state(optimizer)}), {})
     optim.restore(again, checkpoint.decode(files, where="x")[0]["optimizer"])
     steps(net, optimizer, range(3, 6))
     steps(other, again, range(3, 6))

@@ -45,7 +45,7 @@ def weighted(net: nn.Module) -> Callable[[Batch, int], Losses]:
 
 
 def updater(net: nn.Module, phases: Sequence[Phase], config: TrainConfig = SGD) -> Updater:
-    return Updater(net, phases, config, CPU, "fp32")
+    return Updater(net, phases, config, "fp32")
 
 
 def trained(size: int, config: TrainConfig) -> tuple[nn.Sequential, dict[str, float]]:

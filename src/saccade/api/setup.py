@@ -23,8 +23,10 @@ from saccade.data.cache import BadFile
 from saccade.data.opening import Dataset
 from saccade.task import Task
 from saccade.tasks import room
+from saccade.training.ranks import Ranks
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from saccade.data.loader import Loader
@@ -42,9 +44,10 @@ class Setup:
     val: Split
     bad: list[BadFile]
     progress: Progress
+    ranks: Ranks
 
     @classmethod
-    def make(cls, dataset: Dataset, config: TrainConfig, progress: Progress) -> Setup:
+    def make(cls, dataset: Dataset, config: TrainConfig, progress: Progress, ranks: Ranks) -> Setup:
         """Read every image once; raises UserError that names all that cannot be read."""
         task = room(config.task)
         dataset = replace(dataset, schema=replace(dataset.schema, channels=config.channels))
@@ -62,13 +65,18 @@ class Setup:
             progress.message(f"left out {len(failures)} of {len(dataset)} images that cannot be read")
             dataset = dataset.without(np.array([file.index for file in failures], np.int64))
             check_trainable(dataset)
-        return cls(task, config, dataset, splits["train"], splits["val"], failures, progress)
+        return cls(task, config, dataset, splits["train"], splits["val"], failures, progress, ranks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        from saccade.training import precision
+
+        return precision.device(self.ranks.device(self.config.device))
 
     def fresh_model(self) -> tuple[nn.Module, Card]:
         """The network with its first weights, keyed by the seed, on its device."""
         import torch
-
-        from saccade.training import precision
 
         torch.manual_seed(keys.derive(self.config.seed, "init", 0))
         model, card = self.task.create(self.config, self.dataset.schema)
@@ -76,7 +84,7 @@ class Setup:
         if self.config.weights:
             card = self._start_from(Path(self.config.weights), model, card)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return model.to(precision.device(self.config.device)).to(memory_format=layout), card
+        return model.to(self.device).to(memory_format=layout), card
 
     def _start_from(self, file: Path, model: nn.Module, card: Card) -> Card:
         """Take the weights of a model file where name and shape agree; the card carries the file's licences on."""
@@ -101,13 +109,15 @@ class Setup:
             source, self.task.augment(config), seed=config.seed, batch=config.batch, micro_batch=config.micro_batch, workers=workers
         )
 
-    def evaluator(self, card: Card, resolved: Resolved) -> Callable[[nn.Module], Any]:
-        """Measures a module on the validation images, without the bootstrap."""
+    def evaluator(self, card: Card, resolved: Resolved, ranks: Ranks) -> Callable[[nn.Module], Any]:
+        """Measures a module on the validation images, without the bootstrap; the ranks share them out, and all get the figures."""
+        from saccade.api.sharing import SharedSession
         from saccade.evaluation.evaluate import measure
         from saccade.prediction.torch_session import TorchSession
 
         def evaluate(module: nn.Module) -> Any:
-            session = TorchSession(module, card, self.task.decode, device=resolved.device, precision=resolved.precision)
+            alone = TorchSession(module, card, self.task.decode, device=resolved.device, precision=resolved.precision)
+            session = SharedSession(alone, ranks)
             metric = self.task.metrics(card)
             measure(session, self.val.batches(session.batch), metric, progress=Silent())
             return SimpleNamespace(metrics=metric.compute())
@@ -120,12 +130,17 @@ class Setup:
 
         from saccade.training import budget, precision
 
-        config = self.config
-        on = precision.device(config.device)
+        config, on = self.config, self.device
         workers = config.workers if config.workers is not None else default_workers(on.type)
         per_epoch = budget.steps_per_epoch(len(self.train), config.batch)
         first = budget.Resolved(
-            str(on), precision.resolve(config.precision, on), torch.get_num_threads(), workers, per_epoch, per_epoch, per_epoch
+            on.type if self.ranks.world > 1 else str(on),
+            precision.resolve(config.precision, on),
+            torch.get_num_threads(),
+            workers,
+            per_epoch,
+            per_epoch,
+            per_epoch,
         )
         if config.minutes is None:
             total, seconds = max(1, round(config.epochs * per_epoch)), 0.0
@@ -140,16 +155,15 @@ class Setup:
 
     def _measure(self, model: nn.Module, card: Card, resolved: Resolved) -> tuple[float, float]:
         """Seconds of a training step and of an evaluation, on a copy of the model."""
-        import torch
-
         from saccade.training import budget
         from saccade.training.step import Updater
 
         self.progress.message("measuring the speed of a few steps")
-        on = torch.device(resolved.device)
+        on = self.device
         copy = budget.copy_of(model)
-        updater = Updater(copy, self.task.phases(copy, self.config), self.config, on, resolved.precision)
-        stream = self.loader(resolved.workers).stream(0)
+        updater = Updater(copy, self.task.phases(copy, self.config), self.config, resolved.precision)
+        # This process alone, on its part of a batch: the others wait meanwhile.
+        stream = self.loader(resolved.workers).share(0, self.ranks.world).stream(0)
 
         def step(number: int) -> None:
             batches = [batch.to(on, channels_last=self.config.channels_last) for batch in next(stream)]
@@ -158,19 +172,16 @@ class Setup:
         seconds = budget.measure_step(step)
         stream.close()
         begin = time.perf_counter()
-        self.evaluator(card, resolved)(copy)
-        return seconds, time.perf_counter() - begin
+        self.evaluator(card, resolved, Ranks())(copy)
+        return seconds, (time.perf_counter() - begin) / self.ranks.world
 
     def taken_up(self, resolved: Resolved) -> Resolved:
         """The recorded facts on this machine: its device and workers may differ, its threads are set as they were."""
         import torch
 
-        from saccade.training import precision
-
         torch.set_num_threads(resolved.threads)
-        on = precision.device(self.config.device if self.config.device != "auto" else resolved.device)
         workers = self.config.workers if self.config.workers is not None else resolved.workers
-        return replace(resolved, device=str(on), workers=workers)
+        return replace(resolved, device=str(self.device), workers=workers)
 
 
 def default_workers(device: str) -> int:

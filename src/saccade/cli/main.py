@@ -169,8 +169,10 @@ def _termination() -> Iterator[None]:
 
 
 def _failed(error: Exception, as_json: bool) -> int:
-    from saccade.core.errors import Interrupted, UserError
+    from saccade.core.errors import Interrupted, OtherRankError, UserError
 
+    if isinstance(error, OtherRankError):
+        return error.exit_code
     known = _known(error)
     if known is None:
         import traceback

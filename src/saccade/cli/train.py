@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saccade.cli import options, output
+from saccade.core import launch
 
 if TYPE_CHECKING:
     from saccade.api import Run
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--workers", metavar="N", type=click.IntRange(0), help="Threads that prepare batches; changes no result.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--on-nan", type=click.Choice(["stop", "skip", "back"]), help="What a loss that is no number does.  [default: stop]")
+@click.option("--other-torch", is_flag=True, help="Resume with another version of torch than the run's; last bits may differ.")
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")
 @options.compute
 @options.seed_if_given
@@ -45,6 +47,8 @@ def command(started: float, /, as_json: bool, quiet: bool, **request: Any) -> No
 
     with options.progress(quiet) as progress:
         run = api.train(**request, progress=progress, started=started)
+    if launch.rank():  # the first of several processes speaks for all
+        return
     if as_json:
         output.say_json(run.to_dict())
     else:

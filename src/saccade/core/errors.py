@@ -34,6 +34,12 @@ class UserError(SaccadeError):
         return {"message": self.message, "where": self.where, "fix": self.fix}
 
 
+class OtherRankError(SaccadeError):
+    """Another process of the run has failed and has said why; this one ends with it, without a word."""
+
+    exit_code = 2
+
+
 class Interrupted(SaccadeError):
     """The user stopped the work by a signal; what was done is saved (exit code 130 for SIGINT, 143 for SIGTERM)."""
 

@@ -6,6 +6,7 @@ tensor work release the interpreter's lock, nothing has to be sent between proce
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -75,10 +76,18 @@ class Loader:
     def __init__(self, source: Source, augment: Augment, *, seed: int, batch: int, micro_batch: int = 0, workers: int = 0) -> None:
         self.source, self.augment, self.seed = source, augment, seed
         self.batch, self.micro_batch, self.workers = batch, micro_batch or batch, workers
+        self._rank, self._world = 0, 1
+
+    def share(self, rank: int, world: int) -> Loader:
+        """The same stream for one of `world` processes: of each step it prepares its own part, in the order of the ranks."""
+        part = copy.copy(self)
+        part._rank, part._world = rank, world
+        return part
 
     def step(self, position: int) -> list[Batch]:
         """The micro-batches of the optimizer step that starts at `position`: a pure function of it."""
-        positions = np.arange(position, position + self.batch)
+        count = self.batch // self._world
+        positions = position + self._rank * count + np.arange(count)
         groups: dict[tuple[int, ...], list[tuple[Sample, int]]] = {}
         for place in positions.tolist():
             sample = self._sample(place)

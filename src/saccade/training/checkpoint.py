@@ -10,12 +10,18 @@ from torch import Tensor
 
 from saccade.core import files, modelfile
 from saccade.core.errors import UserError
+from saccade.core.modelfile import Buffer
 from saccade.nn import weights
 
 
-def encode(tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> dict[str, bytes]:
-    """Named groups of tensors and plain values -> the files of a checkpoint."""
-    packed = {f"{name}.safetensors": modelfile.pack(weights.to_buffers(group)) for name, group in tensors.items()}
+def snapshot(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Buffer]]:
+    """Copies of named groups of tensors: this moment, whatever the next step does."""
+    return {name: weights.to_buffers(group) for name, group in tensors.items()}
+
+
+def encode(groups: Mapping[str, Mapping[str, Buffer]], state: Mapping[str, Any]) -> dict[str, bytes]:
+    """A snapshot and plain values -> the files of a checkpoint."""
+    packed = {f"{name}.safetensors": modelfile.pack(group) for name, group in groups.items()}
     return {**packed, "state.json": files.dumps(state).encode()}
 
 

@@ -6,11 +6,13 @@ but where an event in the run's record says so.
 
 from __future__ import annotations
 
+import copy
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -29,7 +31,9 @@ from saccade.training import checkpoint, optim
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.ema import Average
+from saccade.training.ranks import Ranks
 from saccade.training.recovery import BackError, Recovery
+from saccade.training.saver import Saver
 from saccade.training.schedule import Schedule
 from saccade.training.signals import StopSignals
 from saccade.training.step import Updater
@@ -48,7 +52,8 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a run needs. `evaluate` measures a module on the validation images; deadline: monotonic seconds, or None."""
+    """Everything that a run needs. `evaluate` measures a module on the validation images; deadline: monotonic seconds, or None;
+    ranks: the processes that share the work, of which the first alone has a `progress` that is seen."""
 
     task: Task
     model: nn.Module
@@ -60,6 +65,7 @@ class Job:
     evaluate: Callable[[nn.Module], Measured]
     progress: Progress
     deadline: float | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass
@@ -89,12 +95,14 @@ class Trainer:
         self.primary, self.sign = metric.primary, 1 if metric.higher_is_better else -1
         self.schedule = Schedule(resolved.total_steps, config.warmup)
         phases = job.task.phases(job.model, config)
-        self.updater = Updater(job.model, phases, config, self.device, resolved.precision)
+        self.updater = Updater(job.model, phases, config, resolved.precision, job.ranks)
         self.average = Average(job.model, config.ema * resolved.total_steps) if config.ema else None
         self.log_every = max(1, resolved.total_steps // LOGGED_STEPS)
         self.rows: list[dict[str, Any]] = []
         self.planned: dict[str, Any] | None = None
         self.recovery = Recovery(self.updater, job.loader, job.run, config, job.progress)
+        self.stream: Generator[list[Batch], None, None]
+        self.saver = Saver()
         self.steps_taken = 0
 
     def resume(self) -> None:
@@ -104,8 +112,9 @@ class Trainer:
 
     def _load(self) -> int:
         """The state of the newest good checkpoint; returns its step."""
-        run = self.job.run
-        step, contents, passed_over = run.load_checkpoint()
+        self.saver.wait()
+        run, ranks = self.job.run, self.job.ranks
+        step, contents, passed_over = ranks.after_first(run.load_checkpoint)
         for line in passed_over:
             self.job.progress.message(line)
         groups, state = checkpoint.decode(contents, where=str(run.checkpoints))
@@ -116,7 +125,8 @@ class Trainer:
             optim.restore(optimizer, groups.get(f"optimizer-{name}", {}))
         if self.updater.scaler.is_enabled():
             self.updater.scaler.load_state_dict(state["scaler"])
-        run.truncate_metrics(state["metrics_bytes"])
+        if ranks.is_first:
+            run.truncate_metrics(state["metrics_bytes"])
         self.state = State(**state["loop"])
         self.planned = next((event for event in run.events() if event.get("event") == "shorten"), None)
         if self.planned is not None and self.planned["step"] <= self.state.step and not self.schedule.before:
@@ -126,28 +136,34 @@ class Trainer:
     def fit(self) -> State:
         """Train to the end; raises Interrupted (state saved) when a signal came."""
         job = self.job
-        board = Board(job.run.tensorboard, purge_step=self.state.step or None)
+        job.ranks.same(job.model)
+        job.ranks.same(self.shipped)
+        board = Board(job.run.tensorboard if job.ranks.is_first else None, purge_step=self.state.step or None)
         if job.config.on_nan == "back" and not any(job.run.checkpoints.glob("step-*")):
             self._checkpoint()  # or there would be nothing to go back to
-        self.stream = job.loader.stream(self.state.position)
+        self.stream = self._stream()
         self._show_stage()
         try:
             with StopSignals() as signals:
-                self._run(board, signals)
+                stop = self._run(board, signals)
+            self._checkpoint()
+            self._save(job.run.last)
+            self.saver.wait()
         finally:
+            self.saver.close()
             self.stream.close()
             board.close()
             job.progress.finish()
-        self._checkpoint()
-        self._save(job.run.last)
-        if signals.received is not None and not self._ended():
+        if stop and not self._ended():
             again = f"saccade train --resume --out {shlex.quote(str(job.run.path))}"
-            raise Interrupted(signals.received, f"stopped at step {self.state.step}; go on with: {again}")
+            raise Interrupted(stop, f"stopped at step {self.state.step}; go on with: {again}")
         return self.state
 
-    def _run(self, board: Board, signals: StopSignals) -> None:
+    def _run(self, board: Board, signals: StopSignals) -> int:
+        """Step until the end or a signal, whose number is returned (0: none)."""
         begun = saved_at = time.monotonic()
-        while not self._ended() and signals.received is None:
+        stop = 0
+        while not self._ended() and not stop:
             try:
                 self._step(next(self.stream))
             except BackError as error:
@@ -156,10 +172,29 @@ class Trainer:
             if self._due():
                 self._evaluate(board)
             logged = self._log(board, (time.monotonic() - begun) / self.steps_taken)
-            self._keep_time(begun)
-            if logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            self.saver.check()
+            due = signals.noticed or (logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS)
+            stop, total, due = self._agreed(signals.received or 0, self._affordable(begun) or 0, due)
+            self._keep_time(total)
+            if due:
+                signals.noticed = False
                 self._checkpoint()
                 saved_at = time.monotonic()
+        return stop
+
+    def _agreed(self, signal: int, total: int, save: bool) -> tuple[int, int, bool]:
+        """What clocks and signals say, the same on all ranks: the signal that ends the run, the new end of the schedule, whether to save.
+
+        The first one's clock counts, and a signal that any of them got.
+        """
+        if not self.job.ranks.is_first:
+            total = 0
+        agreed = self.job.ranks.highest([signal, total, save])
+        return int(agreed[0]), int(agreed[1]), bool(agreed[2])
+
+    def _stream(self) -> Generator[list[Batch], None, None]:
+        ranks = self.job.ranks
+        return self.job.loader.share(ranks.rank, ranks.world).stream(self.state.position)
 
     def _ended(self) -> bool:
         return self.state.step >= self.schedule.total or self.state.stopped
@@ -194,7 +229,7 @@ class Trainer:
         self.rows = []
         to = self._load()
         self.recovery.went_back(told, to)
-        self.stream = self.job.loader.stream(self.state.position)
+        self.stream = self._stream()
         self.job.progress.message(f"{message}; going back to step {to}, on at {self.recovery.slowdown(to):g} times the rate")
         self._show_stage()
 
@@ -248,8 +283,8 @@ class Trainer:
             state.stale += 1
             state.stopped = 0 < job.config.patience <= state.stale
 
-    def _keep_time(self, begun: float) -> None:
-        """Once, when the run is clearly too slow for its deadline, shorten the schedule and record it; a resume does it again."""
+    def _keep_time(self, total: int) -> None:
+        """Once, when the run is clearly too slow for its deadline, shorten the schedule to `total` and record it; resume does it again."""
         job, state, schedule = self.job, self.state, self.schedule
         if schedule.before or state.step >= schedule.total:
             return
@@ -257,19 +292,24 @@ class Trainer:
             if state.step == self.planned["step"]:
                 schedule.shorten(state.step, self.planned["total_steps"])
             return
-        total = self._affordable(begun)
-        if total is None:
+        if not total:
             return
-        job.run.append_event({"event": "shorten", "step": state.step, "total_steps": total, "from": schedule.total})
+        self._record({"event": "shorten", "step": state.step, "total_steps": total, "from": schedule.total})
         schedule.shorten(state.step, total)
         job.progress.message(f"slower than measured: {schedule.before} steps shortened to {total} to keep to the minutes asked for")
         self._show_stage()
+
+    def _record(self, event: Mapping[str, Any]) -> None:
+        if self.job.ranks.is_first:
+            self.job.run.append_event(event)
 
     def _affordable(self, begun: float) -> int | None:
         """The last step that the deadline allows at the speed so far, where that is clearly before the schedule's end."""
         state, schedule, deadline = self.state, self.schedule, self.job.deadline
         done = self.steps_taken
-        if deadline is None or done < 20 or state.step % self.log_every or schedule.progress(state.step) < 0.25:
+        if deadline is None or schedule.before or self.planned is not None or done < 20:
+            return None
+        if state.step % self.log_every or schedule.progress(state.step) < 0.25:
             return None
         now = time.monotonic()
         per_step = (now - begun) / done
@@ -280,16 +320,31 @@ class Trainer:
         return total if total < schedule.total else None
 
     def _checkpoint(self) -> None:
-        self.job.run.append_metrics(self.rows)
-        self.rows = []
+        """Take a snapshot, which the saver writes while training goes on."""
+        rows, self.rows = self.rows, []
+        if not self.job.ranks.is_first:
+            return
         tensors: dict[str, Mapping[str, Tensor]] = {"model": self.job.model.state_dict()}
         if self.average is not None:
             tensors["average"] = self.average.state()
         for name, optimizer in self.updater.optimizers.items():
             tensors[f"optimizer-{name}"] = optim.state(optimizer)
-        state = {"loop": vars(self.state), "metrics_bytes": self.job.run.metrics_size(), "scaler": self.updater.scaler.state_dict()}
-        self.job.run.save_checkpoint(self.state.step, checkpoint.encode(tensors, state))
+        kept = checkpoint.snapshot(tensors)
+        state = {"loop": copy.deepcopy(vars(self.state)), "scaler": self.updater.scaler.state_dict()}
+        run, step = self.job.run, self.state.step
 
-    def _save(self, path: Any) -> None:
-        card = self.job.card.with_metrics(self.state.best_metrics)
-        modelfile.save(path, weights.to_buffers(self.shipped), card)
+        def write() -> None:
+            run.append_metrics(rows)
+            run.save_checkpoint(step, checkpoint.encode(kept, {**state, "metrics_bytes": run.metrics_size()}))
+
+        self.saver.submit(write)
+
+    def _save(self, path: Path) -> None:
+        """The same for the model that is shipped."""
+        if self.job.ranks.is_first:
+            card, kept = self.job.card.with_metrics(self.state.best_metrics), weights.to_buffers(self.shipped)
+            self.saver.submit(lambda: _written(modelfile.save(path, kept, card)))
+
+
+def _written(path: Path) -> None:
+    """Nobody asks for the path."""

@@ -29,6 +29,7 @@ class Recovery:
 
     def __init__(self, updater: Updater, loader: Loader, run: RunDir, config: TrainConfig, progress: Progress) -> None:
         self.updater, self.loader, self.run, self.config, self.progress = updater, loader, run, config, progress
+        self.ranks = updater.ranks
         self.events = [event for event in run.events() if event.get("event") in ("micro_batch", "skip", "back")]
 
     def slowdown(self, step: int) -> float:
@@ -67,6 +68,9 @@ class Recovery:
     def _halved(self, error: OutOfMemoryError, batches: Sequence[Batch], step: int) -> list[Batch]:
         """The micro-batches cut in two, mixed pairs kept whole; the images of a step and its result stay what they are."""
         largest = max(map(len, batches))
+        if self.ranks.world > 1:  # the others are in the middle of their pass, where batch statistics wait for this one
+            message = f"process {self.ranks.rank} has not enough memory for {largest} images at once"
+            raise UserError(message, where="train", fix=f"--set micro_batch={max(2, largest // 4 * 2)}") from error
         if largest == 1:
             raise UserError("one image needs more memory than there is", where="train", fix="a smaller --size or --model") from error
         to = 1 if largest <= 2 else (largest + 3) // 4 * 2
@@ -76,11 +80,8 @@ class Recovery:
 
     def _answer(self, error: NotFiniteError, batches: Sequence[Batch], step: int, steps: int) -> None:
         """End the run, leave the phase out of this step, or go back, as the configuration says."""
-        positions, module = diagnosis.diagnose(error, self.updater.model, batches, step)
-        names = self.loader.names(_array(positions)) if positions else []
-        finding = diagnosis.Finding(tuple(dict.fromkeys(names)), module, diagnosis.keep(self.run, batches, self.loader, step))
-        told: dict[str, Any] = {"step": step, "phase": error.phase.name, "what": error.what, "images": list(finding.images)}
-        told["module"] = finding.module
+        told = self.ranks.first(lambda: self._look(error, batches, step))
+        finding = str(told.pop("said"))
         done = {kind: sum(event["event"] == kind for event in self.events) for kind in ("skip", "back")}
         if self.config.on_nan == "skip" and done["skip"] < max(MOST_SKIPPED, steps // 100):
             self._record({"event": "skip", **told})
@@ -88,19 +89,32 @@ class Recovery:
         elif self.config.on_nan == "back" and done["back"] < MOST_BACK:
             raise BackError(f"{error} at step {step}{finding}", told) from error
         else:
-            raise refusal(error, step, str(finding), self.config) from error
+            raise refusal(error, step, finding, self.config) from error
+
+    def _look(self, error: NotFiniteError, batches: Sequence[Batch], step: int) -> dict[str, Any]:
+        """What is known of the fault, as the event that tells of it; the first process looks at the images of all."""
+        if self.ranks.world > 1:
+            whole = self.loader.step(int(batches[0].positions[0]))
+            batches = [batch.to(batches[0].images.device, channels_last=self.config.channels_last) for batch in whole]
+        positions, module = diagnosis.diagnose(error, self.updater.model, batches, step)
+        names = self.loader.names(_array(positions)) if positions else []
+        finding = diagnosis.Finding(tuple(dict.fromkeys(names)), module, diagnosis.keep(self.run, batches, self.loader, step))
+        told: dict[str, Any] = {"step": step, "phase": error.phase.name, "what": error.what, "images": list(finding.images)}
+        return {**told, "module": finding.module, "said": str(finding)}
 
     def went_back(self, told: dict[str, Any], to: int) -> None:
         """Record that the run goes on from step `to`, slower. Each time counts."""
         event = {"event": "back", **told, "to": to}
         self.events.append(event)
-        self.run.append_event(event)
+        if self.ranks.is_first:
+            self.run.append_event(event)
 
     def _record(self, event: dict[str, Any]) -> None:
         """What a resumed run meets again is not told twice."""
         if event not in self.events:
             self.events.append(event)
-            self.run.append_event(event)
+            if self.ranks.is_first:
+                self.run.append_event(event)
 
 
 def _array(positions: Sequence[int]) -> Any:

@@ -13,8 +13,11 @@ from saccade.core import keys
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.data.loader import Batch
+from saccade.nn.layers.keyed import stand_in
+from saccade.nn.layers.sync_norm import synchronise
 from saccade.task import Phase
 from saccade.training import optim, precision
+from saccade.training.ranks import Ranks
 
 
 class NotFiniteError(Exception):
@@ -34,11 +37,18 @@ class OutOfMemoryError(Exception):
 
 
 class Updater:
-    """Applies optimizer steps to a model through its phases. Gradients are those of sums, divided by the global weight."""
+    """Applies optimizer steps to a model through its phases. Gradients are those of sums, divided by the global weight.
 
-    def __init__(self, model: nn.Module, phases: Sequence[Phase], config: TrainConfig, device: torch.device, number: str) -> None:
+    The model's dropout is keyed from here on, and its batch statistics are those of all `ranks`.
+    """
+
+    def __init__(self, model: nn.Module, phases: Sequence[Phase], config: TrainConfig, number: str, ranks: Ranks | None = None) -> None:
         self.model, self.phases, self.config = model, phases, config
-        self.device, self.precision = device, number
+        self.device, self.precision = next(model.parameters()).device, number
+        self.ranks = ranks or Ranks()
+        self.draws = stand_in(model, config.seed)
+        if self.ranks.world > 1:
+            synchronise(model)
         self.optimizers = {phase.name: optim.build(phase, config) for phase in phases}
         self.scaler = precision.scaler(number)
         self._buffers = _Kept(model)
@@ -87,12 +97,14 @@ class Updater:
         with self._only(phase):
             for batch in batches:
                 torch.manual_seed(keys.derive(self.config.seed, f"forward {phase.name}", int(batch.positions[0])))
+                self.draws.begin(phase.name, batch.positions)
                 with precision.autocast(self.precision, self.device):
                     losses = phase.loss(batch, step)
                 self.scaler.scale(losses.total).backward()
                 weight += losses.weight
                 for name, part in {"loss": losses.total, **losses.parts}.items():
                     sums[name] = sums.get(name, 0.0) + float(part.detach())
+        weight, sums = self._over_ranks(phase, weight, sums)
         means = {name: value / max(weight, 1e-12) for name, value in sums.items()}
         if not all(map(math.isfinite, means.values())):
             raise NotFiniteError(phase, "loss")
@@ -100,9 +112,21 @@ class Updater:
         prefix = f"{phase.name}/" if len(self.phases) > 1 else ""
         return {prefix + name: value for name, value in means.items()}
 
+    def _over_ranks(self, phase: Phase, weight: float, sums: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+        """Weight and losses of all processes together; a parameter that any of them has a gradient for gets one on each."""
+        if self.ranks.world == 1:
+            return weight, dict(sums)
+        parameters = optim.trained(phase)
+        told = self.ranks.summed([weight, *sums.values(), *(float(p.grad is not None) for p in parameters)])
+        for parameter, given in zip(parameters, told[1 + len(sums) :], strict=True):
+            if given and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return told[0], dict(zip(sums, told[1:], strict=False))
+
     def _apply(self, phase: Phase, weight: float, factor: float) -> None:
         optimizer = self.optimizers[phase.name]
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.ranks.add_up([p.grad for p in parameters])
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
         torch._foreach_div_([p.grad for p in parameters], max(weight, 1e-12))

@@ -1,0 +1,145 @@
+"""A run that has been made ready is trained, measured and reported; what run.json says of it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from saccade import __version__
+from saccade.api.runs import Run, load_run
+from saccade.api.setup import Setup
+from saccade.core.card import Card
+from saccade.core.errors import Interrupted
+from saccade.core.progress import Progress, Silent
+from saccade.core.rundir import RunDir
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from saccade.training.budget import Resolved
+    from saccade.training.loop import State, Trainer
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from: everything it needs, and its clock. started: monotonic; before: seconds spent before it was resumed."""
+
+    setup: Setup
+    run: RunDir
+    model: nn.Module
+    card: Card
+    resolved: Resolved
+    started: float
+    before: float = 0.0
+    resume: bool = False
+
+
+def fit(start: Start) -> Run:
+    """Train to the end, or to a signal; the first of several processes writes."""
+    from saccade.training.loop import Job, Trainer
+
+    setup, run, ranks, config = start.setup, start.run, start.setup.ranks, start.setup.config
+    deadline = None if config.minutes is None else start.started + config.minutes * 60 * (1 - 0.02) - 8
+    job = Job(
+        setup.task,
+        start.model,
+        start.card,
+        config,
+        start.resolved,
+        setup.loader(start.resolved.workers),
+        run,
+        setup.evaluator(start.card, start.resolved, ranks),
+        setup.progress,
+        deadline,
+        ranks,
+    )
+    trainer = Trainer(job)
+    try:
+        if start.resume:
+            take_up(trainer, run, setup.progress)
+        first, begin = trainer.state.step, time.monotonic()
+        state = trainer.fit()
+        speed = (state.step - first) * config.batch / max(time.monotonic() - begin, 1e-9)
+        ranks.first(lambda: _conclude(setup, run, state, start.resolved))
+    except BaseException as error:
+        ended = {"state": "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed", "steps": trainer.state.step}
+        _update(start, ended)
+        raise
+    _update(start, {"state": "done", "steps": state.step, "best_step": state.best_step, "metrics": state.best_metrics}, speed)
+    setup.progress.message(f"done: {run.path}")
+    return load_run(run.path)
+
+
+def _update(start: Start, changes: dict[str, Any], speed: float | None = None) -> None:
+    if start.setup.ranks.is_first:
+        start.run.update_run({**changes, "time": _times(start.run, start.before + time.monotonic() - start.started, speed)})
+
+
+def take_up(trainer: Trainer, run: RunDir, progress: Progress) -> None:
+    """Go on from the newest checkpoint. A run stopped before its first one starts again: by law 1 that is the same run."""
+    if any(run.checkpoints.glob("*step-*")):
+        trainer.resume()
+        return
+    progress.message("no checkpoint yet: starting from step 0")
+    if trainer.job.ranks.is_first:
+        run.truncate_metrics(0)
+    trainer.planned = next((event for event in run.events() if event.get("event") == "shorten"), None)
+
+
+def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> None:
+    """Measure the best model once more with intervals, keep its answers, write the report."""
+    from saccade.api.models import load_model
+    from saccade.api.reporting import write_report
+    from saccade.evaluation.evaluate import evaluate
+
+    run.update_run({"steps": state.step, "metrics": state.best_metrics})
+    model = load_model(run.best, device=resolved.device)
+    metric = setup.task.metrics(model.card)
+    session = model.session(resolved.precision)
+    evaluation = evaluate(
+        session, setup.val.batches(session.batch), metric, progress=Silent(), split="val", seed=setup.config.seed, total=len(setup.val)
+    )
+    write_report(run, model, evaluation, progress=setup.progress)
+
+
+def record(setup: Setup, resolved: Resolved, reasons: Any, line: str) -> dict[str, Any]:
+    """What run.json holds from the first step on."""
+    import numpy
+    import torch
+    import torchvision
+
+    dataset = setup.dataset
+    return {
+        "saccade": __version__,
+        "state": "running",
+        "command": line,
+        "config": setup.config.to_dict(),
+        "resolved": resolved.to_dict(),
+        "reasons": list(reasons),
+        "data": {
+            "path": str(dataset.root),
+            "format": dataset.format,
+            "fingerprint": dataset.fingerprint(),
+            "classes": list(dataset.schema.classes),
+            "counts": {name: list(counts) for name, counts in dataset.schema.counts.items()},
+            "ignored": dataset.ignored,
+            "bad": [asdict(file) for file in setup.bad],
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__,
+        },
+        "machine": {"system": platform.platform(), "processors": os.cpu_count()},
+        "time": {"started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+    }
+
+
+def _times(run: RunDir, seconds: float, speed: float | None = None) -> dict[str, Any]:
+    ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {**run.read_run().get("time", {}), "seconds": seconds, "ended": ended, "images_per_second": speed}
