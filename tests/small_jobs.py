@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from saccade.api.sharing import SharedSession
 from saccade.core import keys
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import AugmentConfig, TrainConfig
@@ -26,6 +27,7 @@ from saccade.tasks.classification.example import CLASSES
 from saccade.tasks.classification.task import MEAN, STD, Classification
 from saccade.training.budget import Resolved
 from saccade.training.loop import Job, Trainer
+from saccade.training.ranks import Ranks
 
 SIZE = (16, 16)
 ARCHITECTURE = {
@@ -77,14 +79,15 @@ def source() -> Source:
     return Source(pixels, batch.targets["label"].tolist(), [f"{i}.png" for i in range(IMAGES)])
 
 
-def evaluator() -> Any:
+def evaluator(ranks: Ranks | None = None) -> Any:
     """The real evaluation, on nine other images."""
     task, batch = Classification(), Classification().example(9, keys.generator(0, "test", 1))
     rows = [(batch.images.numpy(), batch.targets["label"].tolist(), [str(i) for i in range(9)], [SIZE] * 9)]
 
     def evaluate(module: nn.Module) -> Any:
         metric = task.metrics(CARD)
-        measure(TorchSession(module, CARD, task.decode), rows, metric, progress=Silent())
+        session = SharedSession(TorchSession(module, CARD, task.decode), ranks or Ranks())
+        measure(session, rows, metric, progress=Silent())
         return SimpleNamespace(metrics=metric.compute())
 
     return evaluate

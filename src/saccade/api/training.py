@@ -76,7 +76,7 @@ def train(  # the verb's options, by name
     place = Path(out) if out is not None else None
     with notices_ignored(), Ranks.joined() as ranks:
         now = _Now(ranks, progress if ranks.is_first else Silent(), started)
-        again = launch.restarted() and place is not None and RunDir(place).run_file.is_file()
+        again = launch.restarts() and place is not None and RunDir(place).run_file.is_file()
         if again and not resume:  # the request is that of the first start, which the run has taken up
             return _resume(now, place, data, {}, other_torch=False)
         if resume:
@@ -101,15 +101,19 @@ def _begin(now: _Now, out: Path | None, data: str | Path | None, config: str | P
     """Check all of the request before anything is read or written."""
     ranks = now.ranks
     settled = ranks.after_first(lambda: settle(config, asked))
-    data = data if data is not None else settled.get("data")
-    if not data:
-        raise UserError("DATA is missing", where="train", fix="give the folder of images: saccade train photos/")
-    if ranks.world > 1 and out is None:
-        raise UserError("several processes need --out", where="train", fix="give --out RUN, so that a restarted one finds the run")
-    ranks.first(lambda: _check_writable(out))
-    dataset = ranks.after_first(lambda: _trainable(data))
+    source = data if data is not None else settled.get("data")
+    ranks.first(lambda: _check_places(source, out, ranks.world))
+    dataset = ranks.after_first(lambda: _trainable(str(source)))
     asked.pop("data", None)
     return _train(now, dataset, settled, command(dataset, config, asked), out)
+
+
+def _check_places(data: str | Path | None, out: Path | None, world: int) -> None:
+    if not data:
+        raise UserError("DATA is missing", where="train", fix="give the folder of images: saccade train photos/")
+    if world > 1 and out is None:
+        raise UserError("several processes need --out", where="train", fix="give --out RUN, so that a restarted one finds the run")
+    _check_writable(out)
 
 
 def _trainable(data: str | Path) -> Dataset:
@@ -125,7 +129,7 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     ranks = now.ranks
     on = precision.device(ranks.device(str(settled.get("device", "auto"))))
     config, reasons = plan(dataset, settled, on.type)
-    check_batch(config.batch, ranks.world)
+    ranks.first(lambda: check_batch(config.batch, ranks.world))
     for reason in reasons:
         now.progress.message(reason)
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
@@ -144,17 +148,8 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
 
 def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping[str, Any], *, other_torch: bool) -> Run:
     """Go on with a run as it was configured; `device`, `workers` and what is done about numbers that are none may differ."""
-    if out is None:
-        raise UserError("--resume needs the run's folder", where="train", fix="saccade train --resume --out RUN")
-    other = [name for name in asked if name not in ("device", "workers", "on_nan")]
-    if other:
-        raise UserError(
-            f"--resume goes on with the run as it was configured and takes no {other[0]}",
-            where="train",
-            fix="only --device, --workers and --on-nan may change",
-        )
     ranks = now.ranks
-    run = ranks.after_first(lambda: RunDir.at(out, resume=True))
+    run = ranks.after_first(lambda: _resumable(out, asked))
     with _locked(run, ranks):
         told = ranks.after_first(lambda: read_record(run))
         ranks.first(lambda: _check_torch(run, told, other_torch))
@@ -164,13 +159,26 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
         settings = configs.override(replace(settings, data=str(dataset.root)), asked)
         if settings.device == "auto":
             settings = replace(settings, device=resolved.device)
-        check_batch(settings.batch, ranks.world)
+        ranks.first(lambda: check_batch(settings.batch, ranks.world))
         setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks))
         model, card = ranks.after_first(setup.fresh_model)
         # A step that was left out is met again by whoever resumes from before it: then too it must be left out.
         ranks.first(lambda: run.update_run({"state": "running", "config": {**told["config"], "on_nan": settings.on_nan}}))
         before = told["time"].get("seconds") or 0.0
         return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, before, resume=True))
+
+
+def _resumable(out: Path | None, asked: Mapping[str, Any]) -> RunDir:
+    if out is None:
+        raise UserError("--resume needs the run's folder", where="train", fix="saccade train --resume --out RUN")
+    other = [name for name in asked if name not in ("device", "workers", "on_nan")]
+    if other:
+        raise UserError(
+            f"--resume goes on with the run as it was configured and takes no {other[0]}",
+            where="train",
+            fix="only --device, --workers and --on-nan may change",
+        )
+    return RunDir.at(out, resume=True)
 
 
 def _locked(run: RunDir, ranks: Ranks) -> AbstractContextManager[None]:

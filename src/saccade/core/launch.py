@@ -22,6 +22,6 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if world() > 1 else 0
 
 
-def restarted() -> bool:
-    """Whether torchrun has started this process anew, after one of them had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
+def restarts() -> int:
+    """How often torchrun has started all of them anew, after one had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)

@@ -31,7 +31,7 @@ from saccade.training import checkpoint, optim
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.ema import Average
-from saccade.training.ranks import Ranks
+from saccade.training.ranks import Ranks, reachable
 from saccade.training.recovery import BackError, Recovery
 from saccade.training.saver import Saver
 from saccade.training.schedule import Schedule
@@ -144,7 +144,7 @@ class Trainer:
         self.stream = self._stream()
         self._show_stage()
         try:
-            with StopSignals() as signals:
+            with StopSignals() as signals, reachable():
                 stop = self._run(board, signals)
             self._checkpoint()
             self._save(job.run.last)

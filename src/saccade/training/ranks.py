@@ -48,8 +48,9 @@ class Ranks:
         from torch._C._distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
-        with _lost():
-            store, rank, world = next(rendezvous("env://", timeout=HANG))
+        with reachable():
+            meeting, rank, world = next(rendezvous("env://", timeout=HANG))
+            store = PrefixStore(f"start {launch.restarts()}", meeting)  # what the dead have left there counts no longer
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=HANG)
         try:
@@ -86,7 +87,7 @@ class Ranks:
             value = work()
             told = {"value": value}
         finally:
-            with _lost():
+            with reachable():
                 self._store.set(key, json.dumps(told))
         return value
 
@@ -130,7 +131,7 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        with _lost(), torch.no_grad():
+        with reachable(), torch.no_grad():
             for value in model.state_dict().values():
                 sent = value.contiguous()
                 dist.broadcast(sent, 0)
@@ -145,13 +146,13 @@ class Ranks:
 
         mine = torch.from_numpy(np.ascontiguousarray(part))
         parts = [torch.empty_like(mine) for _ in range(self.world)]
-        with _lost():
+        with reachable():
             dist.all_gather(parts, mine)
         return torch.cat(parts).numpy()
 
     def _heard(self, key: str) -> Any:
         """Polls, so that a signal ends the wait."""
-        with _lost():
+        with reachable():
             while not self._store.check([key]):
                 time.sleep(POLL)
             told = json.loads(self._store.get(key))
@@ -170,7 +171,7 @@ class Ranks:
     def _reduce(self, value: Tensor, how: str) -> None:
         import torch.distributed as dist
 
-        with _lost():
+        with reachable():
             dist.all_reduce(value, getattr(dist.ReduceOp, how))
 
 
@@ -198,9 +199,13 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _lost() -> Iterator[None]:
-    """torch says by a RuntimeError that a process cannot be reached any more."""
+def reachable() -> Iterator[None]:
+    """Raise LostRankError where another process cannot be reached any more: torch says so by errors of its own, Gloo by a RuntimeError."""
     try:
         yield
     except RuntimeError as error:
-        raise LostRankError(f"another process of this run has died or hangs: {error}") from error
+        from torch.distributed import DistError
+
+        if isinstance(error, DistError) or "gloo" in str(error).lower():
+            raise LostRankError(f"another process of this run has died or hangs: {error}") from error
+        raise

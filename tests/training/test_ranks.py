@@ -1,0 +1,105 @@
+"""Several processes train as one: same order, same statistics, same losses, whatever their number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ranked import launch
+from saccade.core.errors import UserError
+from saccade.core.rundir import RunDir
+from saccade.training.ranks import Ranks, check_batch
+from small_jobs import Outcome
+
+pytestmark = [pytest.mark.processes, pytest.mark.long]
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """The rows of the same run by 1, 2 and 4 processes."""
+    import guard
+
+    folder = tmp_path_factory.mktemp("ranks")
+    with guard.GUARD.allow("processes", "network"):
+        return {world: launch(world, "train", folder / str(world))[0]["rows"] for world in (1, 2, 4)}
+
+
+def test_alone_nothing_is_sent() -> None:
+    ranks = Ranks()
+    assert ranks.is_first and ranks.first(lambda: 5) == 5 and ranks.after_first(lambda: 6) == 6
+    assert ranks.highest([1, 2]) == ranks.summed([1, 2]) == [1, 2]
+    assert ranks.gathered(np.arange(3)).tolist() == [0, 1, 2]
+    assert ranks.device("cuda") == "cuda"
+
+
+def test_what_they_tell_each_other(tmp_path: Path) -> None:
+    first, second, third = launch(3, "talk", tmp_path)
+    assert first["told"] == second["told"] == third["told"] == {"rank": 0}
+    assert first["marks"] == 0 and min(second["marks"], third["marks"]) >= 1
+    assert (first["failed"], second["failed"], third["failed"]) == ("UserError", "OtherRankError", "OtherRankError")
+    for one in (first, second, third):
+        assert one["highest"] == [2, 0]
+        assert one["summed"] == [3, 1.5]
+        assert one["added"] == [[[3.0] * 3] * 2, [3.0, 3.0], 3.0]
+        assert one["gathered"] == [[0, 10], [1, 11], [2, 12]]
+        assert one["same"] == first["same"]
+
+
+def test_batch_statistics_are_those_of_all(tmp_path: Path) -> None:
+    for rank in launch(2, "norm", tmp_path):
+        assert len(rank) == 6
+        assert max(rank.values()) < 2e-5, rank
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_loss_curve_does_not_depend_on_their_number(curves: dict[int, list[dict[str, Any]]], world: int) -> None:
+    """Dropout is on (keyed by position), and so are cutmix, clipping and the average."""
+    assert len(curves[1]) == len(curves[world]) == 24
+    for one, many in zip(curves[1], curves[world], strict=True):
+        assert one.keys() == many.keys()
+        if "split" not in one:
+            assert many["loss"] == pytest.approx(one["loss"], rel=1e-4)
+            assert many["lr"] == one["lr"]
+        else:
+            assert many["metrics"]["nll"] == pytest.approx(one["metrics"]["nll"], rel=1e-3)
+
+
+def test_gathered_figures_are_those_of_one(tmp_path: Path) -> None:
+    """Nine images over four ranks: the padding of the last one counts for nothing."""
+    for rank in launch(4, "shared", tmp_path):
+        assert rank["shared"].keys() == rank["alone"].keys()
+        for name, value in rank["alone"].items():
+            assert rank["shared"][name] == pytest.approx(value, abs=1e-6)
+
+
+def test_a_repeated_run_has_the_same_bits_and_only_the_first_writes(tmp_path: Path) -> None:
+    outcomes = []
+    for name in ("one", "other"):
+        launch(2, "train", tmp_path / name, micro_batch=2)
+        outcomes.append(Outcome.of(RunDir(tmp_path / name / "run")))
+    assert outcomes[0].differs(outcomes[1]) == []
+    assert len(list((tmp_path / "one" / "run" / "tensorboard").iterdir())) == 1
+
+
+def test_a_number_that_is_none_is_found_by_all(tmp_path: Path) -> None:
+    """Position 14 is the second rank's, of step 1: the step is left out by both, and told once."""
+    first, second = launch(2, "train", tmp_path, poison=[14], on_nan="skip", augment={"flip": 0.5})
+    assert first == second
+    (event,) = first["events"]
+    assert (event["event"], event["step"], event["what"]) == ("skip", 1, "loss")
+    assert len(event["images"]) == 1
+    assert all(np.isfinite(row["loss"]) for row in first["rows"] if "loss" in row)
+    with np.load(tmp_path / "run" / "not-finite" / "step-000000001.npz") as kept:
+        assert kept["positions"].tolist() == list(range(8, 16))
+
+
+@pytest.mark.parametrize(("batch", "world", "nearest"), [(6, 2, 8), (1, 2, 4), (10, 4, 8), (64, 3, 66)])
+def test_a_batch_that_cannot_be_shared_is_refused(batch: int, world: int, nearest: int) -> None:
+    check_batch(batch, 1)
+    check_batch(nearest, world)
+    with pytest.raises(UserError, match=f"multiple of {2 * world} for {world} processes, got {batch}") as told:
+        check_batch(batch, world)
+    assert told.value.fix == f"--batch {nearest}"
