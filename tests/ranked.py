@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -52,22 +53,26 @@ def launch(world: int, what: str, folder: Path, **options: Any) -> list[dict[str
 
 
 def train(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
-    """A run of `small_jobs` over all ranks; `poison`: positions whose loss is no number."""
+    """A run of `small_jobs` over all ranks; `poison`: positions whose loss is no number; `stop`: steps after which a signal comes."""
     from faults.test_numbers import poison
     from saccade.core.config import AugmentConfig
+    from saccade.core.errors import Interrupted
     from saccade.core.rundir import RunDir
     from saccade.training.loop import Trainer
-    from small_jobs import CONFIG, evaluator, job, resolved
+    from small_jobs import CONFIG, Stopping, evaluator, job, resolved
 
     poisoned = set(options.pop("poison", []))
+    after = options.pop("stop", 0)
+    stop = Stopping(after if ranks.rank == ranks.world - 1 else 0)  # the last rank alone gets the signal
     if "augment" in options:
         options["augment"] = AugmentConfig(**options["augment"])
     config = replace(CONFIG, **{"optimizer": "sgd", "lr": 0.02, "batch": 8, **options})
-    made = job(folder / "run", config, resolved(20, every=5), ranks=ranks, evaluate=evaluator(ranks))
+    made = job(folder / "run", config, resolved(20, every=5), ranks=ranks, evaluate=evaluator(ranks), progress=stop)
     trainer = Trainer(poison(made, poisoned) if poisoned else made)
     if any(made.run.checkpoints.glob("step-*")):
         trainer.resume()
-    trainer.fit()
+    with contextlib.suppress(Interrupted):
+        trainer.fit()
     ranks.first(lambda: None)
     rows = [{k: v for k, v in row.items() if k != "time"} for row in RunDir(folder / "run").metrics()]
     return {"rows": rows, "events": made.run.events()}

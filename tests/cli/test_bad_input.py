@@ -333,7 +333,7 @@ def test_resume_takes_no_other_options(here: Path, capsys: Captured, options: st
     first = options.split()[-1].partition("=")[0] if options.startswith("--set") else options.split()[0].removeprefix("--")
     name = {"skip-bad": "skip_bad", "no-images": "images"}.get(first, first)
     error = refused(
-        capsys, here, "train", "--resume", "--out", "run", *options.split(), words=("--resume", "--device, --workers and --on-nan")
+        capsys, here, "train", "--resume", "--out", "run", *options.split(), words=("--resume", "--device, --workers, --on-nan and --shard")
     )
     assert name in error["message"] or name.replace("_", "-") in error["message"]
 

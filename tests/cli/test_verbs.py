@@ -48,6 +48,7 @@ def test_train_hands_on_what_was_given(api: Any, a_run: Any, capsys: Captured) -
         "skip_bad": True,
         "on_nan": None,
         "other_torch": False,
+        "shard": False,
         "images": False,
         "device": "cuda:1",
         "precision": "bf16",

@@ -56,6 +56,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "channels_last": FLAG,
     "workers": ([("null", None), ("0", 0), ("8", 8)], ["-1", "x"]),
     "skip_bad": FLAG,
+    "shard": FLAG,
     "images": FLAG,
     "augment.flip": SHARE,
     "augment.crop": ([("0.01", 0.01), ("1", 1.0)], ["0", "1.01", "-1", "nan"]),

@@ -54,17 +54,45 @@ def test_batch_statistics_are_those_of_all(tmp_path: Path) -> None:
         assert max(rank.values()) < 2e-5, rank
 
 
+def check_curve(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    assert len(rows) == len(expected) == 24
+    for mine, theirs in zip(rows, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        if "split" in mine:
+            assert mine["metrics"]["nll"] == pytest.approx(theirs["metrics"]["nll"], rel=1e-3)
+        else:
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert mine["lr"] == theirs["lr"]
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_loss_curve_does_not_depend_on_their_number(curves: dict[int, list[dict[str, Any]]], world: int) -> None:
     """Dropout is on (keyed by position), and so are cutmix, clipping and the average."""
-    assert len(curves[1]) == len(curves[world]) == 24
-    for one, many in zip(curves[1], curves[world], strict=True):
-        assert one.keys() == many.keys()
-        if "split" not in one:
-            assert many["loss"] == pytest.approx(one["loss"], rel=1e-4)
-            assert many["lr"] == one["lr"]
-        else:
-            assert many["metrics"]["nll"] == pytest.approx(one["metrics"]["nll"], rel=1e-3)
+    check_curve(curves[world], curves[1])
+
+
+def test_a_signal_to_one_stops_all_and_another_number_of_them_goes_on(curves: dict[int, list[dict[str, Any]]], tmp_path: Path) -> None:
+    launch(2, "train", tmp_path, stop=7)
+    assert RunDir(tmp_path / "run").load_checkpoint()[0] == 7
+    check_curve(launch(1, "train", tmp_path)[0]["rows"], curves[1])
+
+
+@pytest.mark.parametrize("ema", [0.1, 0.0])
+def test_sharded_weights_train_as_whole_ones_do(curves: dict[int, list[dict[str, Any]]], tmp_path: Path, ema: float) -> None:
+    """And what they leave loads on one process, and the other way round."""
+    launch(2, "train", tmp_path / "spread", shard=True, stop=9, ema=ema)
+    launch(1, "train", tmp_path / "whole", stop=9, ema=ema)
+    spread, whole = (RunDir(tmp_path / name / "run").load_checkpoint() for name in ("spread", "whole"))
+    assert spread[0] == whole[0] == 9
+    assert spread[1].keys() == whole[1].keys()
+    assert all(len(spread[1][name]) == len(whole[1][name]) for name in whole[1] if name.endswith(".safetensors"))
+    on_one = launch(1, "train", tmp_path / "spread", ema=ema)[0]["rows"]
+    on_two = launch(2, "train", tmp_path / "whole", shard=True, ema=ema)[0]["rows"]
+    check_curve(on_one, on_two)
+    if ema:
+        check_curve(on_one, curves[1])
+    best = [(tmp_path / name / "run" / "best.safetensors").stat().st_size for name in ("spread", "whole")]
+    assert abs(best[0] - best[1]) < 64, "one whole model file, but for the digits of its figures"
 
 
 def test_gathered_figures_are_those_of_one(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ from saccade.task import Budget
 from saccade.tasks import room
 
 VALUED = ("task", "model", "epochs", "minutes", "batch", "weights", "workers", "device", "precision", "seed")
-FLAGS = {("pretrained", True): "--pretrained", ("skip_bad", True): "--skip-bad", ("images", False): "--no-images"}
+FLAGS = {
+    ("pretrained", True): "--pretrained",
+    ("skip_bad", True): "--skip-bad",
+    ("shard", True): "--shard",
+    ("images", False): "--no-images",
+}
 
 
 def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:

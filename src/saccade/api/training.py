@@ -47,6 +47,7 @@ def train(  # the verb's options, by name
     skip_bad: bool = False,
     on_nan: str | None = None,
     other_torch: bool = False,
+    shard: bool = False,
     images: bool = True,
     device: str = "auto",
     precision: str = "auto",
@@ -62,7 +63,7 @@ def train(  # the verb's options, by name
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
-    flags = {"pretrained": pretrained, "skip_bad": skip_bad}
+    flags = {"pretrained": pretrained, "skip_bad": skip_bad, "shard": shard}
     values = {"task": task, "model": model, "epochs": epochs, "minutes": minutes, "size": _size(size), "seed": seed}
     values |= {
         "batch": None if batch == "auto" else batch,
@@ -123,13 +124,14 @@ def _trainable(data: str | Path) -> Dataset:
 
 
 def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, out: Path | None) -> Run:
-    from saccade.training import precision
+    from saccade.training import precision, sharding
     from saccade.training.budget import Resolved
 
     ranks = now.ranks
     on = precision.device(ranks.device(str(settled.get("device", "auto"))))
     config, reasons = plan(dataset, settled, on.type)
     ranks.first(lambda: check_batch(config.batch, ranks.world))
+    ranks.first(lambda: sharding.check(config.shard, ranks.world))
     for reason in reasons:
         now.progress.message(reason)
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
@@ -171,12 +173,12 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
 def _resumable(out: Path | None, asked: Mapping[str, Any]) -> RunDir:
     if out is None:
         raise UserError("--resume needs the run's folder", where="train", fix="saccade train --resume --out RUN")
-    other = [name for name in asked if name not in ("device", "workers", "on_nan")]
+    other = [name for name in asked if name not in ("device", "workers", "on_nan", "shard")]
     if other:
         raise UserError(
             f"--resume goes on with the run as it was configured and takes no {other[0]}",
             where="train",
-            fix="only --device, --workers and --on-nan may change",
+            fix="only --device, --workers, --on-nan and --shard may change",
         )
     return RunDir.at(out, resume=True)
 

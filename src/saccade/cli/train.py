@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--workers", metavar="N", type=click.IntRange(0), help="Threads that prepare batches; changes no result.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--on-nan", type=click.Choice(["stop", "skip", "back"]), help="What a loss that is no number does.  [default: stop]")
+@click.option("--shard", is_flag=True, help="Under torchrun: spread weights and moments over the processes (FSDP2).")
 @click.option("--other-torch", is_flag=True, help="Resume with another version of torch than the run's; last bits may differ.")
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")
 @options.compute

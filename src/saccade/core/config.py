@@ -57,7 +57,7 @@ class TrainConfig:
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
-    are facts of the machine; workers change no result at all.
+    are facts of the machine; workers change no result at all. shard: spread weights and moments over the processes of the run.
     """
 
     data: str = ""
@@ -86,6 +86,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     workers: Annotated[int, Ge(0)] | None = None
+    shard: bool = False
     skip_bad: bool = False
     images: bool = True
     augment: AugmentConfig = field(default_factory=AugmentConfig)

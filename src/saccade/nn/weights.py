@@ -75,7 +75,7 @@ def load_into(module: nn.Module, buffers: Mapping[str, Buffer], *, where: str) -
     tensors, report = _compare(module, buffers)
     if report:
         raise UserError(f"the weights do not fit the model: {report}", where=where)
-    module.load_state_dict(tensors)
+    module.load_state_dict({name: like(tensors[name], value) for name, value in module.state_dict().items()})
 
 
 def load_matching(module: nn.Module, buffers: Mapping[str, Buffer]) -> Report:
@@ -96,6 +96,20 @@ def _compare(module: nn.Module, buffers: Mapping[str, Buffer]) -> tuple[dict[str
         unexpected=tuple(sorted(name for name in buffers if name not in state)),
         other=tuple(f"{name}: {problem}" for name, problem in problems.items()),
     )
+
+
+def is_sharded(value: Any) -> bool:
+    """Whether a tensor is spread over several processes; told without importing what knows more."""
+    return hasattr(value, "placements")
+
+
+def like(value: Tensor, other: Any) -> Tensor:
+    """`value`, which every process has whole, spread as `other` is."""
+    if not is_sharded(other):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
 
 
 def _problem(buffer: Buffer, tensor: Tensor) -> str:

@@ -27,7 +27,7 @@ from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader
 from saccade.nn import weights
 from saccade.task import Task
-from saccade.training import checkpoint, optim
+from saccade.training import checkpoint, optim, sharding
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.ema import Average
@@ -94,9 +94,13 @@ class Trainer:
         metric = job.task.metrics(job.card)
         self.primary, self.sign = metric.primary, 1 if metric.higher_is_better else -1
         self.schedule = Schedule(resolved.total_steps, config.warmup)
+        self.average = Average(job.model, config.ema * resolved.total_steps) if config.ema else None
+        plain = copy.deepcopy(job.model) if config.shard and not config.ema else job.model
         phases = job.task.phases(job.model, config)
         self.updater = Updater(job.model, phases, config, resolved.precision, job.ranks)
-        self.average = Average(job.model, config.ema * resolved.total_steps) if config.ema else None
+        self._plain = plain if self.updater.sharded else job.model
+        if self.average is not None:
+            self.average.spread(job.model)
         self.log_every = max(1, resolved.total_steps // LOGGED_STEPS)
         self.rows: list[dict[str, Any]] = []
         self.planned: dict[str, Any] | None = None
@@ -120,7 +124,7 @@ class Trainer:
         groups, state = checkpoint.decode(contents, where=str(run.checkpoints))
         weights.load_into(self.job.model, modelfile.unpack(contents["model.safetensors"])[0], where=str(run.checkpoints))
         if self.average is not None:
-            weights.load_into(self.average.module, modelfile.unpack(contents["average.safetensors"])[0], where=str(run.checkpoints))
+            self.average.load(modelfile.unpack(contents["average.safetensors"])[0], where=str(run.checkpoints))
         for name, optimizer in self.updater.optimizers.items():
             optim.restore(optimizer, groups.get(f"optimizer-{name}", {}))
         if self.updater.scaler.is_enabled():
@@ -137,7 +141,8 @@ class Trainer:
         """Train to the end; raises Interrupted (state saved) when a signal came."""
         job = self.job
         job.ranks.same(job.model)
-        job.ranks.same(self.shipped)
+        if self.average is not None:
+            job.ranks.same(self.average.module)
         board = Board(job.run.tensorboard if job.ranks.is_first else None, purge_step=self.state.step or None)
         if job.config.on_nan == "back" and not any(job.run.checkpoints.glob("step-*")):
             self._checkpoint()  # or there would be nothing to go back to
@@ -199,10 +204,13 @@ class Trainer:
     def _ended(self) -> bool:
         return self.state.step >= self.schedule.total or self.state.stopped
 
-    @property
     def shipped(self) -> nn.Module:
-        """The model that is kept: the averaged one where there is one."""
-        return self.average.module if self.average is not None else self.job.model
+        """The model that is kept, whole: the averaged one where there is one. All ranks must ask for it."""
+        if self.average is not None:
+            return self.average.settle()
+        if self.updater.sharded:
+            self._plain.load_state_dict(sharding.whole(self.job.model.state_dict()))
+        return self._plain
 
     def _show_stage(self) -> None:
         batch = self.job.config.batch
@@ -264,7 +272,7 @@ class Trainer:
         """Measure, keep the model if it is the best so far, and count how long nothing got better."""
         state, job = self.state, self.job
         begin = time.monotonic()
-        metrics = dict(job.evaluate(self.shipped).metrics)
+        metrics = dict(job.evaluate(self.shipped()).metrics)
         row = {
             "step": state.step,
             "epoch": round(state.step / job.resolved.steps_per_epoch, 4),
@@ -322,13 +330,14 @@ class Trainer:
     def _checkpoint(self) -> None:
         """Take a snapshot, which the saver writes while training goes on."""
         rows, self.rows = self.rows, []
-        if not self.job.ranks.is_first:
-            return
         tensors: dict[str, Mapping[str, Tensor]] = {"model": self.job.model.state_dict()}
         if self.average is not None:
             tensors["average"] = self.average.state()
         for name, optimizer in self.updater.optimizers.items():
             tensors[f"optimizer-{name}"] = optim.state(optimizer)
+        tensors = {name: sharding.whole(group) for name, group in tensors.items()}
+        if not self.job.ranks.is_first:
+            return
         kept = checkpoint.snapshot(tensors)
         state = {"loop": copy.deepcopy(vars(self.state)), "scaler": self.updater.scaler.state_dict()}
         run, step = self.job.run, self.state.step
@@ -341,8 +350,9 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         """The same for the model that is shipped."""
+        shipped = self.shipped()
         if self.job.ranks.is_first:
-            card, kept = self.job.card.with_metrics(self.state.best_metrics), weights.to_buffers(self.shipped)
+            card, kept = self.job.card.with_metrics(self.state.best_metrics), weights.to_buffers(shipped)
             self.saver.submit(lambda: _written(modelfile.save(path, kept, card)))
 
 

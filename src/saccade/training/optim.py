@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.nn.weights import is_sharded, like
 from saccade.task import Phase
 
 
@@ -24,7 +25,7 @@ def build(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise UserError(f"phase {phase.name!r} has nothing to train", fix="unfreeze a part of the model")
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    fused = all(p.device.type in ("cpu", "cuda") and not is_sharded(p) for p in parameters)  # torch has no fused SGD for what is sharded
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
@@ -59,7 +60,7 @@ def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> 
         if name == "step":
             kept = value.to(parameter.device if fused else "cpu", copy=True)
         else:
-            kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+            kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(like(value, parameter))
         optimizer.state[parameter][name] = kept
 
 

@@ -131,8 +131,12 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
+        from saccade.nn.weights import is_sharded
+
         with reachable(), torch.no_grad():
             for value in model.state_dict().values():
+                if is_sharded(value):  # each has a part of its own
+                    continue
                 sent = value.contiguous()
                 dist.broadcast(sent, 0)
                 value.copy_(sent)

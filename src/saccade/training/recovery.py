@@ -93,6 +93,10 @@ class Recovery:
 
     def _look(self, error: NotFiniteError, batches: Sequence[Batch], step: int) -> dict[str, Any]:
         """What is known of the fault, as the event that tells of it; the first process looks at the images of all."""
+        if self.updater.sharded:  # nobody alone could run the network
+            file = diagnosis.keep(self.run, self.loader.step(int(batches[0].positions[0])), self.loader, step)
+            said = f"; with --shard no image is looked for; the batch is in {file}"
+            return {"step": step, "phase": error.phase.name, "what": error.what, "images": [], "module": "", "said": said}
         if self.ranks.world > 1:
             whole = self.loader.step(int(batches[0].positions[0]))
             batches = [batch.to(batches[0].images.device, channels_last=self.config.channels_last) for batch in whole]

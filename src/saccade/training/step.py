@@ -16,7 +16,7 @@ from saccade.data.loader import Batch
 from saccade.nn.layers.keyed import stand_in
 from saccade.nn.layers.sync_norm import synchronise
 from saccade.task import Phase
-from saccade.training import optim, precision
+from saccade.training import optim, precision, sharding
 from saccade.training.ranks import Ranks
 
 
@@ -49,9 +49,16 @@ class Updater:
         self.draws = stand_in(model, config.seed)
         if self.ranks.world > 1:
             synchronise(model)
+        if self.sharded:
+            sharding.shard(phases)
         self.optimizers = {phase.name: optim.build(phase, config) for phase in phases}
         self.scaler = precision.scaler(number)
         self._buffers = _Kept(model)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the parameters are spread over the ranks: torch adds up their gradients then."""
+        return self.config.shard and self.ranks.world > 1
 
     def due(self, step: int) -> list[Phase]:
         """The phases that take part in a step."""
@@ -95,7 +102,8 @@ class Updater:
         sums: dict[str, float] = {}
         weight = 0.0
         with self._only(phase):
-            for batch in batches:
+            for number, batch in enumerate(batches, 1):
+                sharding.synchronise(phase, last=number == len(batches))
                 torch.manual_seed(keys.derive(self.config.seed, f"forward {phase.name}", int(batch.positions[0])))
                 self.draws.begin(phase.name, batch.positions)
                 with precision.autocast(self.precision, self.device):
@@ -126,11 +134,12 @@ class Updater:
     def _apply(self, phase: Phase, weight: float, factor: float) -> None:
         optimizer = self.optimizers[phase.name]
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.ranks.add_up([p.grad for p in parameters])
+        if not self.sharded:
+            self.ranks.add_up([p.grad for p in parameters])
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
         torch._foreach_div_([p.grad for p in parameters], max(weight, 1e-12))
-        norm = self._clipped(parameters)
+        norm = sharding.gathered(self._clipped(parameters))
         # An infinite gradient under fp16 is the scaler's business: it leaves the step out and scales less.
         if not self.scaler.is_enabled() and not math.isfinite(float(norm)):
             raise NotFiniteError(phase, "gradient")
