@@ -116,6 +116,7 @@ class Outcome:
     files: dict[str, bytes]
     loop: dict[str, Any]
     rows: list[dict[str, Any]]
+    events: list[dict[str, Any]]
 
     @classmethod
     def of(cls, run: RunDir) -> Outcome:
@@ -123,12 +124,12 @@ class Outcome:
         assert passed == []
         loop = json.loads(files.pop("state.json"))["loop"]
         kept = {"best": run.best.read_bytes(), "last": run.last.read_bytes()}
-        return cls(files | kept, loop, [{k: v for k, v in row.items() if k != "time"} for row in run.metrics()])
+        return cls(files | kept, loop, [{k: v for k, v in row.items() if k != "time"} for row in run.metrics()], run.events())
 
     def differs(self, other: Outcome) -> list[str]:
         """The names of what is not equal to the bit."""
         wrong = [name for name in sorted(self.files.keys() | other.files) if self.files.get(name) != other.files.get(name)]
-        return wrong + (["loop"] if self.loop != other.loop else []) + (["rows"] if self.rows != other.rows else [])
+        return wrong + [name for name in ("loop", "rows", "events") if getattr(self, name) != getattr(other, name)]
 
 
 def fit(made: Job) -> Outcome:

@@ -19,21 +19,59 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+THREADS = 1
 LIMIT = 120.0  # seconds that a run may take: one that hangs is a failure
 
 
-def variants() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """name -> (changes to the configuration of `small_jobs`, changes to its resolved facts)."""
+def variants() -> dict[str, Callable[[Path, int | None], Any]]:
+    """name -> a run of that kind in a folder, with another number of workers where one is given."""
+    from dataclasses import replace
+
+    import small_jobs
+    from doors import test_toy_gan
     from saccade.core.config import AugmentConfig
 
     every = AugmentConfig(flip=0.5, crop=0.6, rotate=10, color=0.3, erase=0.3, mixup=0.3, cutmix=0.3)
+
+    def classify(workers: int = 0, **changes: Any) -> Callable[[Path, int | None], Any]:
+        def make(path: Path, others: int | None) -> Any:
+            config = replace(small_jobs.CONFIG, **changes)
+            facts = small_jobs.resolved(workers=workers if others is None else others)
+            return small_jobs.job(path, config, replace(facts, threads=1, precision=config.precision))
+
+        return make
+
+    def poisoned(on_nan: str) -> Callable[[Path, int | None], Any]:
+        def make(path: Path, others: int | None) -> Any:
+            from faults.test_numbers import PLAIN, poison
+
+            plain = classify(on_nan=on_nan, augment=PLAIN.augment)(path, others)
+            gone_back = any(event["event"] == "back" for event in plain.run.events())
+            if gone_back:  # a rate that was too high: it does no harm again
+                return plain
+            bad = {33, 45}
+            append = plain.run.append_event
+
+            def told(row: Any) -> None:
+                append(row)
+                if row["event"] == "back":
+                    bad.clear()
+
+            plain.run.append_event = told
+            return poison(plain, bad)
+
+        return make
+
     return {
-        "plain": ({"ema": 0.0, "clip": 0.0}, {}),
-        "ema": ({}, {}),
-        "workers": ({}, {"workers": 2}),
-        "accumulation": ({"micro_batch": 4, "augment": every}, {}),
-        "everything": ({"micro_batch": 2, "augment": every, "optimizer": "sgd", "lr": 0.01}, {"workers": 3}),
-        "bf16": ({"precision": "bf16"}, {"precision": "bf16"}),
+        "plain": classify(ema=0.0, clip=0.0),
+        "ema": classify(),
+        "workers": classify(2),
+        "accumulation": classify(micro_batch=4, augment=every),
+        "everything": classify(3, micro_batch=2, augment=every, optimizer="sgd", lr=0.01),
+        "bf16": classify(precision="bf16"),
+        "skip": poisoned("skip"),
+        "back": poisoned("back"),
+        "gan": lambda path, workers: test_toy_gan.job(path, workers=workers or 0),
     }
 
 
@@ -41,18 +79,12 @@ def run(path: str, variant: str, workers: int | None, kill: dict[str, Any] | Non
     """Train to the end from whatever the folder holds; `kill` says where this process ends itself."""
     import torch
 
-    torch.set_num_threads(1)
-    from dataclasses import replace
-
-    import small_jobs
+    torch.set_num_threads(THREADS)
     from saccade.api.fitting import take_up
     from saccade.training import loop
 
     loop.CHECKPOINT_SECONDS = 0.0  # after each logged step
-    changes, facts = variants()[variant]
-    resolved = replace(small_jobs.resolved(), threads=1, **facts)
-    resolved = resolved if workers is None else replace(resolved, workers=workers)
-    job = small_jobs.job(Path(path), replace(small_jobs.CONFIG, **changes), resolved)
+    job = variants()[variant](Path(path), workers)
     if kill is not None:
         arm(job, **kill)
     with job.run.lock():
@@ -69,7 +101,7 @@ def places(job: Any) -> dict[str, tuple[Any, str]]:
 
     return {
         "load": (Loader, "step"),
-        "forward": (type(job.model), "forward"),
+        "forward": (job.task.phases(job.model, job.config)[0].modules[0].__class__, "forward"),
         "backward": (step.Updater, "_apply"),
         "optimize": (step.optim, "trained"),
         "average": (ema.Average, "update"),
@@ -133,12 +165,18 @@ def tell(value: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Import all that a run needs, then serve."""
+    """Import all that a run needs, then serve; with a request on the command line: do that one in this process, on two threads."""
+    global THREADS
+    if len(sys.argv) > 1:
+        THREADS = 2
+        child(json.loads(sys.argv[1]))
     import torch._dynamo
     import torch.utils.tensorboard  # noqa: F401
     from filelock import FileLock  # noqa: F401
 
     import small_jobs  # noqa: F401
+    from doors import test_toy_gan  # noqa: F401
+    from faults import test_numbers  # noqa: F401
     from saccade.tasks.classification import augmentation, loss, task  # noqa: F401
     from saccade.tasks.classification.models import classifier  # noqa: F401
     from saccade.training import loop  # noqa: F401

@@ -7,10 +7,13 @@ import os
 import random
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VARIANTS = ("plain", "ema", "workers", "accumulation", "everything", "bf16")
+VARIANTS = ("plain", "ema", "workers", "accumulation", "everything", "bf16", "skip", "back", "gan")
+ROOMS = {"classify": VARIANTS[:-1], "toy": ("gan",)}  # task -> its variants; a new room joins here
 # Place, and about how many calls of it a whole run makes.
 PLACES = {
     "load": 12,
@@ -52,6 +55,21 @@ class Server:
 
     def close(self) -> None:
         self.process.communicate()
+
+
+def spawn(path: Path, variant: str) -> subprocess.Popen[bytes]:
+    """A process of its own, of two threads, that trains in `path` to the end."""
+    path.mkdir(exist_ok=True)
+    request = json.dumps({"path": str(path), "variant": variant})
+    return subprocess.Popen([sys.executable, str(Path(__file__).with_name("fork_server.py")), request])
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Return when `what` holds, or the process has ended."""
+    end = time.monotonic() + 60
+    while process.poll() is None and not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def survive(server: Server, path: Path, variant: str, draws: random.Random, kills: int) -> int:
