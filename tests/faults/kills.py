@@ -78,9 +78,9 @@ def survive(server: Server, path: Path, variant: str, draws: random.Random, kill
     for _ in range(kills):
         place = draws.choice([*PLACES, "clock", "clock"])
         if place == "clock":
-            request: dict[str, Any] = {"seconds": draws.uniform(0.01, 0.8)}
+            request: dict[str, Any] = {"seconds": draws.uniform(0.01, 0.5)}
         else:
-            number = draws.randint(1, max(1, PLACES[place] // 3))
+            number = draws.randint(1, max(1, PLACES[place] // 6))
             request = {"kill": {"place": place, "number": number, "after": draws.random() < 0.5}}
         status = server.run(path, variant, workers=draws.choice([None, 0, 2]), **request)
         assert status in (0, -9), f"{request} ended with {status}"
