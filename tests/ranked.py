@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import signal
@@ -161,6 +162,25 @@ def shared(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
     return {"shared": evaluator(ranks)(model).metrics, "alone": evaluator(Ranks())(model).metrics}
 
 
+def hang(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """The last rank does not answer; the others must not wait for ever."""
+    import time
+
+    from saccade.training.ranks import LostRankError
+
+    if ranks.rank == ranks.world - 1:
+        while not (folder / "given up").exists():
+            time.sleep(0.05)
+        return {}
+    began = time.monotonic()
+    try:
+        ranks.summed([1.0])
+    except LostRankError as error:
+        return {"said": str(error), "seconds": time.monotonic() - began}
+    finally:
+        (folder / "given up").touch()
+
+
 def command(arguments: list[str], kills: list[tuple[int, int]]) -> int:
     """`saccade` as torchrun starts it, with a checkpoint a step; the n-th start ends in SIGKILL of rank and step `kills[n]`."""
     from saccade.cli.main import main
@@ -182,13 +202,15 @@ def command(arguments: list[str], kills: list[tuple[int, int]]) -> int:
 
 def main() -> None:
     """Meet the others and work."""
-    from saccade.training.ranks import Ranks
+    from saccade.training import ranks as module
 
     if sys.argv[1] == "command":
         sys.exit(command(json.loads(sys.argv[2]), json.loads(sys.argv[3])))
     what, folder, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    with Ranks.joined() as ranks:
-        found = {"train": train, "norm": norm, "talk": talk, "shared": shared}[what](ranks, folder, options)
+    if what == "hang":
+        module.HANG = datetime.timedelta(seconds=options["seconds"])
+    with module.Ranks.joined() as ranks:
+        found = {"train": train, "norm": norm, "talk": talk, "shared": shared, "hang": hang}[what](ranks, folder, options)
     (folder / f"{what}-{ranks.rank}.json").write_text(json.dumps(found))
 
 

@@ -255,3 +255,26 @@ def test_no_images_leaves_no_picture_in_the_report(tiny_folder: Path, tmp_path: 
     assert without.report.read_text().count('class="photo') == 0
     without.evaluate(progress=Silent())
     assert without.report.read_text().count('class="photo') == 0, "a later evaluation keeps to it"
+
+
+def test_another_torch_resumes_only_when_told_and_the_record_says_so(shapes: Path, tmp_path: Path) -> None:
+    train(shapes, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    now, record["versions"]["torch"] = record["versions"]["torch"], "2.0.1"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="trained with torch 2.0.1, this is") as told:
+        saccade.train(out=tmp_path / "run", resume=True, progress=Silent())
+    assert "--other-torch" in told.value.fix
+    run = saccade.train(out=tmp_path / "run", resume=True, other_torch=True, progress=Silent())
+    assert run.record["versions"]["torch"] == now
+    (event,) = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert event == {"event": "torch", "from": "2.0.1", "to": now}
+    saccade.train(out=tmp_path / "run", resume=True, progress=Silent())  # told once
+    with pytest.raises(UserError, match="--other-torch goes with --resume"):
+        train(shapes, tmp_path / "other", other_torch=True)
+
+
+def test_sharding_alone_is_refused_before_anything_is_written(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--shard needs several processes"):
+        train(shapes, tmp_path / "run", shard=True)
+    assert not (tmp_path / "run").exists()

@@ -124,6 +124,12 @@ def test_a_number_that_is_none_is_found_by_all(tmp_path: Path) -> None:
         assert kept["positions"].tolist() == list(range(8, 16))
 
 
+def test_one_that_hangs_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    first, _ = launch(2, "hang", tmp_path, seconds=2)
+    assert "another process of this run has died or hangs" in first["said"]
+    assert 1 < first["seconds"] < 20
+
+
 @pytest.mark.parametrize(("batch", "world", "nearest"), [(6, 2, 8), (1, 2, 4), (10, 4, 8), (64, 3, 66)])
 def test_a_batch_that_cannot_be_shared_is_refused(batch: int, world: int, nearest: int) -> None:
     check_batch(batch, 1)
