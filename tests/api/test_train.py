@@ -262,7 +262,7 @@ def test_another_torch_resumes_only_when_told_and_the_record_says_so(shapes: Pat
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     now, record["versions"]["torch"] = record["versions"]["torch"], "2.0.1"
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="trained with torch 2.0.1, this is") as told:
+    with pytest.raises(UserError, match=r"trained with torch 2\.0\.1, this is") as told:
         saccade.train(out=tmp_path / "run", resume=True, progress=Silent())
     assert "--other-torch" in told.value.fix
     run = saccade.train(out=tmp_path / "run", resume=True, other_torch=True, progress=Silent())
