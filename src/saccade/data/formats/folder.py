@@ -69,15 +69,15 @@ def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entr
         if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
             ignored += 1
             continue
-        size, modified = _stat(entry)
+        size, modified = size_and_age(entry)
         found.append(Entry(entry.path[prefix:], folder.name, split, size, modified))
     return found, ignored
 
 
-def _stat(entry: os.DirEntry[str]) -> tuple[int, int]:
+def size_and_age(file: os.DirEntry[str] | Path) -> tuple[int, int]:
     """Size in bytes and age in ns; zeros for a link to nothing, which is named with the other bad files when it is read."""
     try:
-        stat = entry.stat()
+        stat = file.stat()
     except OSError:
         return 0, 0
     return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,288 @@
+"""Commands of saccade as processes that tests harm: forked from a server that has imported everything, so that each costs a second.
+
+A child runs `saccade.cli.main.main` with its arguments, in a session, a folder and an environment of its own.
+`hooks` (functions of `faults.hooks`, by name) run in it first: they break its world, or stop it at a moment that a test can meet.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "src")]
+
+import numpy as np
+from PIL import Image
+
+LIMIT = 100.0  # seconds after which a process that has not ended is a failure
+TINY = ("--model", "small_resnet_8px", "--size", "16", "--batch", "8", "--device", "cpu", "--seed", "1")
+NOT_ALLOWED = 77  # exit code of a child whose hook this machine does not permit
+
+Hook = tuple[str, Mapping[str, Any]]
+
+
+@dataclass
+class Child:
+    """A process that was started; its output goes to files."""
+
+    pid: int
+    place: Path
+
+    @property
+    def out(self) -> str:
+        return (self.place / "out").read_text()
+
+    @property
+    def errors(self) -> str:
+        return (self.place / "err").read_text()
+
+    @property
+    def last(self) -> str:
+        """The last line of standard error."""
+        return (self.errors.splitlines() or [""])[-1]
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def running(self) -> bool:
+        return _server().ask(wait=self.pid, seconds=0.0)["status"] is None
+
+    def wait(self, seconds: float = LIMIT) -> int:
+        """The exit code, negative for a signal; a child that does not end is killed and fails the test."""
+        status: int | None = _server().ask(wait=self.pid, seconds=seconds)["status"]
+        if status is None:
+            self.send(signal.SIGKILL)
+            _server().ask(wait=self.pid, seconds=LIMIT)
+            raise AssertionError(f"process {self.pid} did not end in {seconds} s; it said:\n{self.errors}")
+        return status
+
+    def others(self) -> list[int]:
+        """The processes of its session but itself: what it has started and not ended."""
+        return [pid for pid in _processes() if pid != self.pid and _session(pid) == self.pid]
+
+    def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until something has happened, or the process has ended without it."""
+        wait_for(lambda: ready() or not self.running())
+        assert ready(), f"it ended before that moment and said:\n{self.errors}"
+
+
+def wait_for(ready: Callable[[], bool], seconds: float = LIMIT) -> None:
+    """Ask again and again, up to a deadline."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, f"waited for {seconds} s"
+        time.sleep(0.005)
+
+
+def start(place: Path, *argv: str | Path, hooks: Sequence[Hook] = (), env: Mapping[str, str | None] | None = None) -> Child:
+    """Start `saccade ARGV...` in the folder `place`; decoded images are kept in `place`/cache unless `env` says otherwise."""
+    number = next(n for n in range(10_000) if not (place / f"process-{n}").exists())
+    files = place / f"process-{number}"
+    files.mkdir(parents=True)
+    environment = {"XDG_CACHE_HOME": str(place / "cache"), **(env or {})}
+    answer = _server().ask(argv=list(map(str, argv)), cwd=str(place), files=str(files), hooks=[list(hook) for hook in hooks], env=environment)
+    return Child(answer["pid"], files)
+
+
+def run(place: Path, *argv: str | Path, hooks: Sequence[Hook] = (), env: Mapping[str, str | None] | None = None) -> tuple[int, Child]:
+    """Start it and wait for its end."""
+    child = start(place, *argv, hooks=hooks, env=env)
+    return child.wait(), child
+
+
+def refused(code: int, child: Child, *words: str) -> str:
+    """Assert a refusal as law 8 wants it: code 2, one line of error that has these words, no traceback; returns the line."""
+    assert code == 2, f"exit code {code}:\n{child.errors}"
+    errors = [line for line in child.errors.splitlines() if line.startswith("error: ")]
+    assert errors == [child.last], child.errors
+    assert "Traceback" not in child.errors
+    for word in words:
+        assert word in child.last, f"{word!r} is not in: {child.last}"
+    return child.last
+
+
+def make_data(folder: Path, count: int = 8, side: int = 18, kind: str = "png") -> Path:
+    """Three classes of noisy colours that are learned at once; every file has its own content."""
+    generator = np.random.Generator(np.random.Philox(0))
+    for shade, name in enumerate(("blue", "green", "red")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 60, (side, side, 3)).astype(np.uint8)
+            pixels[:, :, 2 - shade] += np.uint8(150)
+            Image.fromarray(pixels).save(folder / name / f"{number}.{kind}")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes | str]:
+    """Everything below a folder: bytes of files, targets of links, nothing of folders."""
+    found: dict[str, bytes | str] = {}
+    for path in sorted(folder.rglob("*")):
+        found[str(path.relative_to(folder))] = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
+    return found
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+class _Server:
+    """The parent of all children, asked and answered in lines of JSON."""
+
+    def __init__(self) -> None:
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **one}
+        )
+        assert self._answer() == {"threads": 1}, "a process with several threads must not be forked"
+
+    def ask(self, **request: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=10)
+
+
+@functools.cache
+def _server() -> _Server:
+    """One for all modules of tests; it ends when its standard input does."""
+    server = _Server()
+    atexit.register(server.close)
+    return server
+
+
+# In the server
+
+
+def _become(request: Mapping[str, Any]) -> None:
+    """The child's own world: session, files, folder, environment, hooks. `None` takes a variable away."""
+    os.setsid()
+    for number, (name, flags) in enumerate((("/dev/null", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))):
+        opened = os.open(os.path.join(request["files"], name), flags | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(opened, number)
+        os.close(opened)
+    os.chdir(request["cwd"])
+    for name, value in request["env"].items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    from faults import hooks
+
+    for name, options in request["hooks"]:
+        getattr(hooks, name)(**options)
+
+
+def _command(request: Mapping[str, Any]) -> None:
+    """Never returns. Threads are waited for as at the interpreter's own end, whose taking apart of all modules would cost a second."""
+    code = 1
+    try:
+        _become(request)
+        from saccade.cli.main import main
+
+        sys.argv[1:] = request["argv"]
+        code = main()
+        threading._shutdown()  # type: ignore[attr-defined]
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(pid: int, seconds: float) -> int | None:
+    end = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.002)
+
+
+def _serve() -> None:
+    """Fork for each request."""
+    ended: dict[int, int | None] = {}
+    sys.stdout.write(json.dumps({"threads": len(os.listdir("/proc/self/task"))}) + "\n")
+    sys.stdout.flush()
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        if "wait" in request:
+            pid = request["wait"]
+            if ended.get(pid) is None:
+                ended[pid] = _wait(pid, request["seconds"])
+            answer = {"status": ended[pid]}
+        else:
+            pid = os.fork()
+            if pid == 0:
+                _command(request)
+            answer = {"pid": pid}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _import_everything() -> None:
+    """All that a training, an evaluation and a prediction load."""
+    import captum.attr  # noqa: F401
+    import filelock  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import safetensors  # noqa: F401
+    import torch._dynamo
+    import torch.utils.tensorboard  # noqa: F401
+
+    import saccade.api.evaluating
+    import saccade.api.explaining
+    import saccade.api.predicting
+    import saccade.api.training
+    import saccade.explanation.attribution
+    import saccade.prediction.torch_session
+    import saccade.report.plots
+    import saccade.cli.eval
+    import saccade.cli.predict
+    import saccade.cli.train
+    import saccade.tasks.classification.decode
+    import saccade.tasks.classification.task
+    import saccade.training.loop  # noqa: F401
+    from saccade.tasks.classification import augmentation, loss  # noqa: F401
+    from saccade.core.images import _formats
+    from saccade.report.page import _template
+    from saccade.tasks.classification.models import classifier  # noqa: F401
+
+    _formats(True), _template()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _import_everything()
+    gc.freeze()  # or the children's collector would copy every page
+    _serve()
+    os._exit(0)

@@ -1,0 +1,45 @@
+"""What is done in a child of `faults.commands` before its command runs: its world is broken, or it waits at a moment for the test."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+
+def checkpoint_each_step() -> None:
+    """Instead of once a minute."""
+    from saccade.training import loop
+
+    loop.CHECKPOINT_SECONDS = 0.0
+
+
+def pause(owner: str, name: str, call: int, reached: str, go: str) -> None:
+    """Before call number `call` (from 0) of a function: make the file `reached`, wait for the file `go`.
+
+    owner: `module` or `module:Class`.
+    """
+    import importlib
+
+    module, _, kind = owner.partition(":")
+    holder: Any = importlib.import_module(module)
+    holder = getattr(holder, kind) if kind else holder
+    original, calls = getattr(holder, name), [0]
+
+    def waits(*args: Any, **kwargs: Any) -> Any:
+        if calls[0] == call:
+            Path(reached).touch()
+            end = time.monotonic() + 60
+            while not Path(go).exists() and time.monotonic() < end:
+                time.sleep(0.002)
+        calls[0] += 1
+        return original(*args, **kwargs)
+
+    setattr(holder, name, waits)
+
+
+def no_report() -> None:
+    """What comes after training is left out, where a test is not about it: it takes longer than the training."""
+    from saccade.api import reporting
+
+    reporting.write_report = lambda *args, **kwargs: None
