@@ -93,7 +93,9 @@ def start(place: Path, *argv: str | Path, hooks: Sequence[Hook] = (), env: Mappi
     files = place / f"process-{number}"
     files.mkdir(parents=True)
     environment = {"XDG_CACHE_HOME": str(place / "cache"), **(env or {})}
-    answer = _server().ask(argv=list(map(str, argv)), cwd=str(place), files=str(files), hooks=[list(hook) for hook in hooks], env=environment)
+    answer = _server().ask(
+        argv=list(map(str, argv)), cwd=str(place), files=str(files), hooks=[list(hook) for hook in hooks], env=environment
+    )
     return Child(answer["pid"], files)
 
 
@@ -101,6 +103,16 @@ def run(place: Path, *argv: str | Path, hooks: Sequence[Hook] = (), env: Mapping
     """Start it and wait for its end."""
     child = start(place, *argv, hooks=hooks, env=env)
     return child.wait(), child
+
+
+def paused(place: Path, *argv: str | Path, at: tuple[str, str, int], hooks: Sequence[Hook] = (), **options: Any) -> tuple[Child, Path]:
+    """Start it and wait until it stands before a call (`faults.hooks.pause`); it goes on when the file given back is made."""
+    reached, go = (place / f"{name}-{time.monotonic_ns()}" for name in ("reached", "go"))
+    owner, name, call = at
+    hook: Hook = ("pause", {"owner": owner, "name": name, "call": call, "reached": str(reached), "go": str(go)})
+    child = start(place, *argv, hooks=[*hooks, hook], **options)
+    child.until(reached.exists)
+    return child, go
 
 
 def refused(code: int, child: Child, *words: str) -> str:

@@ -14,6 +14,13 @@ def checkpoint_each_step() -> None:
     loop.CHECKPOINT_SECONDS = 0.0
 
 
+def keep_no_pixels() -> None:
+    """As for a set too large to keep: images are decoded at each access."""
+    from saccade.data import cache
+
+    cache.LIMIT_BYTES = 0
+
+
 def pause(owner: str, name: str, call: int, reached: str, go: str) -> None:
     """Before call number `call` (from 0) of a function: make the file `reached`, wait for the file `go`.
 

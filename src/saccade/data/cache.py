@@ -83,14 +83,13 @@ class DecodingStore:
 class KeptStore:
     """The same from a file of the cache.
 
-    Read, not mapped: a file that is cut short under a mapping ends the process. What is read for the first time is held against its
-    sum; where that fails, or too little is there, the entry is dropped for whoever comes next and the image is decoded again.
+    Read, not mapped: a file that is cut short under a mapping ends the process. What is read is held against its sum (which takes some
+    microseconds); where it differs the entry is dropped for whoever comes next, and the image is decoded again.
     """
 
     def __init__(self, data: Path, shapes: NDArray[np.int64], sums: NDArray[np.int64], again: DecodingStore) -> None:
         self._path, self._shapes, self._sums, self._again = data, shapes, sums, again
         self._starts = _starts(shapes)
-        self._seen = np.zeros(len(shapes), np.bool_)
         self._descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
 
@@ -100,10 +99,10 @@ class KeptStore:
     def __getitem__(self, place: int) -> Pixels:
         start, size = int(self._starts[place]), int(self._starts[place + 1] - self._starts[place])
         data = os.pread(self._descriptor, size, start)
-        if len(data) != size or not (self._seen[place] or zlib.crc32(data) == self._sums[place]):
-            self._path.with_suffix(".npy").unlink(missing_ok=True)
+        if len(data) != size or zlib.crc32(data) != self._sums[place]:
+            with contextlib.suppress(OSError):
+                self._path.with_suffix(".npy").unlink()
             return self._again[place]
-        self._seen[place] = True
         return np.frombuffer(data, np.uint8).reshape(self._shapes[place])
 
 
@@ -122,7 +121,9 @@ def _decode(dataset: Dataset, index: int, preparation: Preparation) -> Pixels:
         path = dataset.root / dataset.paths[index]
         found = size_and_age(path)
         if found != (dataset.bytes[index], dataset.modified[index]):
-            what = "has changed since this command listed it" if any(found) else "no such file any more: it has gone since this command began"
+            what = (
+                "has changed since this command listed it" if any(found) else "no such file any more: it has gone since this command began"
+            )
             raise UserError(what, where=str(path), fix="bring the file back as it was, and leave the images alone while they are in use")
 
 
