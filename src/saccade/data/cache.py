@@ -121,10 +121,9 @@ def _decode(dataset: Dataset, index: int, preparation: Preparation) -> Pixels:
         path = dataset.root / dataset.paths[index]
         found = size_and_age(path)
         if found != (dataset.bytes[index], dataset.modified[index]):
-            what = (
-                "has changed since this command listed it" if any(found) else "no such file any more: it has gone since this command began"
-            )
-            raise UserError(what, where=str(path), fix="bring the file back as it was, and leave the images alone while they are in use")
+            what = "has changed" if any(found) else "no such file any more: it has gone"
+            fix = "bring the file back as it was, and leave the images alone while they are in use"
+            raise UserError(f"{what} since this command listed it", where=str(path), fix=fix)
 
 
 Store = PixelStore | DecodingStore | KeptStore
