@@ -157,13 +157,8 @@ class _Server:
 
     def __init__(self) -> None:
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("command_server.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **one},
-        )
+        command = [sys.executable, str(Path(__file__).with_name("command_server.py"))]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **one})
         assert self._answer() == {"threads": 1}, "a process with several threads must not be forked"
 
     def ask(self, **request: Any) -> Any:
