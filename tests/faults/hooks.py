@@ -66,3 +66,35 @@ def hide_interrupts(owner: str, name: str) -> None:
             raise ValueError("Invalid bounding box") from None
 
     setattr(holder, name, hides)
+
+
+def jump(seconds: float, step: int) -> None:
+    """Python's clock on the wall jumps before a step."""
+    from saccade.training.loop import Trainer
+
+    original, real = Trainer._step, time.time
+
+    def stepped(self: Any, batches: Any) -> None:
+        if self.state.step == step or step == 0:
+            time.time = lambda: real() + seconds
+        original(self, batches)
+
+    Trainer._step = stepped  # type: ignore[method-assign]
+
+
+def fail_in_loader(error: str, position: int, text: str) -> None:
+    """The step that holds a position of the stream cannot be prepared."""
+    import builtins
+
+    from saccade.core import errors
+    from saccade.data.loader import Loader
+
+    kind: Any = getattr(builtins, error, None) or getattr(errors, error)
+    original = Loader.step
+
+    def step(self: Any, start: int) -> Any:
+        if start <= position < start + self.batch:
+            raise kind(text)
+        return original(self, start)
+
+    Loader.step = step  # type: ignore[method-assign]

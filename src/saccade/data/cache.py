@@ -166,24 +166,26 @@ def load(
     reader = _Reader(dataset, indices, preparation, progress, workers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        limit = min(LIMIT_BYTES, shutil.disk_usage(folder).free // 2)
         handle, temporary = tempfile.mkstemp(prefix=f"{key}.", dir=folder)
     except OSError:
         return reader.into_memory()
     try:
         with os.fdopen(handle, "wb") as file:
-            whole = reader.into_file(file, min(LIMIT_BYTES, shutil.disk_usage(folder).free // 2))
-        if not whole:
-            good = indices[~np.isin(indices, [bad.index for bad in reader.bad])]
-            return DecodingStore(dataset, good, preparation), reader.bad
-        if reader.bad:
+            whole = reader.into_file(file, limit)
+        if whole and reader.bad:
             return reader.from_file(temporary), reader.bad
-        _keep(folder, key, temporary, reader.table())
-        store = _open(folder, key, again)
-        return (store if store is not None else reader.from_file(temporary)), []
+        if whole:
+            _keep(folder, key, temporary, reader.table())
+        kept = _open(folder, key, again) if whole else None
+    except FileNotFoundError:  # somebody has cleared the cache meanwhile
+        kept = None
     except OSError as error:
         raise os_error(error, folder, "keep decoded images") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+    good = indices[~np.isin(indices, [bad.index for bad in reader.bad])]
+    return kept or DecodingStore(dataset, good, preparation), reader.bad
 
 
 class _Reader:
