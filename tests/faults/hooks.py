@@ -100,19 +100,8 @@ def fail_in_loader(error: str, position: int, text: str) -> None:
     Loader.step = step  # type: ignore[method-assign]
 
 
-WATCHED = ("pickle.find_class", "exec", "compile", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn")
-WATCHED += ("subprocess.Popen",)
-    "pickle.find_class",
-    "exec",
-    "compile",
-    "os.system",
-    "os.exec",
-    "os.fork",
-    "os.forkpty",
-    "os.posix_spawn",
-    "os.spawn",
-    "subprocess.Popen",
-)
+PROCESSES = ("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen")
+WATCHED = ("pickle.find_class", "exec", "compile", *PROCESSES)
 
 
 def audit(log: str) -> None:
