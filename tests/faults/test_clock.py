@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -161,6 +162,7 @@ def test_a_real_process_whose_system_clock_jumps(tmp_path: Path) -> None:
     clock.write_text("+0\n")
     fake = {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    fake["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # or it would look for fonts first
     env = {**os.environ, **one, **fake, "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1", "XDG_CACHE_HOME": str(tmp_path)}
     out = tmp_path / "r"
     with subprocess.Popen([sys.executable, "-m", "saccade", *train, "--out", str(out)], env=env, stderr=subprocess.PIPE) as process:

@@ -25,7 +25,7 @@ from saccade.cli.main import main
 from saccade.core import modelfile
 from saccade.core.modelfile import Buffer
 from saccade.core.rundir import RunDir
-from saccade.training import loop
+from small_jobs import one_thread  # noqa: F401
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
@@ -39,10 +39,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/, and a run/ of six steps whose only checkpoint is that of step five."""
     place = tmp_path_factory.mktemp("finished")
     make_data(place / "data")
-    with pytest.MonkeyPatch.context() as patch, guard.GUARD.allow("processes"):
-        patch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-        assert main(["train", str(place / "data"), *TINY, "--epochs", "2", "--out", str(place / "run"), "--quiet"]) == 0
+    with guard.GUARD.allow("processes"):
+        hooks = [("no_report", {}), ("checkpoint_each_step", {})]
+        code, child = run(place, "train", "data", *TINY, "--epochs", "2", "--out", "run", hooks=hooks)
+    assert code == 0, child.errors
     shutil.rmtree(place / "run" / "checkpoints" / "step-000000006")
     assert [path.name for path in (place / "run" / "checkpoints").iterdir()] == [STEP]
     return place
