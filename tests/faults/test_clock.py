@@ -152,27 +152,27 @@ LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
 @pytest.mark.processes
-@pytest.mark.long
+@pytest.mark.slow  # nine seconds on a quiet machine, minutes on a busy one: the library asks a file for the time
 @pytest.mark.skipif(not LIBRARIES, reason="no libfaketime (apt-get install faketime)")
 def test_a_real_process_whose_system_clock_jumps(tmp_path: Path) -> None:
     """libfaketime under the whole process: its clock is set back ten years, then on by twenty, while it trains."""
     data = make_data(tmp_path / "data")
-    train = ["train", str(data), *TINY, "--epochs", "12", "--no-images", "--set", "patience=0"]
+    train = ["train", str(data), *TINY, "--epochs", "40", "--no-images", "--set", "patience=0"]
     clock = tmp_path / "clock"
     clock.write_text("+0\n")
-    fake = {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    fake = {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     fake["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # or it would look for fonts first
     env = {**os.environ, **one, **fake, "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1", "XDG_CACHE_HOME": str(tmp_path)}
     out = tmp_path / "r"
     with subprocess.Popen([sys.executable, "-m", "saccade", *train, "--out", str(out)], env=env, stderr=subprocess.PIPE) as process:
         for moment, value in (("tensorboard", "-10y\n"), ("best.safetensors", "+10y\n")):
-            wait_for((out / moment).exists)
+            wait_for((out / moment).exists, 300)
             clock.write_text(value)
-        errors = process.communicate(timeout=100)[1].decode()
+        errors = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 0, errors
     assert run(tmp_path, *train, "--out", "whole", hooks=[("no_report", {})])[0] == 0
     assert Outcome.of(RunDir(out)).differs(Outcome.of(RunDir(tmp_path / "whole"))) == []
     times = RunDir(out).read_run()["time"]
-    assert times["ended"] > times["started"] and times["ended"][:4] != times["started"][:4], "the clock has jumped"
-    assert 0 < times["seconds"] < 100
+    assert times["ended"][:4] != times["started"][:4], "the clock has jumped"
+    assert 0 < times["seconds"] < 300
