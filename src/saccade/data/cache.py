@@ -1,7 +1,10 @@
-"""Decoded images, memory-mapped: every file is read and decoded once, checked on the way, and never again.
+"""Decoded images, kept in a file: every image is read and decoded once, checked on the way, and never again.
 
-One file holds the pixels of a list of images one after the other, a second one their shapes and the key. A file is made
+One file holds the pixels of a list of images one after the other, a second one their shapes and sums. A file is made
 under a temporary name and renamed when whole, so two processes and a kill do no harm.
+
+No image of a run is ever another than the one that was listed: a file that has changed since is an error, and pixels that
+were kept and are no longer what they were are decoded again.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +30,7 @@ from numpy.typing import NDArray
 from saccade.core.errors import UserError
 from saccade.core.files import os_error
 from saccade.core.progress import Progress
+from saccade.data.formats.folder import size_and_age
 from saccade.data.opening import Dataset
 
 Pixels = NDArray[np.uint8]
@@ -46,12 +52,12 @@ class Preparation:
 
 
 class PixelStore:
-    """Images by place: `store[i]` is uint8 `[H, W, C]`, a view into the memory map."""
+    """Images in memory by place: `store[i]` is uint8 `[H, W, C]`, a view."""
 
     def __init__(self, data: Pixels, shapes: NDArray[np.int64]) -> None:
         self._data = data
         self._shapes = shapes
-        self._starts = np.concatenate([[0], np.cumsum(shapes.prod(1))])
+        self._starts = _starts(shapes)
 
     def __len__(self) -> int:
         return len(self._shapes)
@@ -62,7 +68,7 @@ class PixelStore:
 
 
 class DecodingStore:
-    """The same for a set too large to keep: decodes at each access."""
+    """The same for a set too large to keep: decodes at each access. Raises UserError for a file that is no longer the one listed."""
 
     def __init__(self, dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> None:
         self._dataset, self._indices, self._preparation = dataset, indices, preparation
@@ -71,10 +77,56 @@ class DecodingStore:
         return len(self._indices)
 
     def __getitem__(self, place: int) -> Pixels:
-        return self._preparation.apply(self._dataset.decode(int(self._indices[place]), self._preparation.covering).image)
+        return _decode(self._dataset, int(self._indices[place]), self._preparation)
 
 
-Store = PixelStore | DecodingStore
+class KeptStore:
+    """The same from a file of the cache.
+
+    Read, not mapped: a file that is cut short under a mapping ends the process. What is read is held against its sum (which takes some
+    microseconds); where it differs the entry is dropped for whoever comes next, and the image is decoded again.
+    """
+
+    def __init__(self, data: Path, shapes: NDArray[np.int64], sums: NDArray[np.int64], again: DecodingStore) -> None:
+        self._path, self._shapes, self._sums, self._again = data, shapes, sums, again
+        self._starts = _starts(shapes)
+        self._descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, place: int) -> Pixels:
+        start, size = int(self._starts[place]), int(self._starts[place + 1] - self._starts[place])
+        data = os.pread(self._descriptor, size, start)
+        if zlib.crc32(data) != self._sums[place]:
+            with contextlib.suppress(OSError):
+                self._path.with_suffix(".npy").unlink()
+            return self._again[place]
+        return np.frombuffer(data, np.uint8).reshape(self._shapes[place])
+
+
+def _starts(shapes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(shapes.prod(1))])
+
+
+def _decode(dataset: Dataset, index: int, preparation: Preparation) -> Pixels:
+    """One image as it is kept; raises UserError where it cannot be read or is no longer the file that was listed.
+
+    That is asked after the decoding, so that a change in the midst of it is seen too.
+    """
+    try:
+        return preparation.apply(dataset.decode(index, preparation.covering).image)
+    finally:
+        path = dataset.root / dataset.paths[index]
+        found = size_and_age(path)
+        if found != (dataset.bytes[index], dataset.modified[index]):
+            what = "has changed" if any(found) else "no such file any more: it has gone"
+            fix = "bring the file back as it was, and leave the images alone while they are in use"
+            raise UserError(f"{what} since this command listed it", where=str(path), fix=fix)
+
+
+Store = PixelStore | DecodingStore | KeptStore
 
 
 @dataclass(frozen=True)
@@ -107,30 +159,33 @@ def load(
     """
     folder = cache_folder() if folder is None else folder
     key = _key(dataset, indices, preparation)
-    kept = _open(folder, key)
+    again = DecodingStore(dataset, indices, preparation)
+    kept = _open(folder, key, again)
     if kept is not None:
         return kept, []
     reader = _Reader(dataset, indices, preparation, progress, workers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        limit = min(LIMIT_BYTES, shutil.disk_usage(folder).free // 2)
         handle, temporary = tempfile.mkstemp(prefix=f"{key}.", dir=folder)
     except OSError:
         return reader.into_memory()
     try:
         with os.fdopen(handle, "wb") as file:
-            whole = reader.into_file(file, min(LIMIT_BYTES, shutil.disk_usage(folder).free // 2))
-        if not whole:
-            good = indices[~np.isin(indices, [bad.index for bad in reader.bad])]
-            return DecodingStore(dataset, good, preparation), reader.bad
-        if reader.bad:
+            whole = reader.into_file(file, limit)
+        if whole and reader.bad:
             return reader.from_file(temporary), reader.bad
-        _keep(folder, key, temporary, reader.shapes)
-        store = _open(folder, key)
-        return (store if store is not None else reader.from_file(temporary)), []
+        if whole:
+            _keep(folder, key, temporary, reader.table())
+        kept = _open(folder, key, again) if whole else None
+    except FileNotFoundError:  # somebody has cleared the cache meanwhile
+        kept = None
     except OSError as error:
         raise os_error(error, folder, "keep decoded images") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+    good = indices[~np.isin(indices, [bad.index for bad in reader.bad])]
+    return kept or DecodingStore(dataset, good, preparation), reader.bad
 
 
 class _Reader:
@@ -140,6 +195,7 @@ class _Reader:
         self._dataset, self._indices, self._preparation = dataset, indices, preparation
         self._progress, self._workers = progress, max(1, workers)
         self.shapes: list[tuple[int, ...]] = []
+        self.sums: list[int] = []
         self.bad: list[BadFile] = []
 
     def into_memory(self) -> tuple[PixelStore, list[BadFile]]:
@@ -152,12 +208,18 @@ class _Reader:
         for pixels in self._good():
             written += pixels.nbytes
             if written <= limit:
-                file.write(np.ascontiguousarray(pixels).data)  # type: ignore[attr-defined]
+                data = np.ascontiguousarray(pixels).data
+                file.write(data)  # type: ignore[attr-defined]
+                self.sums.append(zlib.crc32(data))
         return written <= limit
 
     def from_file(self, path: str) -> PixelStore:
         """The pixels of an unnamed file, in memory: a set with bad files is not worth a cache entry."""
         return PixelStore(np.fromfile(path, np.uint8), self._shape_table())
+
+    def table(self) -> NDArray[np.int64]:
+        """Height, width, channels and CRC-32 of each good image."""
+        return np.column_stack([self._shape_table(), np.array(self.sums, np.int64)])
 
     def _shape_table(self) -> NDArray[np.int64]:
         return np.array(self.shapes, np.int64).reshape(-1, 3)
@@ -186,36 +248,39 @@ class _Reader:
 
     def _decode_one(self, index: int) -> Pixels | BadFile:
         try:
-            return self._preparation.apply(self._dataset.decode(index, self._preparation.covering).image)
+            return _decode(self._dataset, index, self._preparation)
         except UserError as error:
             return BadFile(index, self._dataset.paths[index], error.message)
 
 
 def _key(dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> str:
     digest = hashlib.sha256(
-        f"4\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\0{preparation.covering}\n".encode(errors="surrogateescape")
+        f"5\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\0{preparation.covering}\n".encode(errors="surrogateescape")
     )
     for i in indices:
         digest.update(f"{dataset.paths[i]}\0{dataset.bytes[i]}\0{dataset.modified[i]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
-def _open(folder: Path, key: str) -> PixelStore | None:
+def _open(folder: Path, key: str, again: DecodingStore) -> KeptStore | None:
+    """The entry of this key; None where there is none, or one that cannot be these images."""
     data, shapes = folder / f"{key}.u8", folder / f"{key}.npy"
     try:
         table = np.load(shapes, allow_pickle=False)
-        if data.stat().st_size != int(table.prod(1).sum()):
+        if table.dtype != np.int64 or table.shape != (len(again), 4) or (table < 0).any():
+            return None
+        if data.stat().st_size != int(table[:, :3].prod(1).sum()):
             return None
         os.utime(data)
-        return PixelStore(np.memmap(data, np.uint8, mode="r") if data.stat().st_size else np.empty(0, np.uint8), table)
-    except (OSError, ValueError, EOFError):
+        return KeptStore(data, table[:, :3], table[:, 3], again)
+    except Exception:  # the header of a damaged table raises nearly anything, MemoryError included
         return None
 
 
-def _keep(folder: Path, key: str, temporary: str, shapes: list[tuple[int, ...]]) -> None:
+def _keep(folder: Path, key: str, temporary: str, table: NDArray[np.int64]) -> None:
     _make_room(folder, os.path.getsize(temporary))
     with tempfile.NamedTemporaryFile(prefix=f"{key}.", dir=folder, delete=False) as file:
-        np.save(file, np.array(shapes, np.int64).reshape(-1, 3))
+        np.save(file, table)
     os.replace(file.name, folder / f"{key}.npy")
     os.replace(temporary, folder / f"{key}.u8")
 

@@ -59,7 +59,7 @@ _EXPECTED = "expected CLASS/*.jpg, or train/CLASS/*.jpg with val/ and test/ besi
 
 def _folders(path: str | Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(path) as entries:
-        yield from (entry for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        yield from (entry for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
 
 
 def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entry], int]:
@@ -69,33 +69,61 @@ def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entr
         if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
             ignored += 1
             continue
-        size, modified = _stat(entry)
+        size, modified = size_and_age(entry)
         found.append(Entry(entry.path[prefix:], folder.name, split, size, modified))
     return found, ignored
 
 
-def _stat(entry: os.DirEntry[str]) -> tuple[int, int]:
+def size_and_age(file: os.DirEntry[str] | Path) -> tuple[int, int]:
     """Size in bytes and age in ns; zeros for a link to nothing, which is named with the other bad files when it is read."""
     try:
-        stat = entry.stat()
+        stat = file.stat()
     except OSError:
         return 0, 0
     return stat.st_size, stat.st_mtime_ns
 
 
 def _files(path: str) -> Iterator[os.DirEntry[str]]:
-    """All files below a folder but hidden ones, which systems leave behind; a link to a folder that it stands in is passed over."""
+    """All files below a folder but hidden ones, which systems leave behind.
+
+    Links to folders are followed after all that is no link, and no folder is read twice, nor one that this one stands in: links may
+    go round in circles, each through others.
+    """
+    around = (Path(path).parent.resolve(), Path(path).resolve().parent)  # of the name, and of what it leads to
+    seen = {_identity(folder) for place in around for folder in (place, *place.parents)}
+    links = [path]
+    while links:
+        further: list[str] = []
+        for link in sorted(links):
+            yield from _tree(link, seen, further)
+        links = further
+
+
+def _tree(path: str, seen: set[tuple[int, int]], links: list[str]) -> Iterator[os.DirEntry[str]]:
+    """The files of a folder and of those in it; links to folders are put aside. Nothing of a folder that was seen before."""
+    if (identity := _identity(path)) in seen:
+        return
+    seen.add(identity)
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or (entry.is_dir() and entry.is_symlink() and _leads_up(entry.path)):
+            if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from _files(entry.path)
-            else:
+            if not _is_folder(entry):
                 yield entry
+            elif entry.is_symlink():
+                links.append(entry.path)
+            else:
+                yield from _tree(entry.path, seen, links)
 
 
-def _leads_up(link: str) -> bool:
-    """Whether a link leads to a folder that it stands in, and so round and round."""
-    target, here = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
-    return os.path.commonpath([target, here]) == target
+def _identity(path: str | Path) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one; a link to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
