@@ -183,7 +183,6 @@ def test_an_image_that_changes_ends_a_run_that_decodes(whole: tuple[Path, Outcom
     assert Outcome.of(RunDir(place / "r")).differs(whole[1]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the fingerprint knows sizes, not contents (data/opening.py, Dataset.fingerprint)")
 def test_a_resumed_run_refuses_other_pixels_in_as_many_bytes(data: Path) -> None:
     place = data.parent
     child, go = paused(place, "train", "data", *TINY, "--epochs", "4", "--out", "r", at=STEP, hooks=[QUICK, DECODING, OFTEN])

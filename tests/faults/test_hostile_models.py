@@ -161,62 +161,57 @@ REFUSED: dict[str, tuple[Harm, str]] = {
     "an average of other shapes": (tensors("average", spoil(**TURNED)), "do not fit"),
     "a weight too few": (tensors("model", lambda buffers: buffers.pop(first(buffers))), "1 missing"),
     "a manifest that climbs": (manifest('{"files":{"../x":{"bytes":1}}}'), "MANIFEST"),
-    "digits without end": (state_text('{"loop":' + "9" * 5000 + "}"), "not a checkpoint"),
+    "digits without end": (state_text('{"loop":' + "9" * 5000 + "}"), "state.json: not valid JSON"),
     "an event that is a list": (events("[1]"), "events.jsonl:1"),
     "events that are no JSON": (events("{"), "events.jsonl:1"),
     "a path that is a number": (record("config", "data", 5), "run.json"),
     "a model that climbs": (record("config", "model", "../x"), "../x"),
 }  # fmt: skip
 
-STATE = "defect: training/checkpoint.py decode, loop.py _load: state.json is believed"
-FILES = "defect: training/loop.py _load: a checkpoint without one of its files is not refused"
-MOMENTS = "defect: training/optim.py restore: names, shapes and dtypes of moments are believed"
-EVENTS = "defect: training/loop.py _load, recovery.py Recovery: fields of events are believed"
-RECORD = "defect: api/training.py _resume, _resolved: fields of run.json are believed"
 SHORTEN = {"event": "shorten", "step": 5, "total_steps": 6, "from": 8}
 MICRO = {"event": "micro_batch", "step": 0, "phase": "train", "from": 8, "to": 4}
-BELIEVED: dict[str, tuple[Harm, str]] = {
-    "an empty state": (state_text("{}"), STATE),
-    "a state that is a list": (state_text("[]"), STATE),
-    "a deep state": (state_text("[" * 100_000), STATE),
-    "a key twice": (state_text('{"loop":{"step":5,"position":40},"loop":{"step":5,"position":40},"metrics_bytes":0,"scaler":{}}'), STATE),
-    "a step that is a text": (state("loop", "step", "5"), STATE),
-    "a step without end": (state("loop", "step", 10**30), STATE),
-    "a step before the first": (state("loop", "step", -5), STATE),
-    "half a step": (state("loop", "step", 4.5), STATE),
-    "a step not that of the folder": (state("loop", "step", 2), STATE),
-    "a position without end": (state("loop", "position", 1 << 80), STATE),
-    "a position not that of the step": (state("loop", "position", 7), STATE),
-    "an unknown part of the loop": (state("loop", "more", 1), STATE),
-    "no loop": (state("loop", None), STATE),
-    "a best that is a text": (state("loop", "best", "1"), STATE),
-    "sums that are a list": (state("loop", "sums", [1]), STATE),
-    "an offset without end": (state("metrics_bytes", 10**30), STATE),
-    "an offset that is a text": (state("metrics_bytes", "0"), STATE),
-    "no model": (without("model.safetensors"), FILES),
-    "no average": (without("average.safetensors"), FILES),
-    "no optimizer": (without("optimizer-train.safetensors"), FILES),
-    "moments of nothing": (tensors("optimizer-train", key("9999.exp_avg", Buffer("F32", (2,), bytes(8)))), MOMENTS),
-    "moments of a word": (tensors("optimizer-train", key("0x.evil", Buffer("F32", (2,), bytes(8)))), MOMENTS),
-    "moments of other shapes": (tensors("optimizer-train", spoil("exp_avg", **TURNED)), MOMENTS),
-    "moments of integers": (tensors("optimizer-train", spoil("exp_avg", dtype="I32")), MOMENTS),
-    "a moment too few": (tensors("optimizer-train", lambda buffers: buffers.pop("0.exp_avg")), MOMENTS),
-    "shorten, and no more": (events({"event": "shorten"}), EVENTS),
-    "shorten to before": (events(SHORTEN | {"total_steps": -5}), EVENTS),
-    "shorten at a text": (events(SHORTEN | {"step": "a"}), EVENTS),
-    "micro-batches of none": (events(MICRO | {"to": 0}), EVENTS),
-    "micro-batches of an unknown phase": (events(MICRO | {"phase": "x"}), EVENTS),
-    "micro-batches, and no more": (events({"event": "micro_batch"}), EVENTS),
-    "back, and no more": (events({"event": "back"}), EVENTS),
-    "no fingerprint": (lambda run: json_file(run / "run.json", lambda whole: whole["data"].pop("fingerprint")), RECORD),
-    "threads that are a text": (record("resolved", "threads", "x"), RECORD),
-    "fewer threads than none": (record("resolved", "threads", -3), RECORD),
-    "steps that are a text": (record("resolved", "total_steps", "x"), RECORD),
-    "fewer workers than none": (record("resolved", "workers", -1), RECORD),
-    "an evaluation every zero steps": (record("resolved", "evaluate_every", 0), RECORD),
-    "an epoch of no step": (record("resolved", "steps_per_epoch", 0), RECORD),
-    "an unknown precision": (record("resolved", "precision", "int3"), RECORD),
-    "seconds that are a text": (record("time", "seconds", "x"), RECORD),
+IMPOSSIBLE: dict[str, tuple[Harm, str]] = {
+    "an empty state": (state_text("{}"), ""),
+    "a state that is a list": (state_text("[]"), ""),
+    "a deep state": (state_text("[" * 100_000), ""),
+    "a key twice": (state_text('{"loop":{"step":5,"position":40},"loop":{"step":5,"position":40},"metrics_bytes":0,"scaler":{}}'), ""),
+    "a step that is a text": (state("loop", "step", "5"), ""),
+    "a step without end": (state("loop", "step", 10**30), ""),
+    "a step before the first": (state("loop", "step", -5), ""),
+    "half a step": (state("loop", "step", 4.5), ""),
+    "a step not that of the folder": (state("loop", "step", 2), ""),
+    "a position without end": (state("loop", "position", 1 << 80), ""),
+    "a position not that of the step": (state("loop", "position", 7), ""),
+    "an unknown part of the loop": (state("loop", "more", 1), ""),
+    "no loop": (state("loop", None), ""),
+    "a best that is a text": (state("loop", "best", "1"), ""),
+    "sums that are a list": (state("loop", "sums", [1]), ""),
+    "an offset without end": (state("metrics_bytes", 10**30), ""),
+    "an offset that is a text": (state("metrics_bytes", "0"), ""),
+    "no model": (without("model.safetensors"), ""),
+    "no average": (without("average.safetensors"), ""),
+    "no optimizer": (without("optimizer-train.safetensors"), ""),
+    "moments of nothing": (tensors("optimizer-train", key("9999.exp_avg", Buffer("F32", (2,), bytes(8)))), ""),
+    "moments of a word": (tensors("optimizer-train", key("0x.evil", Buffer("F32", (2,), bytes(8)))), ""),
+    "moments of other shapes": (tensors("optimizer-train", spoil("exp_avg", **TURNED)), ""),
+    "moments of integers": (tensors("optimizer-train", spoil("exp_avg", dtype="I32")), ""),
+    "a moment too few": (tensors("optimizer-train", lambda buffers: buffers.pop("0.exp_avg")), ""),
+    "shorten, and no more": (events({"event": "shorten"}), ""),
+    "shorten to before": (events(SHORTEN | {"total_steps": -5}), ""),
+    "shorten at a text": (events(SHORTEN | {"step": "a"}), ""),
+    "micro-batches of none": (events(MICRO | {"to": 0}), ""),
+    "micro-batches of an unknown phase": (events(MICRO | {"phase": "x"}), ""),
+    "micro-batches, and no more": (events({"event": "micro_batch"}), ""),
+    "back, and no more": (events({"event": "back"}), ""),
+    "no fingerprint": (lambda run: json_file(run / "run.json", lambda whole: whole["data"].pop("fingerprint")), ""),
+    "threads that are a text": (record("resolved", "threads", "x"), ""),
+    "fewer threads than none": (record("resolved", "threads", -3), ""),
+    "steps that are a text": (record("resolved", "total_steps", "x"), ""),
+    "fewer workers than none": (record("resolved", "workers", -1), ""),
+    "an evaluation every zero steps": (record("resolved", "evaluate_every", 0), ""),
+    "an epoch of no step": (record("resolved", "steps_per_epoch", 0), ""),
+    "an unknown precision": (record("resolved", "precision", "int3"), ""),
+    "seconds that are a text": (record("time", "seconds", "x"), ""),
 }  # fmt: skip
 
 
@@ -242,11 +237,9 @@ def test_resume_refuses(here: Path, capsys: Captured, name: str) -> None:
     hostile(here, capsys, *REFUSED[name])
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=reason)) for name, (_, reason) in BELIEVED.items()]
-)
-def test_resume_refuses_what_it_believes_now(here: Path, capsys: Captured, name: str) -> None:
-    hostile(here, capsys, BELIEVED[name][0], "")
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_resume_refuses_what_no_run_has_left(here: Path, capsys: Captured, name: str) -> None:
+    hostile(here, capsys, *IMPOSSIBLE[name])
 
 
 @pytest.mark.parametrize("rows", [[{"event": "coup", "step": "x"}, {"x": 1}], [{"event": "skip", "step": 99}], []])
@@ -261,15 +254,10 @@ def test_events_of_others_are_passed_over(here: Path, capsys: Captured, rows: li
 # What a hostile run costs, and what it can start
 
 
-TWICE = pytest.mark.xfail(
-    strict=True, reason="defect: training/loop.py _load: the model is unpacked again beside all the tensors: 3.6 times"
-)
-
-
 @pytest.mark.parametrize(
     "verb",
     [
-        pytest.param(("train", "--resume", "--out", "run"), marks=TWICE, id="resume"),
+        pytest.param(("train", "--resume", "--out", "run"), id="resume"),
         pytest.param(("predict", "run", "run/a.png"), id="predict"),
         pytest.param(("eval", "run"), id="eval"),
     ],

@@ -91,7 +91,6 @@ def test_a_loop_is_a_bad_file_and_no_more(tmp_path: Path) -> None:
     assert contents(data) == before
 
 
-@pytest.mark.xfail(strict=True, reason="defect: data/formats/folder.py, opening.py: nothing says that images come from outside of the set")
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_images_from_outside_are_told(tmp_path: Path, what: str) -> None:
     """A set from elsewhere may hold links to private pictures, which a report would show. Wanted: refused, or counted in one line."""
@@ -186,16 +185,7 @@ def test_a_checkpoint_that_is_a_link_is_not_removed_through_it(here: Path) -> No
     assert contents(here / "precious") == before
 
 
-THROUGH = {
-    "checkpoints": "core/rundir.py save_checkpoint: mkdir(exist_ok=True) takes a link for the folder, and old steps beyond it are removed",
-    "tensorboard": "training/board.py Board: SummaryWriter follows the link",
-    "predictions": "evaluation/predictions.py write_predictions: mkdir takes a link for the folder",
-}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=f"defect: {reason}")) for name, reason in THROUGH.items()]
-)
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "predictions"])
 def test_a_folder_of_the_run_that_leads_elsewhere_is_refused(here: Path, name: str) -> None:
     if (here / "r" / name).exists():
         shutil.copytree(here / "r" / name, here / "precious", dirs_exist_ok=True)
@@ -207,7 +197,6 @@ def test_a_folder_of_the_run_that_leads_elsewhere_is_refused(here: Path, name: s
     refused(code, child, name)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: core/files.py sync_folder: O_NOFOLLOW on the user's own folder: 'not a directory'")
 @pytest.mark.parametrize("argv", [RESUME, ("train", "DATA", *TINY, "--epochs", "1")], ids=["run", "runs"])
 def test_a_folder_that_the_user_names_by_a_link(here: Path, stopped: Path, argv: tuple[str, ...]) -> None:
     """A link to another disk, as `runs` or as the run itself, is the user's own choice: it works, or the line says what is wrong."""

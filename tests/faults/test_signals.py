@@ -158,7 +158,6 @@ def test_before_there_is_a_run_nothing_is_left(tmp_path: Path, number: signal.Si
         assert left == [], "no half file of pixels"
 
 
-@pytest.mark.xfail(strict=True, reason="defect: api/training.py _fit: run.json says 'running' before anything that would say otherwise")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_between_the_record_and_the_first_step(tmp_path: Path, number: signal.Signals) -> None:
     make_data(tmp_path / "data")
@@ -168,7 +167,6 @@ def test_between_the_record_and_the_first_step(tmp_path: Path, number: signal.Si
     assert "saccade train --resume --out 'a run'" in line
 
 
-@pytest.mark.xfail(strict=True, reason="defect: api/training.py _train: a folder with nothing but .lock is left")
 def test_between_the_lock_and_the_record(tmp_path: Path) -> None:
     make_data(tmp_path / "data")
     child, _ = paused(tmp_path, *TRAIN, at=("saccade.core.rundir:RunDir", "write_run", 0), hooks=[QUICK])
@@ -185,14 +183,12 @@ def test_while_the_report_is_written_the_run_goes_on_from_its_end(tmp_path: Path
     goes_on(tmp_path, whole)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: api/training.py _fit: only a signal before the last step says how to go on")
 def test_while_the_report_is_written_the_line_has_the_command(tmp_path: Path) -> None:
     make_data(tmp_path / "data")
     child, _ = paused(tmp_path, *TRAIN, at=("saccade.api.reporting", "write_report", 0))
     assert "saccade train --resume --out 'a run'" in stopped(child, signal.SIGTERM)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: cli/main.py _termination: an exception of a handler is lost in compiled code (matplotlib)")
 def test_a_library_that_hides_the_interrupt(tmp_path: Path) -> None:
     """Seen in one of a hundred signals: the handler's exception arose inside of matplotlib's compiled code and came out as a ValueError."""
     make_data(tmp_path / "data")
@@ -201,7 +197,6 @@ def test_a_library_that_hides_the_interrupt(tmp_path: Path) -> None:
     stopped(child, signal.SIGTERM)
 
 
-@pytest.mark.xfail(strict=True, reason="SIGUSR1 not merged yet")
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_notice_of_preemption_saves_and_goes_on(tmp_path: Path, whole: Outcome, workers: str) -> None:
     """SIGUSR1: a checkpoint after the step in progress, in a run that would not save before its end; nothing else changes."""

@@ -83,7 +83,6 @@ def test_one_of_twenty_begins(tmp_path: Path, whole: Outcome) -> None:
     assert Outcome.of(RunDir(tmp_path / "r")).differs(whole) == []
 
 
-@pytest.mark.xfail(strict=True, reason="defect: api/training.py _train: whether the folder is free is not asked again under the lock")
 def test_a_late_starter_does_not_write_over_a_finished_run(tmp_path: Path) -> None:
     make_data(tmp_path / "data")
     late, go = paused(tmp_path, *TRAIN, "--seed", "2", at=("saccade.core.rundir:RunDir", "lock", 0), hooks=[QUICK])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
+import shlex
+import signal
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from saccade import __version__
 from saccade.api.runs import Run, load_run
 from saccade.api.setup import Setup
 from saccade.core.card import Card
-from saccade.core.errors import Interrupted
+from saccade.core.errors import Interrupted, UserError
 from saccade.core.progress import Progress, Silent
 from saccade.core.rundir import RunDir
 
@@ -21,12 +25,17 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saccade.training.budget import Resolved
-    from saccade.training.loop import State, Trainer
+    from saccade.training.loop import Trainer
+    from saccade.training.state import State
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from: everything it needs, and its clock. started: monotonic; before: seconds spent before it was resumed."""
+    """What a run starts from: everything it needs, and its clock.
+
+    started: monotonic; before: seconds spent before it was resumed; record: what run.json says from here on, whole or, of a run that
+    is resumed, what changes.
+    """
 
     setup: Setup
     run: RunDir
@@ -34,44 +43,69 @@ class Start:
     card: Card
     resolved: Resolved
     started: float
-    before: float = 0.0
+    before: float
+    record: Mapping[str, Any]
     resume: bool = False
 
 
 def fit(start: Start) -> Run:
     """Train to the end, or to a signal; the first of several processes writes."""
-    from saccade.training.loop import Job, Trainer
-
-    setup, run, ranks, config = start.setup, start.run, start.setup.ranks, start.setup.config
-    deadline = None if config.minutes is None else start.started + config.minutes * 60 * (1 - 0.02) - 8
-    job = Job(
-        setup.task,
-        start.model,
-        start.card,
-        config,
-        start.resolved,
-        setup.loader(start.resolved.workers),
-        run,
-        setup.evaluator(start.card, start.resolved, ranks),
-        setup.progress,
-        deadline,
-        ranks,
-    )
-    trainer = Trainer(job)
+    setup, run, ranks = start.setup, start.run, start.setup.ranks
+    steps = 0
     try:
+        ranks.first(lambda: run.update_run(start.record) if start.resume else run.write_run(start.record))
+        trainer = _trainer(start)
         if start.resume:
             take_up(trainer, run, setup.progress)
         first, begin = trainer.state.step, time.monotonic()
-        state = trainer.fit()
-        speed = (state.step - first) * config.batch / max(time.monotonic() - begin, 1e-9)
+        try:
+            state = trainer.fit()
+        finally:
+            steps = trainer.state.step
+        speed = (state.step - first) * setup.config.batch / max(time.monotonic() - begin, 1e-9)
         ranks.first(lambda: _conclude(setup, run, state, start.resolved))
     except BaseException as error:
-        ended = {"state": "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed", "steps": trainer.state.step}
-        _update(start, ended)
-        raise
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        _give_up(start, {"state": "interrupted" if stopped else "failed", "steps": steps})
+        if not stopped or not ranks.is_first:
+            raise
+        number = error.exit_code - 128 if isinstance(error, Interrupted) else signal.SIGINT
+        again = f"go on with: saccade train --resume --out {shlex.quote(str(run.path))}"
+        raise Interrupted(number, f"stopped at step {steps}; {again}") from None
     _update(start, {"state": "done", "steps": state.step, "best_step": state.best_step, "metrics": state.best_metrics}, speed)
     setup.progress.message(f"done: {run.path}")
     return load_run(run.path)
+
+
+def _trainer(start: Start) -> Trainer:
+    from saccade.training.loop import Job, Trainer
+
+    setup, config = start.setup, start.setup.config
+    deadline = None if config.minutes is None else start.started + config.minutes * 60 * (1 - 0.02) - 8
+    return Trainer(
+        Job(
+            setup.task,
+            start.model,
+            start.card,
+            config,
+            start.resolved,
+            setup.loader(start.resolved.workers),
+            start.run,
+            setup.evaluator(start.card, start.resolved, setup.ranks),
+            setup.progress,
+            deadline,
+            setup.ranks,
+        )
+    )
+
+
+def _give_up(start: Start, changes: dict[str, Any]) -> None:
+    """Say in the record how a run ended; where the disk refuses even that, the error that ended it is the one to tell."""
+    if start.setup.ranks.is_first and not start.run.run_file.exists():
+        start.run.abandon()
+        return
+    with contextlib.suppress(UserError):
+        _update(start, changes)
 
 
 def _update(start: Start, changes: dict[str, Any], speed: float | None = None) -> None:
@@ -87,7 +121,7 @@ def take_up(trainer: Trainer, run: RunDir, progress: Progress) -> None:
     progress.message("no checkpoint yet: starting from step 0")
     if trainer.job.ranks.is_first:
         run.truncate_metrics(0)
-    trainer.planned = next((event for event in run.events() if event.get("event") == "shorten"), None)
+    trainer.plan_again()
 
 
 def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> None:
@@ -124,9 +158,11 @@ def record(setup: Setup, resolved: Resolved, reasons: Any, line: str) -> dict[st
             "path": str(dataset.root),
             "format": dataset.format,
             "fingerprint": dataset.fingerprint(),
+            "pixels": setup.pixels(),
             "classes": list(dataset.schema.classes),
             "counts": {name: list(counts) for name, counts in dataset.schema.counts.items()},
             "ignored": dataset.ignored,
+            "outside": dataset.outside,
             "bad": [asdict(file) for file in setup.bad],
         },
         "versions": {

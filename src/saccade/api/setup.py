@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL
 
 from saccade import __version__
 from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split, refusal
@@ -66,6 +68,13 @@ class Setup:
             dataset = dataset.without(np.array([file.index for file in failures], np.int64))
             check_trainable(dataset)
         return cls(task, config, dataset, splits["train"], splits["val"], failures, progress, ranks)
+
+    def pixels(self) -> str:
+        """What a resumed run must find again: a hash of all prepared pixels, by the library that decodes them."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val):
+            digest.update(split.store.sums.tobytes())
+        return f"pillow-{PIL.__version__} {digest.hexdigest()}"
 
     @property
     def device(self) -> torch.device:

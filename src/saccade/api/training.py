@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from saccade.api.setup import Setup
 from saccade.core import config as configs
 from saccade.core import launch
 from saccade.core.errors import UserError
+from saccade.core.files import DamagedError
 from saccade.core.progress import Progress, Silent, automatic
 from saccade.core.rundir import RunDir
 from saccade.data.opening import Dataset, open_dataset
@@ -115,6 +117,10 @@ def _check_places(data: str | Path | None, out: Path | None, world: int) -> None
     if world > 1 and out is None:
         raise UserError("several processes need --out", where="train", fix="give --out RUN, so that a restarted one finds the run")
     _check_writable(out)
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:  # torch wants one when it is imported
+        raise UserError("there is no folder for temporary files", where="TMPDIR", fix=f"name one that may be written: {error}") from None
 
 
 def _trainable(data: str | Path) -> Dataset:
@@ -134,18 +140,24 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     ranks.first(lambda: sharding.check(config.shard, ranks.world))
     for reason in reasons:
         now.progress.message(reason)
+    if dataset.outside:
+        now.progress.message(f"{dataset.outside} of {len(dataset)} images are links to outside of {dataset.root}")
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
     model, card = ranks.after_first(setup.fresh_model)
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))
 
-    def make() -> str:
-        run = RunDir.at(out, resume=False) if out is not None else RunDir.create(Path("runs"), dataset.root.name)
-        return str(run.path)
+    made: list[RunDir] = []
 
-    run = RunDir(ranks.first(make))
+    def make() -> str:
+        made.append(RunDir.at(out, resume=False) if out is not None else RunDir.create(Path("runs"), dataset.root.name))
+        return str(made[0].path)
+
+    path = ranks.first(make)
+    run = made[0] if made else RunDir(path)
     with _locked(run, ranks):
-        ranks.first(lambda: run.write_run(record(setup, resolved, reasons, line)))
-        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started))
+        ranks.first(run.check_free)  # somebody may have been quicker
+        told = record(setup, resolved, reasons, line)
+        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, 0.0, told))
 
 
 def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping[str, Any], *, other_torch: bool) -> Run:
@@ -163,11 +175,19 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
             settings = replace(settings, device=resolved.device)
         ranks.first(lambda: check_batch(settings.batch, ranks.world))
         setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks))
+        _check_pixels(setup, str(told["data"].get("pixels", "")))
         model, card = ranks.after_first(setup.fresh_model)
         # A step that was left out is met again by whoever resumes from before it: then too it must be left out.
-        ranks.first(lambda: run.update_run({"state": "running", "config": {**told["config"], "on_nan": settings.on_nan}}))
-        before = told["time"].get("seconds") or 0.0
-        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, before, resume=True))
+        changes = {"state": "running", "config": {**told["config"], "on_nan": settings.on_nan}}
+        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, _seconds(told, run), changes, resume=True))
+
+
+def _seconds(told: Mapping[str, Any], run: RunDir) -> float:
+    """How long the run has taken before."""
+    value = told["time"].get("seconds") or 0.0
+    if not isinstance(value, int | float):
+        raise DamagedError(f"time.seconds must be a number, got {value!r}", where=str(run.run_file))
+    return float(value)
 
 
 def _resumable(out: Path | None, asked: Mapping[str, Any]) -> RunDir:
@@ -207,26 +227,33 @@ def _check_torch(run: RunDir, told: Mapping[str, Any], allowed: bool) -> None:
 
 def _unchanged(data: str | Path, told: Mapping[str, Any]) -> Dataset:
     dataset = open_dataset(data)
-    if dataset.fingerprint() != told["data"]["fingerprint"]:
-        raise UserError(
-            "the images are no longer those that the run was trained on",
-            where=str(dataset.root),
-            fix="bring them back, or start a new run",
-        )
+    if dataset.fingerprint() != told["data"].get("fingerprint"):
+        raise other_images(dataset)
     return dataset
 
 
-def _resolved(record: Mapping[str, Any], run: RunDir) -> Resolved:
+def _resolved(told: Mapping[str, Any], run: RunDir) -> Resolved:
     from saccade.training.budget import Resolved
+    from saccade.training.state import checked
 
-    try:
-        return Resolved(**record["resolved"])
-    except TypeError as error:
-        raise UserError(f"resolved is not that of this version of saccade: {error}", where=str(run.run_file)) from None
+    return checked(Resolved, told["resolved"], f"{run.run_file}: resolved")
 
 
 def _size(size: tuple[int, int] | str | int | None) -> tuple[int, int] | None:
     return configs.parse_size(str(size)) if isinstance(size, str | int) else size
+
+
+def _check_pixels(setup: Setup, told: str) -> None:
+    """Files of the same sizes may hold other pixels; a decoder of another version is no fault."""
+    found = setup.pixels()
+    if told.partition(" ")[0] == found.partition(" ")[0] and told != found:
+        raise other_images(setup.dataset)
+
+
+def other_images(dataset: Dataset) -> UserError:
+    """The one line for a resumed run whose images are not what they were."""
+    fix = "bring them back, or start a new run"
+    return UserError("the images are no longer those that the run was trained on", where=str(dataset.root), fix=fix)
 
 
 def _check_writable(out: Path | None) -> None:

@@ -97,9 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The clock of `--minutes` starts with the command: the processor time so far is what the interpreter's start took.
     started = time.monotonic() - (time.process_time() if argv is None else 0.0)
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    received: list[int] = []
     as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
     try:
-        with _quiet_libraries(), _termination():
+        with _quiet_libraries(), _termination(received):
             return _run(args, started)
     except OutputClosedError:
         _discard_output()
@@ -107,7 +108,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _report({"message": "interrupted", "where": "", "fix": ""}, "interrupted", as_json, 128 + signal.SIGINT)
     except Exception as error:
-        return _failed(error, as_json)
+        return _failed(_hidden(error, received), as_json)
+
+
+def _hidden(error: Exception, received: Sequence[int]) -> Exception:
+    """The interruption, where a library has made another error of it."""
+    from saccade.core.errors import Interrupted, SaccadeError
+
+    return Interrupted(received[0], "terminated") if received and not isinstance(error, SaccadeError) else error
 
 
 def _run(args: list[str], started: float) -> int:
@@ -145,8 +153,9 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def _termination() -> Iterator[None]:
-    """SIGTERM raises Interrupted, so that temporary files are removed and the code is 143. Training has its own handler."""
+def _termination(received: list[int]) -> Iterator[None]:
+    """SIGTERM raises Interrupted, SIGINT KeyboardInterrupt, so that temporary files are removed and the code is 143 or 130; `received`
+    keeps their numbers, since compiled code may turn the exception of a handler into another. Training has handlers of its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -157,15 +166,20 @@ def _termination() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
+        received.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         from saccade.core.errors import Interrupted
 
         raise Interrupted(number, "terminated")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as of jobs that a shell starts with &
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, *(() if ignored else (signal.SIGINT,)))}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _failed(error: Exception, as_json: bool) -> int:

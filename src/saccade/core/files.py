@@ -54,8 +54,8 @@ class Disk:
     """The primitive operations; a test's subclass makes any of them fail or lie."""
 
     def open(self, path: Path, flags: int) -> int:
-        """A file descriptor; a new file's mode is 0666 less the umask, a link is never followed."""
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        """A file descriptor; a new file's mode is 0666 less the umask. No link to a file is followed, one to a folder is."""
+        return os.open(path, flags | os.O_CLOEXEC | (0 if flags & os.O_DIRECTORY else os.O_NOFOLLOW), 0o666)
 
     def write(self, fd: int, data: memoryview) -> int:
         """Bytes taken, perhaps fewer than given."""

@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,6 +43,7 @@ class RunDir:
     def __init__(self, path: str | Path, *, disk: Disk = DISK) -> None:
         self.path = Path(path)
         self._disk = disk
+        self._made = False
 
     @classmethod
     def create(cls, parent: Path, name: str, *, disk: Disk = DISK) -> RunDir:
@@ -62,7 +63,9 @@ class RunDir:
             sync_folder(parent, disk=disk)
         except OSError as error:
             raise os_error(error, parent, "make a run folder") from error
-        return cls(parent / f"{name}-{number}", disk=disk)
+        run = cls(parent / f"{name}-{number}", disk=disk)
+        run._made = True
+        return run
 
     @classmethod
     def at(cls, path: Path, *, resume: bool, disk: Disk = DISK) -> RunDir:
@@ -77,6 +80,7 @@ class RunDir:
             if not resume:
                 run.check_free()
             run.path.mkdir(parents=True, exist_ok=True)
+            run._made = not exists
         except OSError as error:
             raise os_error(error, run.path, "make the run folder") from error
         return run
@@ -158,12 +162,21 @@ class RunDir:
         except OSError as error:
             raise os_error(error, self.path, "lock the run folder") from error
         try:
+            self._check_links()
             self._clear()
             write_json(self.path / HOLDER, {"pid": os.getpid(), "host": socket.gethostname()}, disk=self._disk)
             yield
         finally:
             discard(self.path / HOLDER, disk=self._disk)
             lock.release()
+
+    def abandon(self) -> None:
+        """Remove a folder in which no run began, where it was made for it; the holder of the lock calls this."""
+        if self._made and not self.run_file.exists():
+            for name in (HOLDER, LOCK):
+                discard(self.path / name, disk=self._disk)
+            with suppress(OSError):  # somebody has put something there
+                self.path.rmdir()
 
     def write_run(self, value: Mapping[str, Any]) -> None:
         """Write run.json whole."""
@@ -269,10 +282,19 @@ class RunDir:
             _truncate(path, whole, self._disk)
         append_lines(path, rows, disk=self._disk)
 
+    def _check_links(self) -> None:
+        """What a run writes must stay in its folder, and what it removes is its own."""
+        for folder in (self.checkpoints, self.tensorboard, self.predictions, self.exports, self.explanations, self.not_finite):
+            if folder.is_symlink():
+                raise UserError("must be a folder of the run's own, but is a link", where=str(folder), fix="remove the link")
+
     def _clear(self) -> None:
-        for folder in (self.path, self.checkpoints):
-            for leftover in sorted(folder.glob(f"{TEMPORARY}*")):
-                discard(leftover, disk=self._disk)
+        try:
+            for folder in (self.path, self.checkpoints):
+                for leftover in sorted(folder.glob(f"{TEMPORARY}*")):
+                    discard(leftover, disk=self._disk)
+        except OSError as error:
+            raise os_error(error, self.path, "read") from error
 
     def _in_use(self) -> UserError:
         """Names the holder, for whom it may take a moment to say who it is."""

@@ -52,11 +52,12 @@ class Preparation:
 
 
 class PixelStore:
-    """Images in memory by place: `store[i]` is uint8 `[H, W, C]`, a view."""
+    """Images in memory by place: `store[i]` is uint8 `[H, W, C]`, a view. `sums`: a CRC-32 of each."""
 
-    def __init__(self, data: Pixels, shapes: NDArray[np.int64]) -> None:
+    def __init__(self, data: Pixels, shapes: NDArray[np.int64], sums: Sequence[int] = ()) -> None:
         self._data = data
         self._shapes = shapes
+        self.sums = np.array(sums, np.int64)
         self._starts = _starts(shapes)
 
     def __len__(self) -> int:
@@ -70,8 +71,9 @@ class PixelStore:
 class DecodingStore:
     """The same for a set too large to keep: decodes at each access. Raises UserError for a file that is no longer the one listed."""
 
-    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> None:
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation, sums: Sequence[int] = ()) -> None:
         self._dataset, self._indices, self._preparation = dataset, indices, preparation
+        self.sums = np.array(sums, np.int64)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -88,7 +90,7 @@ class KeptStore:
     """
 
     def __init__(self, data: Path, shapes: NDArray[np.int64], sums: NDArray[np.int64], again: DecodingStore) -> None:
-        self._path, self._shapes, self._sums, self._again = data, shapes, sums, again
+        self._path, self._shapes, self.sums, self._again = data, shapes, sums, again
         self._starts = _starts(shapes)
         self._descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
@@ -99,7 +101,7 @@ class KeptStore:
     def __getitem__(self, place: int) -> Pixels:
         start, size = int(self._starts[place]), int(self._starts[place + 1] - self._starts[place])
         data = os.pread(self._descriptor, size, start)
-        if zlib.crc32(data) != self._sums[place]:
+        if zlib.crc32(data) != self.sums[place]:
             with contextlib.suppress(OSError):
                 self._path.with_suffix(".npy").unlink()
             return self._again[place]
@@ -185,7 +187,7 @@ def load(
     finally:
         Path(temporary).unlink(missing_ok=True)
     good = indices[~np.isin(indices, [bad.index for bad in reader.bad])]
-    return kept or DecodingStore(dataset, good, preparation), reader.bad
+    return kept or DecodingStore(dataset, good, preparation, reader.sums), reader.bad
 
 
 class _Reader:
@@ -200,7 +202,7 @@ class _Reader:
 
     def into_memory(self) -> tuple[PixelStore, list[BadFile]]:
         parts = [pixels.reshape(-1) for pixels in self._good()]
-        return PixelStore(np.concatenate(parts) if parts else np.empty(0, np.uint8), self._shape_table()), self.bad
+        return PixelStore(np.concatenate(parts) if parts else np.empty(0, np.uint8), self._shape_table(), self.sums), self.bad
 
     def into_file(self, file: object, limit: int) -> bool:
         """Write pixels as they come; False when they outgrew `limit` (all images were read and checked even so)."""
@@ -208,14 +210,12 @@ class _Reader:
         for pixels in self._good():
             written += pixels.nbytes
             if written <= limit:
-                data = np.ascontiguousarray(pixels).data
-                file.write(data)  # type: ignore[attr-defined]
-                self.sums.append(zlib.crc32(data))
+                file.write(np.ascontiguousarray(pixels).data)  # type: ignore[attr-defined]
         return written <= limit
 
     def from_file(self, path: str) -> PixelStore:
         """The pixels of an unnamed file, in memory: a set with bad files is not worth a cache entry."""
-        return PixelStore(np.fromfile(path, np.uint8), self._shape_table())
+        return PixelStore(np.fromfile(path, np.uint8), self._shape_table(), self.sums)
 
     def table(self) -> NDArray[np.int64]:
         """Height, width, channels and CRC-32 of each good image."""
@@ -230,6 +230,7 @@ class _Reader:
             good = [item for item in decoded if not isinstance(item, BadFile)]
             self.bad += [item for item in decoded if isinstance(item, BadFile)]
             self.shapes += [pixels.shape for pixels in good]
+            self.sums += [zlib.crc32(np.ascontiguousarray(pixels).data) for pixels in good]
             yield from good
             self._progress.advance(len(decoded))
         self._progress.finish()

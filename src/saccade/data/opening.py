@@ -23,7 +23,8 @@ PROBED = 256
 class Dataset:
     """Images with labels and splits, in the order of their relative POSIX paths.
 
-    targets: int64 [N]; splits: indices int64 by split name, sorted; bytes, modified: int64 [N], size and age (ns) of each file.
+    targets: int64 [N]; splits: indices int64 by split name, sorted; bytes, modified: int64 [N], size and age (ns) of each file;
+    ignored: files that are no images; outside: images that are links to outside of root.
     """
 
     root: Path
@@ -35,6 +36,7 @@ class Dataset:
     bytes: NDArray[np.int64]
     modified: NDArray[np.int64]
     ignored: int = 0
+    outside: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -99,7 +101,7 @@ def _class_folders(root: Path, listing: folder.Listing) -> Dataset:
     schema = Schema("classify", classes, _counts(targets, splits, len(classes)), channels, size, uniform)
     sizes = np.array([entry.bytes for entry in entries], np.int64)
     modified = np.array([entry.modified for entry in entries], np.int64)
-    return Dataset(root, "folder", schema, paths, targets, splits, sizes, modified, listing.ignored)
+    return Dataset(root, "folder", schema, paths, targets, splits, sizes, modified, listing.ignored, listing.outside)
 
 
 def _counts(targets: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]], classes: int) -> dict[str, tuple[int, ...]]:

@@ -8,8 +8,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge, Lt
+
+Number = Literal["fp32", "bf16", "fp16"]  # the format of the computation
+Steps = Annotated[int, Ge(1), Lt(1 << 62)]
 PROBES = 12
 WARM_UP = 3
 MOST_EVALUATIONS = 40
@@ -25,14 +29,16 @@ class Resolved:
     optimizer steps. seconds_per_step is what the probe measured (0 where epochs were given).
     """
 
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
     device: str
-    precision: str
-    threads: int
-    workers: int
-    steps_per_epoch: int
-    total_steps: int
-    evaluate_every: int
-    seconds_per_step: float = 0.0
+    precision: Number
+    threads: Annotated[int, Ge(1), Lt(1 << 16)]
+    workers: Annotated[int, Ge(0), Lt(1 << 16)]
+    steps_per_epoch: Steps
+    total_steps: Steps
+    evaluate_every: Steps
+    seconds_per_step: Annotated[float, Ge(0)] = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

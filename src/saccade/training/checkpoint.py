@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from saccade.core import files, modelfile
-from saccade.core.errors import UserError
+from saccade.core.files import DamagedError
 from saccade.core.modelfile import Buffer
 from saccade.nn import weights
+from saccade.training.state import Saved, checked
 
 
 def snapshot(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Buffer]]:
@@ -25,14 +25,11 @@ def encode(groups: Mapping[str, Mapping[str, Buffer]], state: Mapping[str, Any])
     return {**packed, "state.json": files.dumps(state).encode()}
 
 
-def decode(contents: Mapping[str, bytes], *, where: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The inverse of `encode`, on the CPU; raises UserError where the files are not a checkpoint."""
-    groups = {}
-    for name, data in contents.items():
-        if name.endswith(".safetensors"):
-            buffers, _ = modelfile.unpack(data, where=f"{where}/{name}")
-            groups[name.removesuffix(".safetensors")] = weights.from_buffers(buffers)
-    try:
-        return groups, json.loads(contents["state.json"])
-    except (KeyError, ValueError) as error:
-        raise UserError(f"not a checkpoint: {error}", where=where) from None
+def decode(contents: Mapping[str, bytes], groups: Collection[str], *, where: str) -> tuple[dict[str, dict[str, Buffer]], Saved]:
+    """The inverse of `encode` for a checkpoint that must hold these groups; raises UserError where it is not one."""
+    wanted = {f"{name}.safetensors" for name in groups} | {"state.json"}
+    if contents.keys() != wanted:
+        missing, more = sorted(wanted - contents.keys()), sorted(contents.keys() - wanted)
+        raise DamagedError(f"not a checkpoint of this run: missing {missing}, not known {more}", where=where)
+    saved = checked(Saved, files.parse_json(contents["state.json"], where=f"{where}/state.json"), f"{where}/state.json")
+    return {name: modelfile.unpack(contents[f"{name}.safetensors"], where=f"{where}/{name}.safetensors")[0] for name in groups}, saved

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shlex
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from saccade.core import modelfile
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.errors import Interrupted
+from saccade.core.files import DamagedError
 from saccade.core.progress import Progress
 from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader
@@ -36,6 +36,7 @@ from saccade.training.recovery import BackError, Recovery
 from saccade.training.saver import Saver
 from saccade.training.schedule import Schedule
 from saccade.training.signals import StopSignals
+from saccade.training.state import State, read_events
 from saccade.training.step import Updater
 
 CHECKPOINT_SECONDS = 60.0
@@ -66,21 +67,6 @@ class Job:
     progress: Progress
     deadline: float | None = None
     ranks: Ranks = field(default_factory=Ranks)
-
-
-@dataclass
-class State:
-    """The part of a run's state that is no tensor; all of it is in every checkpoint."""
-
-    step: int = 0
-    position: int = 0
-    best: float | None = None
-    best_step: int = 0
-    best_metrics: dict[str, float | None] = field(default_factory=dict)
-    stale: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    stopped: bool = False
 
 
 class Trainer:
@@ -121,21 +107,33 @@ class Trainer:
         step, contents, passed_over = ranks.after_first(run.load_checkpoint)
         for line in passed_over:
             self.job.progress.message(line)
-        groups, state = checkpoint.decode(contents, where=str(run.checkpoints))
-        weights.load_into(self.job.model, modelfile.unpack(contents["model.safetensors"])[0], where=str(run.checkpoints))
+        where = str(run.checkpoints)
+        names = ["model", *(["average"] if self.average else []), *(f"optimizer-{name}" for name in self.updater.optimizers)]
+        groups, saved = checkpoint.decode(contents, names, where=where)
+        contents.clear()
+        if saved.loop.step != step or saved.loop.position != step * self.job.config.batch:
+            raise DamagedError(f"state.json says step {saved.loop.step}, the folder {step}", where=where)
+        weights.load_into(self.job.model, groups["model"], where=where)
         if self.average is not None:
-            self.average.load(modelfile.unpack(contents["average.safetensors"])[0], where=str(run.checkpoints))
+            self.average.load(groups["average"], where)
         for name, optimizer in self.updater.optimizers.items():
-            optim.restore(optimizer, groups.get(f"optimizer-{name}", {}))
+            optim.restore(optimizer, groups[f"optimizer-{name}"], where=f"{where}/optimizer-{name}")
         if self.updater.scaler.is_enabled():
-            self.updater.scaler.load_state_dict(state["scaler"])
+            self.updater.scaler.load_state_dict(saved.scaler)
         if ranks.is_first:
-            run.truncate_metrics(state["metrics_bytes"])
-        self.state = State(**state["loop"])
-        self.planned = next((event for event in run.events() if event.get("event") == "shorten"), None)
+            run.truncate_metrics(saved.metrics_bytes)
+        self.state = saved.loop
+        self.plan_again()
         if self.planned is not None and self.planned["step"] <= self.state.step and not self.schedule.before:
             self.schedule.shorten(self.planned["step"], self.planned["total_steps"])
         return step
+
+    def plan_again(self) -> None:
+        """Know from the run's events whether its schedule is shortened."""
+        events = read_events(self.job.run, list(self.updater.optimizers))
+        self.planned = next((event for event in events if event["event"] == "shorten"), None)
+        if self.planned is not None and self.planned["total_steps"] > self.job.resolved.total_steps:
+            raise DamagedError("a schedule must become shorter", where=str(self.job.run.events_file))
 
     def fit(self) -> State:
         """Train to the end; raises Interrupted (state saved) when a signal came."""
@@ -160,8 +158,7 @@ class Trainer:
             board.close()
             job.progress.finish()
         if stop and not self._ended():
-            again = f"saccade train --resume --out {shlex.quote(str(job.run.path))}"
-            raise Interrupted(stop, f"stopped at step {self.state.step}; go on with: {again}")
+            raise Interrupted(stop, f"stopped at step {self.state.step}")
         return self.state
 
     def _run(self, board: Board, signals: StopSignals) -> int:

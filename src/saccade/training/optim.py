@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.core.files import DamagedError
+from saccade.core.modelfile import Buffer
+from saccade.nn import weights
 from saccade.nn.weights import is_sharded, like
 from saccade.task import Phase
 
@@ -46,22 +50,38 @@ def state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return found
 
 
-def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take up what `state` gave.
+def restore(optimizer: torch.optim.Optimizer, buffers: Mapping[str, Buffer], *, where: str) -> None:
+    """Take up what `state` gave; raises DamagedError for what this optimizer cannot have left.
 
     Moments get the strides of their parameter: fused kernels walk both in the order of memory. Counters stay on the CPU but
     where a fused kernel wants them beside the parameter, as in torch's own `load_state_dict`.
     """
     places = [(parameter, bool(group.get("fused"))) for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.state.clear()
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        parameter, fused = places[int(index)]
+    for key, value in weights.from_buffers(buffers).items():
+        parameter, fused, name = _place(optimizer, places, key, where)
+        shape = torch.Size() if name == "step" else parameter.shape
+        if value.shape != shape or not value.is_floating_point():
+            raise DamagedError(f"{key} must be {list(shape)} of a float, got {list(value.shape)} of {value.dtype}", where=where)
         if name == "step":
             kept = value.to(parameter.device if fused else "cpu", copy=True)
         else:
             kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(like(value, parameter))
         optimizer.state[parameter][name] = kept
+    if any(held.keys() != _names(optimizer) for held in optimizer.state.values()):
+        raise DamagedError("a parameter lacks a part of its state", where=where)
+
+
+def _place(optimizer: torch.optim.Optimizer, places: list[Any], key: str, where: str) -> tuple[nn.Parameter, bool, str]:
+    """Which parameter and which part of its state a key means."""
+    index, _, name = key.partition(".")
+    if not (index.isdecimal() and index.isascii() and len(index) < 10 and int(index) < len(places) and name in _names(optimizer)):
+        raise DamagedError(f"{key!r} is no part of this optimizer's state", where=where)
+    return *places[int(index)], name
+
+
+def _names(optimizer: torch.optim.Optimizer) -> set[str]:
+    return {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.AdamW) else {"momentum_buffer"}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from saccade.core.errors import UserError
+from saccade.training.budget import Number
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,13 +29,13 @@ def device(name: str) -> torch.device:
     return chosen
 
 
-def resolve(precision: str, on: torch.device) -> str:
+def resolve(precision: str, on: torch.device) -> Number:
     """`auto` is bf16 on a CUDA device that has it, fp32 elsewhere (bf16 is slower on a CPU without AMX)."""
     if precision == "auto":
         return "bf16" if on.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and on.type != "cuda":
         raise UserError(f"fp16 needs a CUDA device, got {on.type}", where="--precision", fix="use bf16 or fp32")
-    return precision
+    return cast("Number", precision)
 
 
 def autocast(precision: str, on: torch.device) -> torch.autocast:

@@ -13,6 +13,7 @@ from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader
 from saccade.task import Phase
 from saccade.training import diagnosis
+from saccade.training.state import read_events
 from saccade.training.step import NotFiniteError, OutOfMemoryError, Updater, refusal
 
 SLOWER = 0.5  # what the rate is multiplied by after going back
@@ -30,7 +31,7 @@ class Recovery:
     def __init__(self, updater: Updater, loader: Loader, run: RunDir, config: TrainConfig, progress: Progress) -> None:
         self.updater, self.loader, self.run, self.config, self.progress = updater, loader, run, config, progress
         self.ranks = updater.ranks
-        self.events = [event for event in run.events() if event.get("event") in ("micro_batch", "skip", "back")]
+        self.events = [event for event in read_events(run, list(updater.optimizers)) if event["event"] != "shorten"]
 
     def slowdown(self, step: int) -> float:
         """What the rate at `step` is multiplied by, since the run has gone back to it or to a step before it."""

@@ -26,10 +26,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What stands in a folder: entries sorted by path, and how many files without an image suffix were passed over."""
+    """What stands in a folder: entries sorted by path; how many files without an image suffix were passed over; how many of the images
+    are links to outside of the folder, or lie behind one."""
 
     entries: tuple[Entry, ...]
     ignored: int
+    outside: int
 
 
 def read(root: Path) -> Listing:
@@ -44,14 +46,14 @@ def read(root: Path) -> Listing:
     else:
         places = [("train", folder) for folder in folders]
     entries: list[Entry] = []
-    ignored = 0
+    ignored = outside = 0
     for split, folder in places:
-        found, passed = _images(root, split, folder)
+        found, passed, out = _images(root, split, folder)
         entries += found
-        ignored += passed
+        ignored, outside = ignored + passed, outside + out
     if not entries:
         raise UserError("holds no images", where=str(root), fix=_EXPECTED)
-    return Listing(tuple(sorted(entries, key=lambda entry: entry.path)), ignored)
+    return Listing(tuple(sorted(entries, key=lambda entry: entry.path)), ignored, outside)
 
 
 _EXPECTED = "expected CLASS/*.jpg, or train/CLASS/*.jpg with val/ and test/ beside it"
@@ -62,8 +64,9 @@ def _folders(path: str | Path) -> Iterator[os.DirEntry[str]]:
         yield from (entry for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
 
 
-def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entry], int]:
-    found, ignored = [], 0
+def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entry], int, int]:
+    found, ignored, outside = [], 0, 0
+    real, places = os.path.realpath(root), dict[str, bool]()
     prefix = len(str(root).rstrip("/")) + 1
     for entry in _files(folder.path):
         if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
@@ -71,7 +74,15 @@ def _images(root: Path, split: str, folder: os.DirEntry[str]) -> tuple[list[Entr
             continue
         size, modified = size_and_age(entry)
         found.append(Entry(entry.path[prefix:], folder.name, split, size, modified))
-    return found, ignored
+        place = os.path.dirname(entry.path)
+        if place not in places:
+            places[place] = _leads_out(place, real)
+        outside += places[place] or (entry.is_symlink() and _leads_out(entry.path, real))
+    return found, ignored, outside
+
+
+def _leads_out(path: str, root: str) -> bool:
+    return os.path.commonpath([os.path.realpath(path), root]) != root
 
 
 def size_and_age(file: os.DirEntry[str] | Path) -> tuple[int, int]:

@@ -1,0 +1,95 @@
+"""What a run is beside its tensors, and what has happened to it: from files that anybody may have changed, checked field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from annotated_types import Ge, Lt
+
+from saccade.core.files import DamagedError, dumps
+from saccade.core.rundir import RunDir
+
+Count = Annotated[int, Ge(0), Lt(1 << 62)]
+T = TypeVar("T")
+
+
+@dataclass
+class State:
+    """The part of a run's state that is no tensor; all of it is in every checkpoint."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+    step: Count = 0
+    position: Count = 0
+    best: float | None = None
+    best_step: Count = 0
+    best_metrics: dict[str, float | None] = field(default_factory=dict)
+    stale: Count = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, Count] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Saved:
+    """state.json of a checkpoint. metrics_bytes: how much of metrics.jsonl belongs to it; scaler: that of fp16."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+    loop: State
+    metrics_bytes: Count
+    scaler: dict[str, float | int]
+
+
+def checked(kind: type[T], raw: object, where: str) -> T:
+    """`raw` as a dataclass whose fields have the types and bounds that it declares; raises DamagedError in one line."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(dumps(raw))  # strict, and yet an object may stand for a dataclass
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DamagedError(f"{key or 'it'}: {first['msg'][0].lower()}{first['msg'][1:]}", where=where) from None
+
+
+@dataclass(frozen=True)
+class _Event:
+    step: Count
+
+
+@dataclass(frozen=True)
+class _Back(_Event):
+    to: Count
+
+
+@dataclass(frozen=True)
+class _MicroBatch(_Event):
+    to: Annotated[int, Ge(1)]
+    phase: str
+
+
+@dataclass(frozen=True)
+class _Shorten(_Event):
+    total_steps: Annotated[int, Ge(1), Lt(1 << 62)]
+
+
+_EVENTS: Mapping[str, type[_Event]] = {"skip": _Event, "back": _Back, "micro_batch": _MicroBatch, "shorten": _Shorten}
+
+
+def read_events(run: RunDir, phases: Collection[str]) -> list[dict[str, Any]]:
+    """The events that a resumed run must meet again; those of other kinds are passed over. Raises DamagedError for the impossible."""
+    found = []
+    for number, event in enumerate(run.events(), 1):
+        kind, where = _EVENTS.get(str(event.get("event"))), f"{run.events_file}:{number}"
+        if kind is None:
+            continue
+        known = checked(kind, event, where)
+        if isinstance(known, _MicroBatch) and known.phase not in phases:
+            raise DamagedError(f"must name one of the phases {', '.join(phases)}, got {known.phase!r}", where=where)
+        if isinstance(known, _Shorten) and known.total_steps <= known.step:
+            raise DamagedError(f"total_steps must lie after step {known.step}, got {known.total_steps}", where=where)
+        found.append(event)
+    return found
