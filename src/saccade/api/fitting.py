@@ -115,7 +115,7 @@ def _update(start: Start, changes: dict[str, Any], speed: float | None = None) -
 
 def take_up(trainer: Trainer, run: RunDir, progress: Progress) -> None:
     """Go on from the newest checkpoint. A run stopped before its first one starts again: by law 1 that is the same run."""
-    if any(run.checkpoints.glob("*step-*")):
+    if run.has_checkpoint():
         trainer.resume()
         return
     progress.message("no checkpoint yet: starting from step 0")

@@ -87,13 +87,7 @@ class RunDir:
 
     def check_free(self) -> None:
         """Refuse a folder that holds anything; one that is not there, or that a failed start has left, is free."""
-        try:
-            names = os.listdir(self.path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise os_error(error, self.path, "read") from error
-        if not all(map(_is_ours, names)):
+        if not all(map(_is_ours, _names(self.path))):
             raise UserError("the folder is not empty", where=str(self.path), fix="go on with --resume, or choose another --out")
 
     @property
@@ -168,7 +162,10 @@ class RunDir:
             yield
         finally:
             discard(self.path / HOLDER, disk=self._disk)
-            lock.release()
+            try:
+                lock.release()
+            except OSError as error:
+                raise os_error(error, self.path, "unlock the run folder") from error
 
     def abandon(self) -> None:
         """Remove a folder in which no run began, where it was made for it; the holder of the lock calls this."""
@@ -203,7 +200,7 @@ class RunDir:
 
     def metrics_size(self) -> int:
         """Bytes of metrics.jsonl up to its last whole line: the offset that a checkpoint keeps."""
-        return _whole_lines_size(self.metrics_file)
+        return _line_sizes(self.metrics_file)[0]
 
     def truncate_metrics(self, offset: int) -> None:
         """Cut metrics.jsonl back to `offset`, so that resume writes the lines after it anew."""
@@ -224,18 +221,22 @@ class RunDir:
         """
         if step < 0 or keep < 1:
             raise ValueError(f"step must be at least 0 and keep at least 1, got {step} and {keep}")
+        path = self._step_path(step)
         try:
             self.checkpoints.mkdir(exist_ok=True)
+            if path.is_dir() and not (path / MANIFEST).is_file():  # damaged beyond being known as ours
+                self._drop(path)
         except OSError as error:
             raise os_error(error, self.checkpoints) from error
-        path = self._step_path(step)
-        if path.is_dir() and not (path / MANIFEST).is_file():  # damaged beyond being known as ours
-            self._drop(path)
         write_folder(path, files, disk=self._disk)
         steps = self._steps()
         for old in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
             self._drop(self._step_path(old))
         return path
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is any, sound or not."""
+        return bool(self._steps())
 
     def load_checkpoint(self) -> tuple[int, dict[str, bytes], list[str]]:
         """(step, files, one line for each newer checkpoint that was passed over because it is damaged)."""
@@ -256,12 +257,7 @@ class RunDir:
 
     def _steps(self) -> list[int]:
         """The steps that have a checkpoint, newest first."""
-        try:
-            matches = [_STEP.fullmatch(name) for name in os.listdir(self.checkpoints)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise os_error(error, self.checkpoints, "read") from error
+        matches = [_STEP.fullmatch(name) for name in _names(self.checkpoints)]
         return sorted({int(match[1] or match[2]) for match in matches if match}, reverse=True)
 
     def _drop(self, path: Path) -> None:
@@ -277,8 +273,8 @@ class RunDir:
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         """What a crash left of a last line was never acknowledged: it is cut off first."""
-        whole = _whole_lines_size(path)
-        if path.exists() and path.stat().st_size > whole:
+        whole, size = _line_sizes(path)
+        if size > whole:
             _truncate(path, whole, self._disk)
         append_lines(path, rows, disk=self._disk)
 
@@ -289,12 +285,10 @@ class RunDir:
                 raise UserError("must be a folder of the run's own, but is a link", where=str(folder), fix="remove the link")
 
     def _clear(self) -> None:
-        try:
-            for folder in (self.path, self.checkpoints):
-                for leftover in sorted(folder.glob(f"{TEMPORARY}*")):
-                    discard(leftover, disk=self._disk)
-        except OSError as error:
-            raise os_error(error, self.path, "read") from error
+        for folder in (self.path, self.checkpoints):
+            for name in _names(folder):
+                if name.startswith(TEMPORARY):
+                    discard(folder / name, disk=self._disk)
 
     def _in_use(self) -> UserError:
         """Names the holder, for whom it may take a moment to say who it is."""
@@ -325,6 +319,16 @@ def _is_ours(name: str) -> bool:
     return name in (LOCK, HOLDER) or name.startswith(TEMPORARY)
 
 
+def _names(folder: Path) -> list[str]:
+    """What a folder holds, sorted; nothing where there is none."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise os_error(error, folder, "read") from error
+
+
 def _slug(name: str) -> str:
     """A file name from a data set's name: letters and digits of any script, short enough for every file system."""
     short = re.sub(r"[^\w.-]+", "-", name).encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
@@ -339,13 +343,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return read_lines(path) if path.exists() else []
 
 
-def _whole_lines_size(path: Path) -> int:
-    """Bytes up to the end of the last whole line; 0 where there is no file."""
+def _line_sizes(path: Path) -> tuple[int, int]:
+    """Bytes up to the end of the last whole line, and in all; 0 where there is no file."""
     try:
         with open(path, "rb") as file:
-            return _after_last_break(file)
+            return _after_last_break(file), file.seek(0, os.SEEK_END)
     except FileNotFoundError:
-        return 0
+        return 0, 0
     except OSError as error:
         raise os_error(error, path, "read") from error
 

@@ -142,7 +142,7 @@ class Trainer:
         if self.average is not None:
             job.ranks.same(self.average.module)
         board = Board(job.run.tensorboard if job.ranks.is_first else None, purge_step=self.state.step or None)
-        if job.config.on_nan == "back" and not any(job.run.checkpoints.glob("step-*")):
+        if job.config.on_nan == "back" and not job.run.has_checkpoint():
             self._checkpoint()  # or there would be nothing to go back to
         self.stream = self._stream()
         self._show_stage()
