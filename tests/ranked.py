@@ -193,6 +193,7 @@ def command(arguments: list[str], kills: list[tuple[int, int]]) -> int:
 
     def killed(trainer: Any, batches: Any) -> None:
         if trainer.state.step == at and trainer.job.ranks.rank == rank:
+            Path(f"{trainer.job.run.path}.killed-{turn}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         step(trainer, batches)
 

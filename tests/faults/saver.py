@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from saccade.core import files, modelfile
 from saccade.cli.main import _failed
+from saccade.core import files, modelfile
 from saccade.core.card import Card, InputSpec
 from saccade.core.modelfile import Buffer
 from saccade.core.rundir import RunDir
@@ -122,7 +122,6 @@ def main() -> None:
         os.close(told)
         tell({"pid": pid})
         tell({"status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])})
-
 
 
 if __name__ == "__main__":
