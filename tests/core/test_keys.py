@@ -93,3 +93,19 @@ GOLDEN_SHARE = 0.38784836223743413
 def test_path_hash_takes_names_that_are_not_utf8() -> None:
     name = b"cat/caf\xe9.jpg".decode("utf-8", "surrogateescape")
     assert 0 <= keys.path_hash(name) < 1
+
+
+@given(
+    seed=st.integers(0, (1 << 63) - 1),
+    draws=st.lists(st.tuples(st.integers(0, (1 << 64) - 1), st.sampled_from(["random", "beta", "words", "half"])), max_size=12),
+)
+def test_a_generator_set_from_place_to_place_gives_what_a_fresh_one_gives(seed: int, draws: list[tuple[int, str]]) -> None:
+    ways = {
+        "random": lambda g: g.random(21).tolist(),
+        "beta": lambda g: g.beta(0.8, 0.8),
+        "words": lambda g: g.integers(0, 1 << 63, 3).tolist(),
+        "half": lambda g: g.integers(0, 1 << 16, 3, dtype=np.uint32).tolist(),  # leaves half a word behind
+    }
+    numbers = keys.Keyed(seed, "augment")
+    for position, way in draws:
+        assert ways[way](numbers.at(position)) == ways[way](keys.generator(seed, "augment", position))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,24 @@ def generator(seed: int, purpose: str, position: int) -> np.random.Generator:
     key = np.array([seed & _MASK, _word(purpose)], np.uint64)
     counter = np.array([0, 0, position & _MASK, 0], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+class Keyed:
+    """What `generator` gives, for many positions in turn at a tenth of its cost: `at` sets one and the same generator to another place.
+
+    So what it returned before is no longer where it was; draw first, then go on. Not for several threads at once.
+    """
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        self._generator = generator(seed, purpose, 0)
+        self._bits = self._generator.bit_generator
+        self._state: Any = self._bits.state
+
+    def at(self, position: int) -> np.random.Generator:
+        """The generator keyed by (seed, purpose, position), before its first draw."""
+        self._state["state"]["counter"][2] = position & _MASK
+        self._bits.state = self._state
+        return self._generator
 
 
 def derive(seed: int, purpose: str, position: int) -> int:

@@ -37,7 +37,8 @@ class Draws:
     @classmethod
     def at(cls, seed: int, positions: Array) -> Draws:
         """The numbers of the images at these positions of the stream."""
-        rows = [keys.generator(seed, "augment", int(p)).random(len(_NAMES)) for p in positions]
+        numbers = keys.Keyed(seed, "augment")
+        rows = [numbers.at(int(p)).random(len(_NAMES)) for p in positions]
         return cls(np.array(rows).reshape(len(positions), len(_NAMES)))
 
     @classmethod
@@ -181,12 +182,12 @@ def mix_pairs(images: Tensor, positions: Array, config: AugmentConfig, seed: int
     if not (config.mixup or config.cutmix):
         return images, Mixing(partner, share)
     row = {int(p): i for i, p in enumerate(positions)}
-    mixed = images.clone()
+    mixed, numbers = images.clone(), keys.Keyed(seed, "mix")
     for position, i in row.items():
         j = row.get(position + 1)
         if position % 2 or j is None:
             continue
-        generator = keys.generator(seed, "mix", position)
+        generator = numbers.at(position)
         choice = generator.random()
         if choice >= config.mixup + config.cutmix:
             continue

@@ -87,10 +87,16 @@ class Loader:
     def step(self, position: int) -> list[Batch]:
         """The micro-batches of the optimizer step that starts at `position`: a pure function of it."""
         count = self.batch // self._world
-        positions = position + self._rank * count + np.arange(count)
+        first = position + self._rank * count
+        positions = range(first, first + count)
+        wanted = [[place, *self.augment.partners(place)] for place in positions]
+        flat = np.array([place for group in wanted for place in group])
+        found = iter(keys.sample_indices(self.seed, len(self.source), flat).tolist())
+        numbers = keys.Keyed(self.seed, "augment")
         groups: dict[tuple[int, ...], list[tuple[Sample, int]]] = {}
-        for place in positions.tolist():
-            sample = self._sample(place)
+        for place, needed in zip(positions, wanted, strict=True):
+            samples = [self.source[next(found)] for _ in needed]
+            sample = self.augment.apply(samples, numbers.at(place))
             groups.setdefault(sample.image.shape, []).append((sample, place))
         return [self._collate(part) for group in groups.values() for part in self._parts(group)]
 
@@ -113,12 +119,6 @@ class Loader:
             finally:
                 for future in ahead:
                     future.cancel()
-
-    def _sample(self, position: int) -> Sample:
-        wanted = [position, *self.augment.partners(position)]
-        places = keys.sample_indices(self.seed, len(self.source), np.array(wanted))
-        samples = [self.source[place] for place in places.tolist()]
-        return self.augment.apply(samples, keys.generator(self.seed, "augment", position))
 
     def _parts(self, group: list[tuple[Sample, int]]) -> Iterator[list[tuple[Sample, int]]]:
         for start in range(0, len(group), self.micro_batch):
