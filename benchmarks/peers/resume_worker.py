@@ -107,7 +107,7 @@ def keyed(made: Job) -> Iterator[Batch]:
 def unkeyed(made: Job) -> Iterator[Batch]:
     """The same augmentation, its draws from one generator, images by a permutation an epoch."""
     one = np.random.default_rng(0)
-    keys.generator = lambda seed, purpose, position: one
+    keys.Keyed = lambda seed, purpose: SimpleNamespace(at=lambda position: one)  # type: ignore[assignment,misc]
     loader, source, count = made.loader, made.loader.source, len(made.loader.source)
     while True:
         order = one.permutation(count)

@@ -60,10 +60,17 @@ def contents(step: int, size: int, version: int = 0) -> dict[str, bytes]:
 
 
 def save(folder: Path, step: int, size: int, version: int = 0) -> None:
-    """Take up what the folder holds, or begin, and go on to `step`: in the order of `api.training` and `training.loop`."""
-    run = RunDir.at(folder, resume=os.path.isfile(folder / "run.json"))
+    """Take up what the folder holds, or begin, and go on to `step`."""
+    resume = os.path.isfile(folder / "run.json")
+    go_on(RunDir.at(folder, resume=resume), resume, step, size, version)
+
+
+def go_on(run: RunDir, resume: bool, step: int, size: int, version: int) -> None:
+    """One process's part of a run, in the order of `api.training` and `training.loop`."""
     with run.lock():
-        done = _take_up(run)
+        done = _take_up(run) if resume else 0
+        if not resume:
+            run.write_run({"state": "running", "steps": 0, "version": 0})
         run.append_metrics([row for number in range(done + 1, step + 1) for row in rows(number)])
         modelfile.save(run.best, tensors(step, size // 2, version), CARD.with_metrics({"step": step, "version": version}))
         run.save_checkpoint(step, contents(step, size, version), keep=2)
@@ -72,9 +79,6 @@ def save(folder: Path, step: int, size: int, version: int = 0) -> None:
 
 def _take_up(run: RunDir) -> int:
     """The step that the folder stands at, with the lines after it cut off."""
-    if not os.path.isfile(run.run_file):
-        run.write_run({"state": "running", "steps": 0, "version": 0})
-        return 0
     run.update_run({"state": "running"})
     if not run.has_checkpoint():
         run.truncate_metrics(0)

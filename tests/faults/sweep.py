@@ -201,22 +201,22 @@ def judge_state(verdict: Verdict, folder: Path, point: Point, *, acknowledged: b
     allowed = [new] if acknowledged else [new, old]
     run = RunDir(folder)
     try:
-        found = _checkpoint(run, point.size)
+        found = checkpoint(run, point.size)
         verdict.must(found in allowed, kind, f"the checkpoint is {found}, not one of {allowed}")
         if found is not None:
-            verdict.must(_metrics(run, found[0], exact=acknowledged), kind, "the lines of metrics are not those of the checkpoint")
-        best = _best(run, point.size)
-        verdict.must(best in ([new] if acknowledged else [new, (2, 0) if old else None]), kind, f"the best model is {best}")
+            verdict.must(metrics_hold(run, found[0], exact=acknowledged), kind, "the lines of metrics are not those of the checkpoint")
+        model = best(run, point.size)
+        verdict.must(model in ([new] if acknowledged else [new, (2, 0) if old else None]), kind, f"the best model is {model}")
         if run.run_file.exists() or acknowledged or old:
             record = run.read_run()
             told = (record["steps"], record["version"])
             verdict.must(told in ([new] if acknowledged else [new, (2, 0) if old else (0, 0)]), kind, f"run.json says {told}")
-        _next(verdict, run, point)
+        next_save(verdict, run, point)
     except (UserError, OSError, KeyError, ValueError) as error:
         verdict.must(False, kind, f"{type(error).__name__}: {error}")
 
 
-def _checkpoint(run: RunDir, size: int) -> tuple[int, int] | None:
+def checkpoint(run: RunDir, size: int) -> tuple[int, int] | None:
     """Step and version of what resume would take, equal to the bit to what was saved; nothing where there is none."""
     if not run.has_checkpoint():
         return None
@@ -227,14 +227,15 @@ def _checkpoint(run: RunDir, size: int) -> tuple[int, int] | None:
     return step, version
 
 
-def _metrics(run: RunDir, step: int, *, exact: bool) -> bool:
+def metrics_hold(run: RunDir, step: int, *, exact: bool) -> bool:
     """The lines up to the checkpoint's step are there, once, in order; what comes after them resume cuts off."""
     raw = run.metrics_file.read_bytes()
     whole = saver.lines(step)
     return raw == whole if exact else raw.startswith(whole)
 
 
-def _best(run: RunDir, size: int) -> tuple[int, int] | None:
+def best(run: RunDir, size: int) -> tuple[int, int] | None:
+    """Step and version of the best model, equal to the bit to what was saved; nothing where there is none."""
     if not run.best.exists():
         return None
     found, card = modelfile.load(run.best)
@@ -245,15 +246,15 @@ def _best(run: RunDir, size: int) -> tuple[int, int] | None:
     return step, version
 
 
-def _next(verdict: Verdict, run: RunDir, point: Point) -> None:
+def next_save(verdict: Verdict, run: RunDir, point: Point) -> None:
     """Whoever locks the folder next finds no temporary, and the save after this one is whole."""
     with run.lock():
         left = [str(path) for path in run.path.rglob(f"{TEMPORARY}*")]
         verdict.must(not left, "leftover", f"{left}")
     step = aim(point.mode)[0] + 1
     saver.save(run.path, step, point.size)
-    verdict.must(_checkpoint(run, point.size) == (step, 0), "lost", "the next save is not there")
-    verdict.must(_metrics(run, step, exact=True), "lost", "the lines after the next save")
-    verdict.must(_best(run, point.size) == (step, 0), "lost", "the best model after the next save")
+    verdict.must(checkpoint(run, point.size) == (step, 0), "lost", "the next save is not there")
+    verdict.must(metrics_hold(run, step, exact=True), "lost", "the lines after the next save")
+    verdict.must(best(run, point.size) == (step, 0), "lost", "the best model after the next save")
     verdict.must(read_json(run.run_file)["steps"] == step, "lost", "run.json after the next save")
     verdict.must(len(list(run.checkpoints.iterdir())) <= 3, "leftover", f"{sorted(run.checkpoints.iterdir())}")

@@ -51,7 +51,7 @@ class RunDir:
         parent = Path(parent)
         name = _slug(name)
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            _make(parent, disk)
             number = max((int(match[1]) for entry in os.listdir(parent) if (match := _numbered(name).fullmatch(entry))), default=0)
             while True:
                 number += 1
@@ -79,7 +79,7 @@ class RunDir:
                 )
             if not resume:
                 run.check_free()
-            run.path.mkdir(parents=True, exist_ok=True)
+            _make(run.path, disk)
             run._made = not exists
         except OSError as error:
             raise os_error(error, run.path, "make the run folder") from error
@@ -223,7 +223,7 @@ class RunDir:
             raise ValueError(f"step must be at least 0 and keep at least 1, got {step} and {keep}")
         path = self._step_path(step)
         try:
-            self.checkpoints.mkdir(exist_ok=True)
+            _make(self.checkpoints, self._disk)
             if path.is_dir() and not (path / MANIFEST).is_file():  # damaged beyond being known as ours
                 self._drop(path)
         except OSError as error:
@@ -317,6 +317,19 @@ class RunDir:
 def _is_ours(name: str) -> bool:
     """Whether a folder that holds this alone still counts as empty: somebody locked it, and failed before the run began."""
     return name in (LOCK, HOLDER) or name.startswith(TEMPORARY)
+
+
+def _make(folder: Path, disk: Disk) -> None:
+    """Make a folder and those above it, durably; one that is there is fine."""
+    if folder.is_dir():
+        return
+    _make(folder.parent, disk)
+    try:
+        disk.mkdir(folder)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    sync_folder(folder.parent, disk=disk)
 
 
 def _names(folder: Path) -> list[str]:
