@@ -112,7 +112,8 @@ class Trainer:
         groups, saved = checkpoint.decode(contents, names, where=where)
         contents.clear()
         if saved.loop.step != step or saved.loop.position != step * self.job.config.batch:
-            raise DamagedError(f"state.json says step {saved.loop.step}, the folder {step}", where=where)
+            message = f"state.json says step {saved.loop.step} and position {saved.loop.position}, which cannot be in step-{step}"
+            raise DamagedError(message, where=where)
         weights.load_into(self.job.model, groups["model"], where=where)
         if self.average is not None:
             self.average.load(groups["average"], where)
@@ -142,7 +143,7 @@ class Trainer:
         if self.average is not None:
             job.ranks.same(self.average.module)
         board = Board(job.run.tensorboard if job.ranks.is_first else None, purge_step=self.state.step or None)
-        if job.config.on_nan == "back" and not job.run.has_checkpoint():
+        if job.config.on_nan == "back" and not job.ranks.first(job.run.has_checkpoint):
             self._checkpoint()  # or there would be nothing to go back to
         self.stream = self._stream()
         self._show_stage()
@@ -350,8 +351,4 @@ class Trainer:
         shipped = self.shipped()
         if self.job.ranks.is_first:
             card, kept = self.job.card.with_metrics(self.state.best_metrics), weights.to_buffers(shipped)
-            self.saver.submit(lambda: _written(modelfile.save(path, kept, card)))
-
-
-def _written(path: Path) -> None:
-    """Nobody asks for the path."""
+            self.saver.submit(lambda: modelfile.save(path, kept, card))

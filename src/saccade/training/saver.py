@@ -14,9 +14,9 @@ class Saver:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "saccade-saver")
-        self._pending: deque[Future[None]] = deque()
+        self._pending: deque[Future[object]] = deque()
 
-    def submit(self, write: Callable[[], None]) -> None:
+    def submit(self, write: Callable[[], object]) -> None:
         """Write when the writes before are done; waits while AHEAD of them are not, so that memory stays bounded."""
         while len(self._pending) >= AHEAD:
             self._pending.popleft().result()
