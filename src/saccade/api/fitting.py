@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -13,7 +14,7 @@ from saccade import __version__
 from saccade.api.runs import Run, load_run
 from saccade.api.setup import Setup
 from saccade.core.card import Card
-from saccade.core.errors import Interrupted
+from saccade.core.errors import Interrupted, UserError
 from saccade.core.progress import Progress, Silent
 from saccade.core.rundir import RunDir
 
@@ -67,7 +68,8 @@ def fit(start: Start) -> Run:
         ranks.first(lambda: _conclude(setup, run, state, start.resolved))
     except BaseException as error:
         ended = {"state": "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed", "steps": trainer.state.step}
-        _update(start, ended)
+        with contextlib.suppress(UserError):  # a full disk refuses this too: the first error is the one to tell
+            _update(start, ended)
         raise
     _update(start, {"state": "done", "steps": state.step, "best_step": state.best_step, "metrics": state.best_metrics}, speed)
     setup.progress.message(f"done: {run.path}")
