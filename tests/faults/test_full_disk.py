@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from saccade.cli.main import main
 from saccade.core import files, modelfile
 from saccade.core.errors import UserError
 from saccade.core.rundir import RunDir
+from saccade.training.saver import Saver
 from small_jobs import Outcome, one_thread  # noqa: F401
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
@@ -128,6 +130,23 @@ def test_a_limit_of_the_shell_is_as_a_full_disk(tmp_path: Path, limited: Callabl
         assert temporaries(tmp_path) == []
     limited(9 * PAGE)
     run.save_checkpoint(2, NEW)
+
+
+def test_what_was_asked_for_after_a_failed_write_is_not_written() -> None:
+    """Its lines missing, a later checkpoint would still be taken for whole."""
+    saver, go, done = Saver(), threading.Event(), []
+
+    def full() -> None:
+        assert go.wait(10)
+        raise UserError("no space")
+
+    saver.submit(full)
+    saver.submit(lambda: done.append("later"))
+    go.set()
+    with pytest.raises(UserError, match="no space"):
+        saver.wait()
+    saver.close()
+    assert done == []
 
 
 @dataclass(frozen=True)
