@@ -236,6 +236,8 @@ def _card(table: Table, metadata: Mapping[str, str], where: str, data: bytes | N
     plain = parse_json(metadata[KEY], where=f"card of {where}")
     sums = plain.pop("sums", None) if isinstance(plain, dict) else None
     if sums is not None:
+        if _canonical({**plain, "sums": sums}) != metadata[KEY]:  # 0.16666666666666667 is the number that 0.16666666666666666 is
+            raise DamagedError("the card is not as it was written", where=where, fix=_AGAIN)
         _check_sums(sums, table, plain, where)
         if data is not None and sums["data"] != _sum([_payload(data)]):
             raise DamagedError("the weights do not match their SHA-256 sum", where=where, fix=_AGAIN)
