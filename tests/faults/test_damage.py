@@ -273,7 +273,6 @@ def test_a_flip_in_run_json_is_refused_in_one_line_or_harmless(real: RunDir, cap
         assert code == 0 or said.splitlines()[-1].startswith("error: ")
 
 
-@pytest.mark.xfail(strict=True, reason="defect: a key of run.json that is missing is a KeyError in api.reporting and api.training")
 @pytest.mark.parametrize("key", ["command", "machine", "path", "fingerprint", "classes", "counts", "ignored", "bad"])
 def test_a_key_of_run_json_that_is_another_is_refused_in_one_line(real: RunDir, capsys: pytest.CaptureFixture[str], key: str) -> None:
     content = real.run_file.read_text()
