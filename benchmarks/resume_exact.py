@@ -66,15 +66,15 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("saccade", "ResNet-18, no dropout, 0 workers", 0, "resnet18"),
+    Variant("saccade", "timm's test_resnet, no dropout, 0 workers", 0, "test_resnet"),
     Variant("saccade", "small network, dropout, 0 workers", 0, "small_resnet_32px"),
     Variant("saccade", "small network, dropout, 2 workers", 2, "small_resnet_32px"),
-    Variant("timm", "train.py, ResNet-18, 0 workers", 0, "resnet18"),
-    Variant("timm", "train.py, ResNet-18, 2 workers", 2, "resnet18"),
-    Variant("lightning", "DataLoader, ResNet-18, 0 workers", 0, "resnet18"),
-    Variant("lightning", "DataLoader, ResNet-18, 2 workers", 2, "resnet18"),
-    Variant("lightning", "StatefulDataLoader, ResNet-18, 0 workers", 0, "resnet18", stateful=True),
-    Variant("lightning", "StatefulDataLoader, ResNet-18, 2 workers", 2, "resnet18", stateful=True),
+    Variant("timm", "train.py, 0 workers", 0, "test_resnet"),
+    Variant("timm", "train.py, 2 workers", 2, "test_resnet"),
+    Variant("lightning", "DataLoader, 0 workers", 0, ""),
+    Variant("lightning", "DataLoader, 2 workers", 2, ""),
+    Variant("lightning", "StatefulDataLoader, 0 workers", 0, "", stateful=True),
+    Variant("lightning", "StatefulDataLoader, 2 workers", 2, "", stateful=True),
     Variant("ultralytics", "YOLO11n-cls, 0 workers", 0, "yolo11n-cls.yaml"),
     Variant("ultralytics", "YOLO11n-cls, 2 workers", 2, "yolo11n-cls.yaml"),
 )
