@@ -21,6 +21,7 @@ import collections
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -42,7 +43,7 @@ IMAGES = {"train": 32, "val": 10}  # of each class
 STEPS = 40
 KILLS = {"epoch": 21, "step": 26}  # what is gone on from -> the step of the kill
 LIMIT = 300  # seconds a process may take
-TELLING = ("resum", "restor", "unreliable", "recover", "determinis")
+TELLING = ("resum", "restor", "unreliable", "recover")
 ENVIRONMENTS = {"timm": ["timm", "pyyaml"], "lightning": ["lightning", "torchdata"], "ultralytics": ["ultralytics"]}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -173,8 +174,9 @@ def read(out: Path, output: str) -> End:
     log = collections.defaultdict(list)
     for name, values in json.loads((files / "log.json").read_text()):
         log[name].append(values)
-    said = [" ".join(line.split()) for line in output.splitlines() if any(word in line.lower() for word in TELLING)]
-    said = [line.replace(str(out.parent), "...")[:400] for line in said]
+    work = re.escape(str(out.parents[2]))
+    plain = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", re.sub(rf"{work}\S*/", ".../", line)) for line in output.splitlines()]
+    said = [" ".join(line.split())[:300] for line in plain if any(word in line.lower() for word in TELLING)]
     return End(weights, dict(log), json.loads((files / "about.json").read_text()), list(dict.fromkeys(said))[:6])
 
 
