@@ -25,13 +25,13 @@ def set_dropout() -> None:
 
 def arguments(order: Order) -> list[str]:
     """Of `saccade train`."""
-    run = ["train", "--out", str(order.folder / "run"), "--workers", str(order.workers), "--device", "cpu", "--quiet", "--no-images"]
+    run = ["train", "--out", str(order.folder / "run"), "--workers", str(order.workers), "--device", "cpu", "--quiet"]
     if order.resume:
         return [*run, "--resume"]
     values = {"ema": 0.1, "augment.flip": 0.5, "augment.crop": CROP}
     sets = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     size = ["--size", str(SIZE), "--batch", str(BATCH), "--epochs", str(EPOCHS), "--precision", "fp32", "--seed", str(SEED)]
-    return [*run, order.data, "--model", order.model, *size, *sets]
+    return [*run, order.data, "--no-images", "--model", order.model, *size, *sets]
 
 
 def lines(run: RunDir) -> Lines:
