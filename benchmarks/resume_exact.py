@@ -77,7 +77,6 @@ VARIANTS = (
     Variant("lightning", "StatefulDataLoader, 0 workers", 0, "", stateful=True),
     Variant("lightning", "StatefulDataLoader, 2 workers", 2, "", stateful=True),
     Variant("ultralytics", "YOLO11n-cls, 0 workers", 0, "yolo11n-cls.yaml"),
-    Variant("ultralytics", "YOLO11n-cls, 2 workers", 2, "yolo11n-cls.yaml"),
 )
 
 

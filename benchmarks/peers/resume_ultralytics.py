@@ -1,7 +1,7 @@
 """Ultralytics' side of `resume_exact.py`: a YOLO classifier, deterministic=True, then `YOLO(last.pt).train(resume=True)`.
 
 It saves once an epoch; a kill in the middle of one goes on from the epoch's begin. The weights that are compared are those that it holds
-in memory when training has ended, as its last file is rounded to half precision.
+in memory when training has ended, as its last file is rounded to half precision. On the CPU it loads without workers, whatever is asked.
 """
 
 from __future__ import annotations
