@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import random
@@ -18,6 +19,7 @@ from faults import saver
 from faults.power import Op, Recorder, Watched, build, replay
 from faults.sweep import FAST, best, checkpoint
 from saccade.core import files, modelfile
+from saccade.core.errors import UserError
 from saccade.core.rundir import RunDir
 
 SIZE = 24_000
@@ -73,6 +75,51 @@ def test_power_loss_after_any_call_loses_nothing_that_was_acknowledged(ops: list
             assert len(os.listdir(run.checkpoints)) <= 3, where
     assert len(ops) > 250
     assert min(tried.values()) > 50, "both the old and the new state must have come up"
+
+
+def test_a_later_checkpoint_that_was_given_up_never_comes_back(scratch: Path) -> None:
+    """Its lines of metrics are cut off by then: a run that went on from it would find them missing, and stop."""
+    disk = Recorder(scratch / "real")
+    disk.root.mkdir()
+    run = Watched.at(disk.root / "run", resume=False, disk=disk)
+    run.write_run({"steps": 0, "version": 0})
+    for done, step in ((0, 2), (2, 5), (2, 4)):
+        run.truncate_metrics(len(saver.lines(done)))
+        run.append_metrics([row for number in range(done + 1, step + 1) for row in saver.rows(number)])
+        given_up_at = len(disk.ops)
+        run.save_checkpoint(step, saver.contents(step, SIZE), keep=2)
+    saved = max(number for number, op in enumerate(disk.ops, 1) if op[:2] == ("done", "checkpoint"))
+    for number in range(given_up_at, len(disk.ops) + 1):
+        for draws in states(number):
+            place = scratch / "after"
+            shutil.rmtree(place, ignore_errors=True)
+            build(replay(disk.ops[:number])[0], place, draws)
+            left = RunDir(place / "run")
+            assert checkpoint(left, SIZE) in ([(4, 0)] if number >= saved else [(4, 0), (5, 0)]), (number, draws)
+            if number >= saved:
+                saver.save(left.path, 6, SIZE)
+                assert left.metrics_file.read_bytes() == saver.lines(6)
+
+
+def test_no_save_is_acknowledged_beside_a_later_one_that_cannot_be_removed(tmp_path: Path) -> None:
+    """Or the next start would take the later one, and what was acknowledged would be lost."""
+
+    class Stuck(files.Disk):
+        def rename(self, source: Path, target: Path) -> None:
+            if source.name == "step-000000005":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().rename(source, target)
+
+        def remove(self, path: Path) -> None:
+            if path.name == "step-000000005":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().remove(path)
+
+    RunDir(tmp_path).save_checkpoint(5, {"a": b"5"})
+    with pytest.raises(UserError, match="step-000000005: a later checkpoint"):
+        RunDir(tmp_path, disk=Stuck()).save_checkpoint(4, {"a": b"4"})
+    RunDir(tmp_path).save_checkpoint(4, {"a": b"4"})
+    assert RunDir(tmp_path).load_checkpoint() == (4, {"a": b"4"}, [])
 
 
 def test_the_modelled_disk_loses_what_was_not_flushed(tmp_path: Path) -> None:
