@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import random
@@ -19,7 +18,6 @@ from faults import saver
 from faults.power import Op, Recorder, Watched, build, replay
 from faults.sweep import FAST, best, checkpoint
 from saccade.core import files, modelfile
-from saccade.core.errors import UserError
 from saccade.core.rundir import RunDir
 
 SIZE = 24_000
@@ -99,27 +97,6 @@ def test_a_later_checkpoint_that_was_given_up_never_comes_back(scratch: Path) ->
             if number >= saved:
                 saver.save(left.path, 6, SIZE)
                 assert left.metrics_file.read_bytes() == saver.lines(6)
-
-
-def test_no_save_is_acknowledged_beside_a_later_one_that_cannot_be_removed(tmp_path: Path) -> None:
-    """Or the next start would take the later one, and what was acknowledged would be lost."""
-
-    class Stuck(files.Disk):
-        def rename(self, source: Path, target: Path) -> None:
-            if source.name == "step-000000005":
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            super().rename(source, target)
-
-        def remove(self, path: Path) -> None:
-            if path.name == "step-000000005":
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            super().remove(path)
-
-    RunDir(tmp_path).save_checkpoint(5, {"a": b"5"})
-    with pytest.raises(UserError, match="step-000000005: a later checkpoint"):
-        RunDir(tmp_path, disk=Stuck()).save_checkpoint(4, {"a": b"4"})
-    RunDir(tmp_path).save_checkpoint(4, {"a": b"4"})
-    assert RunDir(tmp_path).load_checkpoint() == (4, {"a": b"4"}, [])
 
 
 def test_the_modelled_disk_loses_what_was_not_flushed(tmp_path: Path) -> None:

@@ -243,14 +243,14 @@ class RunDir:
         return bool(self._steps())
 
     def load_checkpoint(self) -> tuple[int, dict[str, bytes], list[str]]:
-        """(step, files, one line for each newer checkpoint that was passed over because it is damaged)."""
+        """(step, files, one line for each newer checkpoint that was passed over: it is damaged, not only unreadable for now)."""
         passed_over: list[str] = []
         steps = self._steps()
         while steps:
             for step in steps:
                 try:
                     return step, read_folder(self._step_path(step)), passed_over
-                except UserError as error:
+                except DamagedError as error:  # no other: what comes after an older one is given up, for good
                     passed_over.append(f"passed over checkpoint step-{step}: {error}")
             steps = [step for step in self._steps() if step not in steps]  # a writer beside us may have replaced them all meanwhile
         why = f"; {len(passed_over)} damaged: {passed_over[0]}" if passed_over else ""
