@@ -39,6 +39,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "EMFILE": ("openat",),
     "EINTR": ("openat", "write", "read", "pread64", "fsync", "ftruncate"),
     "lie": ("write",),
+    "half lie": ("write",),
 }
 
 
@@ -172,14 +173,15 @@ def before(mode: str) -> tuple[int, int] | None:
 
 
 def options(point: Point | None, clean: str = "") -> list[str]:
-    """What strace is told; a write that lies claims the size that the honest one took."""
+    """What strace is told; a write that lies writes nothing and claims the size that the honest one took, or half of it."""
     if point is None:
         return ["-e", f"trace={','.join((*CHANGING, *LOOKING))}"]
     what = f"error={point.fault}"
     if point.fault == "KILL":
         what = "signal=KILL"
-    if point.fault == "lie":
-        what = f"retval={re.findall(r'^write.* = ([0-9]+)$', clean, re.MULTILINE)[point.number - 1]}"
+    if point.fault.endswith("lie"):
+        took = int(re.findall(r"^write.* = ([0-9]+)$", clean, re.MULTILINE)[point.number - 1])
+        what = f"retval={took // (2 if point.fault == 'half lie' else 1)}"
     return ["-e", f"trace={point.call}", "-e", f"inject={point.call}:{what}:when={point.number}"]
 
 

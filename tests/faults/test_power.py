@@ -75,6 +75,30 @@ def test_power_loss_after_any_call_loses_nothing_that_was_acknowledged(ops: list
     assert min(tried.values()) > 50, "both the old and the new state must have come up"
 
 
+def test_a_later_checkpoint_that_was_given_up_never_comes_back(scratch: Path) -> None:
+    """Its lines of metrics are cut off by then: a run that went on from it would find them missing, and stop."""
+    disk = Recorder(scratch / "real")
+    disk.root.mkdir()
+    run = Watched.at(disk.root / "run", resume=False, disk=disk)
+    run.write_run({"steps": 0, "version": 0})
+    for done, step in ((0, 2), (2, 5), (2, 4)):
+        run.truncate_metrics(len(saver.lines(done)))
+        run.append_metrics([row for number in range(done + 1, step + 1) for row in saver.rows(number)])
+        given_up_at = len(disk.ops)
+        run.save_checkpoint(step, saver.contents(step, SIZE), keep=2)
+    saved = max(number for number, op in enumerate(disk.ops, 1) if op[:2] == ("done", "checkpoint"))
+    for number in range(given_up_at, len(disk.ops) + 1):
+        for draws in states(number):
+            place = scratch / "after"
+            shutil.rmtree(place, ignore_errors=True)
+            build(replay(disk.ops[:number])[0], place, draws)
+            left = RunDir(place / "run")
+            assert checkpoint(left, SIZE) in ([(4, 0)] if number >= saved else [(4, 0), (5, 0)]), (number, draws)
+            if number >= saved:
+                saver.save(left.path, 6, SIZE)
+                assert left.metrics_file.read_bytes() == saver.lines(6)
+
+
 def test_the_modelled_disk_loses_what_was_not_flushed(tmp_path: Path) -> None:
     """Or nothing would be shown: a plain write is lost, torn and kept, a flushed one is there."""
     disk = Recorder(tmp_path / "real")

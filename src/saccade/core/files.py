@@ -104,7 +104,9 @@ def os_error(error: OSError, path: Path, action: str = "write", needed: int | No
     """The one line for a failed system call: what failed, bytes needed, the cause, the fix."""
     cause = (error.strerror or str(error)).lower()
     size = f" {needed:,} bytes" if needed is not None else ""
-    return UserError(f"cannot {action}{size}: {cause}", where=str(path), fix=_FIXES.get(error.errno or 0, ""))
+    lost = action == "read" and error.errno in (errno.EIO, errno.ENOENT)  # others may pass: too many files are open, say
+    kind = DamagedError if lost else UserError
+    return kind(f"cannot {action}{size}: {cause}", where=str(path), fix=_FIXES.get(error.errno or 0, ""))
 
 
 def write_bytes(path: str | Path, chunks: Buffer | Iterable[Buffer], *, disk: Disk = DISK) -> Path:

@@ -226,12 +226,16 @@ class RunDir:
             _make(self.checkpoints, self._disk)
             if path.is_dir() and not (path / MANIFEST).is_file():  # damaged beyond being known as ours
                 self._drop(path)
+            write_folder(path, files, disk=self._disk)
+            steps = self._steps()
+            for old in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
+                self._drop(self._step_path(old))
+            if steps[0] > step:  # come back after a power loss, it would be the newest
+                sync_folder(self.checkpoints, disk=self._disk)
         except OSError as error:
             raise os_error(error, self.checkpoints) from error
-        write_folder(path, files, disk=self._disk)
-        steps = self._steps()
-        for old in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
-            self._drop(self._step_path(old))
+        if (newest := self._steps()[0]) > step:
+            raise UserError("a later checkpoint, which was given up, is in the way", where=str(self._step_path(newest)), fix="remove it")
         return path
 
     def has_checkpoint(self) -> bool:
@@ -239,14 +243,14 @@ class RunDir:
         return bool(self._steps())
 
     def load_checkpoint(self) -> tuple[int, dict[str, bytes], list[str]]:
-        """(step, files, one line for each newer checkpoint that was passed over because it is damaged)."""
+        """(step, files, one line for each newer checkpoint that was passed over: it is damaged, not only unreadable for now)."""
         passed_over: list[str] = []
         steps = self._steps()
         while steps:
             for step in steps:
                 try:
                     return step, read_folder(self._step_path(step)), passed_over
-                except UserError as error:
+                except DamagedError as error:  # no other: what comes after an older one is given up, for good
                     passed_over.append(f"passed over checkpoint step-{step}: {error}")
             steps = [step for step in self._steps() if step not in steps]  # a writer beside us may have replaced them all meanwhile
         why = f"; {len(passed_over)} damaged: {passed_over[0]}" if passed_over else ""
@@ -285,10 +289,8 @@ class RunDir:
                 raise UserError("must be a folder of the run's own, but is a link", where=str(folder), fix="remove the link")
 
     def _clear(self) -> None:
-        for folder in (self.path, self.checkpoints):
-            for name in _names(folder):
-                if name.startswith(TEMPORARY):
-                    discard(folder / name, disk=self._disk)
+        for leftover in [at / name for at in (self.path, self.checkpoints) for name in _names(at) if name.startswith(TEMPORARY)]:
+            discard(leftover, disk=self._disk)
 
     def _in_use(self) -> UserError:
         """Names the holder, for whom it may take a moment to say who it is."""
