@@ -10,8 +10,8 @@ own log without what clocks say: those of the uninterrupted run that are lost, t
 are in the resumed run alone.
 
 Each peer has an environment of its own under --work. timm's training script is no part of its package: get train.py of the repository
-pytorch-image-models and name it with --timm-train; without it timm is left out. Every tool and variant is one line of
-results/resume_exact.jsonl; a script that was interrupted goes on.
+pytorch-image-models (ours: commit aa4b5850, 1.0.29.dev0) and name it with --timm-train; without it timm is left out.
+Every tool and variant is one line of results/resume_exact.jsonl; a script that was interrupted goes on.
 """
 
 from __future__ import annotations
