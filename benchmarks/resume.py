@@ -2,7 +2,7 @@
 
     uv run python benchmarks/resume.py [--only MODEL] [--rounds 7] [--results FILE]
 
-Contenders (benchmarks/peers/resume_worker.py says what each does) run in processes of their own, warmed up, then in turns; ratios are
+Contenders (benchmarks/peers/resume_loops.py says what each does) run in processes of their own, warmed up, then in turns; ratios are
 medians of the rounds' ratios. Saving: the time that some steps take longer with a checkpoint written beside them, against the same steps
 without, as a share of the minute between two checkpoints. Every round is a line of results/resume.jsonl; the table is of all of them.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-WORKER = HERE / "peers" / "resume_worker.py"
+WORKER = HERE / "peers" / "resume_loops.py"
 CONTENDERS = ("saccade", "keyed loader", "plain")
 # model: side, batch, steps a round (some seconds)
 MODELS = {"small_resnet_32px": (32, 64, 40), "small_resnet_128px": (128, 32, 12), "resnet18": (224, 16, 8)}

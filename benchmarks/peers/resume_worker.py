@@ -1,145 +1,114 @@
-"""The worker's side of `resume.py`: one contender on one model, in a process of its own; steps for each line that it is sent.
+"""What the training scripts of `resume_exact.py` share: the order to train, the kill, and the form in which a run's end is handed back.
 
-saccade: its own Trainer, all of law 1 in it (keyed order, augmentation and dropout, seeding before each forward pass, buffers kept, the
-loss read and every number checked before the optimizer steps, running average, saving in the background on request).
-keyed loader: saccade's batches into a step as people write it. plain: the same, and no keys either: one generator for all draws, a
-permutation an epoch. All have the same network, images, augmentation, optimizer (fused AdamW), memory format and running average.
+A script runs in its tool's own environment as `python SCRIPT ORDER`, ORDER being a JSON file. It trains to the end, or goes on from what
+a killed run left in the same folder, and then writes weights.npz, log.json and about.json. Torch and NumPy are all that is needed here.
 """
 
 from __future__ import annotations
 
+import csv
+import importlib.metadata
 import json
+import os
+import signal
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from saccade.core import keys
-from saccade.core.progress import Silent
-from saccade.core.rundir import RunDir
-from saccade.data.loader import Batch, Loader, Source
-from saccade.data.sample import Schema
-from saccade.task import Budget
-from saccade.tasks import room
-from saccade.training import optim
-from saccade.training.budget import Resolved
-from saccade.training.loop import Job, Trainer
+PACKAGES = ("saccade", "timm", "lightning", "torchdata", "ultralytics", "torch", "torchvision", "numpy")
+SEED = 1
+EPOCHS = 4
+BATCH = 32
+SIZE = 32
+CLASSES = 10
+DROPOUT = 0.1
+CROP = 0.6  # smallest share of the area that a random crop keeps
 
-IMAGES, CLASSES, STEPS = 600, 10, 1_000_000
+Lines = list[tuple[str, dict[str, str]]]
 
 
-def job(model: str, side: int, batch: int) -> Job:
-    """A run on images of noise, kept as the cache keeps them, as the recipe configures it."""
-    task = room("classify")
-    schema = Schema("classify", tuple(map(str, range(CLASSES))), {"train": (IMAGES // CLASSES,) * CLASSES}, 3, (side, side), True)
-    config, _ = task.recipe(schema, "cpu", Budget(epochs=100.0, model=model, size=(side, side)))
-    config = replace(config, batch=batch, device="cpu", precision="fp32")
-    torch.manual_seed(0)
-    network, card = task.create(config, schema)
-    network = network.to(memory_format=torch.channels_last)
-    stored = side if side <= 64 else round(side * 1.25)
-    generator = np.random.default_rng(0)
-    pixels = [generator.integers(0, 256, (stored, stored, 3), dtype=np.uint8) for _ in range(IMAGES)]
-    source = Source(pixels, [i % CLASSES for i in range(IMAGES)], [f"{i}.png" for i in range(IMAGES)])  # type: ignore[arg-type]
-    loader = Loader(source, task.augment(config), seed=0, batch=batch)
-    facts = Resolved("cpu", "fp32", torch.get_num_threads(), 0, 100, STEPS, STEPS)
-    run = RunDir(Path(tempfile.mkdtemp(prefix="resume-")))
-    return Job(task, network, card, config, facts, loader, run, lambda module: SimpleNamespace(metrics={}), Silent())
+@dataclass(frozen=True)
+class Order:
+    """data: holds train/ and val/; out: the run's folder; kill_at: the optimizer step of this process in which it is killed (0: none);
+    resume: "" to begin, "epoch" to go on from the newest save of an epoch's end, "step" from the newest save of any kind."""
+
+    data: str
+    out: str
+    kill_at: int
+    resume: str
+    workers: int
+    stateful: bool = False
+    model: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps everything."""
+        return Path(self.out)
 
 
-def saccade(made: Job) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None]]:
-    """(a step, a save, a wait for it)."""
-    trainer = Trainer(made)
-    trainer.log_every = 100
-    stream = made.loader.stream(0)
-
-    def step() -> None:
-        trainer._step(next(stream))
-
-    return step, trainer._checkpoint, trainer.saver.wait
+def begin() -> Order:
+    """Read the order; count the optimizer's steps from here on, and end by SIGKILL in the one that was named."""
+    order = Order(**json.loads(Path(sys.argv[1]).read_text()))
+    order.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    register_optimizer_step_post_hook(lambda *_: _count(order.kill_at))
+    return order
 
 
-def plain(made: Job, batches: Iterator[Batch]) -> Callable[[], None]:
-    """A step as people write it."""
-    model, config = made.model, made.config
-    optimizer = optim.build(made.task.phases(model, config)[0], config)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999), use_buffers=True)
-    model.train()
-    taken = [0]
-
-    def step() -> None:
-        batch = next(batches)
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        optimizer.zero_grad(set_to_none=True)
-        logits = model(images)
-        label, other, share = batch.targets["label"], batch.targets["other"], batch.targets["share"]
-        own = F.cross_entropy(logits, label, reduction="none", label_smoothing=config.label_smoothing)
-        theirs = F.cross_entropy(logits, other, reduction="none", label_smoothing=config.label_smoothing)
-        loss = (share * own + (1 - share) * theirs).mean()
-        loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr
-        optimizer.step()
-        average.update_parameters(model)
-        taken[0] += 1
-        if taken[0] % 100 == 0:
-            loss.item()
-
-    return step
+_steps = 0
 
 
-def keyed(made: Job) -> Iterator[Batch]:
-    """saccade's own stream."""
-    return (parts[0] for parts in made.loader.stream(0))
+def _count(kill_at: int) -> None:
+    global _steps
+    _steps += 1
+    if _steps == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def unkeyed(made: Job) -> Iterator[Batch]:
-    """The same augmentation, its draws from one generator, images by a permutation an epoch."""
-    one = np.random.default_rng(0)
-    keys.Keyed = lambda seed, purpose: SimpleNamespace(at=lambda position: one)  # type: ignore[assignment,misc]
-    loader, source, count = made.loader, made.loader.source, len(made.loader.source)
-    while True:
-        order = one.permutation(count)
-        for start in range(0, count - loader.batch + 1, loader.batch):
-            places = order[start : start + loader.batch]
-            samples = [loader.augment.apply([source[int(place)]], one) for place in places]
-            yield loader.augment.collate(samples, np.arange(start, start + loader.batch))
+def end(order: Order, tensors: Mapping[str, torch.Tensor], lines: Lines) -> None:
+    """Hand back the final weights and the lines of the tool's own log, each with what names it."""
+    arrays = {name: tensor.detach().cpu().float().numpy() for name, tensor in tensors.items()}
+    np.savez(order.folder / "weights.npz", **arrays)  # type: ignore[arg-type]
+    (order.folder / "log.json").write_text(json.dumps(lines))
+    (order.folder / "about.json").write_text(json.dumps({"steps": _steps, "versions": versions()}))
 
 
-def main() -> None:
-    """Steps in seconds, on request: `{"steps": N, "save": bool}` -> `{"seconds": s, "stall": s}`."""
-    contender, model, side, batch = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    made = job(model, side, batch)
-    save = wait = lambda: None
-    if contender == "saccade":
-        step, save, wait = saccade(made)
-    else:
-        step = plain(made, keyed(made) if contender == "keyed loader" else unkeyed(made))
-    step()
-    print(json.dumps({"ready": True, "parameters": sum(p.numel() for p in made.model.parameters())}), flush=True)
-    for line in sys.stdin:
-        asked: dict[str, Any] = json.loads(line)
-        began = time.perf_counter()
-        if asked.get("save"):
-            save()
-        stall = time.perf_counter() - began
-        for _ in range(asked["steps"]):
-            step()
-        seconds = time.perf_counter() - began
-        wait()
-        print(json.dumps({"seconds": seconds, "stall": stall}), flush=True)
+def versions() -> dict[str, str]:
+    """Of the packages that are installed here."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def csv_lines(files: Iterable[Path], *, keys: tuple[str, ...], leave_out: tuple[str, ...] = ()) -> Lines:
+    """The lines of CSV logs, headers among them, named by the columns `keys` and by which other columns hold something."""
+    lines: Lines = []
+    for file in files:
+        with file.open(newline="") as opened:
+            rows = list(csv.reader(opened))
+        names = [name.strip() for name in rows[0]]
+        for number, row in enumerate(rows):
+            cells = [cell.strip() for cell in row]
+            if cells == names:
+                if number:
+                    lines.append(("header", {}))
+                continue
+            held = {name: cell for name, cell in zip(names, cells, strict=False) if cell and name not in leave_out}
+            key = [f"{name} {held.pop(name, '')}" for name in keys]
+            lines.append((", ".join([*key, *sorted(held)]), held))
+    return lines
+
+
+def named(prefix: str, tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Tensors under longer names; what is no tensor is left out."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items() if isinstance(value, torch.Tensor)}

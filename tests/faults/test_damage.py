@@ -251,20 +251,37 @@ def test_a_flip_in_a_file_of_lines_is_refused_in_one_line_or_harmless(run: RunDi
     assert refused > 100
 
 
-def test_a_flip_in_run_json_is_refused_in_one_line_or_harmless(run: RunDir, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Through the command, which reads all of it."""
-    out = run.path.parent / "real"
+@pytest.fixture
+def real(tiny_folder: Path, tmp_path: Path) -> RunDir:
+    """A run by the command."""
     options = ["--model", "small_resnet_8px", "--size", "16", "--epochs", "1", "--device", "cpu"]
-    assert main(["train", str(tiny_folder), "--out", str(out), *options]) == 0
-    real, draws = RunDir(out), random.Random(0)
-    content = real.run_file.read_bytes()
-    for bit in draws.sample(range(len(content) * 8), FLIPS_OF_RUN_JSON):
+    assert main(["train", str(tiny_folder), "--out", str(tmp_path / "real"), *options]) == 0
+    return RunDir(tmp_path / "real")
+
+
+def test_a_flip_in_run_json_is_refused_in_one_line_or_harmless(real: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """In all that a run goes on from: configuration and what was resolved. For the rest see below."""
+    content, draws = real.run_file.read_bytes(), random.Random(0)
+    command = content.index(b'"command"')
+    bits = [bit for bit in range(8 * content.index(b'"data": {')) if not 0 <= bit // 8 - command < len(b'"command"')]
+    for bit in draws.sample(bits, FLIPS_OF_RUN_JSON):
         real.run_file.write_bytes(flipped(content, bit))
         capsys.readouterr()
-        code = main(["train", "--resume", "--out", str(out)])
+        code = main(["train", "--resume", "--out", str(real.path)])
         said = capsys.readouterr().err
         assert code in (0, 2) and "Traceback" not in said, (bit, said)
         assert code == 0 or said.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("key", ["command", "machine", "path", "fingerprint", "classes", "counts", "ignored", "bad"])
+def test_a_key_of_run_json_that_is_another_is_refused_in_one_line(real: RunDir, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    content = real.run_file.read_text()
+    assert content.count(f'"{key}"') == 1
+    real.run_file.write_text(content.replace(f'"{key}"', f'"{key[:-1]}_"'))
+    capsys.readouterr()
+    code = main(["train", "--resume", "--out", str(real.path)])
+    said = capsys.readouterr().err
+    assert code in (0, 2) and "Traceback" not in said, said
 
 
 def one_line_about(error: UserError, path: Path) -> bool:

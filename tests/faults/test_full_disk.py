@@ -224,7 +224,6 @@ def test_temporary_files_and_decoded_images_need_no_space(
     assert not [path for path in (disk.path / "cache" / "saccade").rglob("*") if path.is_file()]
 
 
-@pytest.mark.xfail(strict=True, reason="defect: training.board lets TensorBoard's own errors out, with a traceback and no path")
 def test_figures_for_tensorboard_that_do_not_fit_are_one_line(disks: Callable[[int], SmallDisk], tiny_folder: Path) -> None:
     disk = disks(2)  # who holds the run, and run.json
     done = start(tiny_folder, "--out", disk.path / "run", *TRAIN)

@@ -152,10 +152,15 @@ def load_run(path: str | Path) -> Run:
 def read_record(run: RunDir) -> dict[str, Any]:
     """What run.json says; raises UserError where it is not that of a training run."""
     record = run.read_run()
-    missing = [name for name in ("config", "resolved", "data", "time") if not isinstance(record.get(name), Mapping)]
+    missing = [name for name in _OBJECTS if not isinstance(record.get(name), Mapping)]
+    missing += [f"data.{name}" for name in _DATA if not missing and name not in record["data"]] + ["command"] * ("command" not in record)
     if missing:
-        raise DamagedError(f"must hold an object {missing[0]!r}", where=str(run.run_file), fix="restore it from a copy, or train anew")
+        raise DamagedError(f"must hold {missing[0]!r}", where=str(run.run_file), fix="restore it from a copy, or train anew")
     return record
+
+
+_OBJECTS = ("config", "resolved", "data", "time", "versions", "machine")
+_DATA = ("path", "fingerprint", "classes", "counts", "ignored", "bad")
 
 
 def _shown(value: float | None) -> str:

@@ -32,7 +32,7 @@ def generator(seed: int, purpose: str, position: int) -> np.random.Generator:
 
 
 class Keyed:
-    """What `generator` gives, for many positions in turn at a tenth of its cost: `at` sets one and the same generator to another place.
+    """What `generator` gives, for many positions in turn at a fraction of its cost: `at` sets one and the same generator to another place.
 
     So what it returned before is no longer where it was; draw first, then go on. Not for several threads at once.
     """

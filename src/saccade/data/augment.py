@@ -78,8 +78,8 @@ def crop_and_resize(image: Array, box: tuple[int, int, int, int], size: tuple[in
     from torchvision.transforms.v2 import functional as tvf
 
     top, left, height, width = box
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    pixels = tvf.resized_crop(pixels, top, left, height, width, list(size), antialias=True)
+    box_pixels = image[top : top + height, left : left + width].copy()  # whole in memory it is resized twice as fast
+    pixels = tvf.resize(torch.from_numpy(box_pixels).permute(2, 0, 1), list(size), antialias=True)
     if flip:
         pixels = tvf.horizontal_flip(pixels)
     result: Array = pixels.permute(1, 2, 0).contiguous().numpy()
