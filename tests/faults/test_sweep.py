@@ -53,6 +53,14 @@ def test_a_save_survives_a_fault_at_any_call(sweep: Sweep) -> None:
     assert tried.total() == 210
 
 
+def test_a_look_at_the_folder_that_fails_is_one_line(sweep: Sweep) -> None:
+    """All of them: pathlib answers some errors with an exception, some with False, so each place is a case of its own."""
+    looks = [point for point in sweep.points("next", 4000) if (point.fault, point.call) == ("EIO", "newfstatat")]
+    assert len(looks) > 50
+    wrong = [(point, *one) for point in looks for one in sweep.try_at(point).wrong]
+    assert not wrong, "\n".join(map(str, wrong))
+
+
 def test_the_judge_sees_a_mixed_and_a_missing_state(sweep: Sweep) -> None:
     """Or the sweep would show nothing: the same checks over folders with a defect in them."""
     harm = {

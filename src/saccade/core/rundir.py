@@ -48,8 +48,7 @@ class RunDir:
     @classmethod
     def create(cls, parent: Path, name: str, *, disk: Disk = DISK) -> RunDir:
         """A new folder `<parent>/<name>-<n>`; any number of processes may do this at once, each gets its own."""
-        parent = Path(parent)
-        name = _slug(name)
+        parent, name = Path(parent), _slug(name)
         try:
             _make(parent, disk)
             number = max((int(match[1]) for entry in os.listdir(parent) if (match := _numbered(name).fullmatch(entry))), default=0)
@@ -142,10 +141,7 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run: a second process gets a UserError that names this one. Freed also when the process is killed.
-
-        Whoever gets it removes the temporary files that a killed holder left.
-        """
+        """Hold the run until the end or a kill, cleared of what a killed holder left; a second process gets a UserError that names us."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / LOCK)
@@ -284,9 +280,13 @@ class RunDir:
 
     def _check_links(self) -> None:
         """What a run writes must stay in its folder, and what it removes is its own."""
-        for folder in (self.checkpoints, self.tensorboard, self.predictions, self.exports, self.explanations, self.not_finite):
-            if folder.is_symlink():
-                raise UserError("must be a folder of the run's own, but is a link", where=str(folder), fix="remove the link")
+        folders = (self.checkpoints, self.tensorboard, self.predictions, self.exports, self.explanations, self.not_finite)
+        try:
+            links = [folder for folder in folders if folder.is_symlink()]
+        except OSError as error:
+            raise os_error(error, self.path, "read") from error
+        if links:
+            raise UserError("must be a folder of the run's own, but is a link", where=str(links[0]), fix="remove the link")
 
     def _clear(self) -> None:
         for leftover in [at / name for at in (self.path, self.checkpoints) for name in _names(at) if name.startswith(TEMPORARY)]:
