@@ -245,6 +245,7 @@ def test_a_limit_of_the_shell_ends_a_run_in_one_line(tiny_folder: Path, tmp_path
     assert Outcome.of(RunDir(out)).differs(Outcome.of(RunDir(tmp_path / "whole"))) == []
 
 
+@pytest.mark.slow  # a dozen runs
 def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_space(
     disks: Callable[[int], SmallDisk], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

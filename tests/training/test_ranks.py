@@ -77,7 +77,7 @@ def test_a_signal_to_one_stops_all_and_another_number_of_them_goes_on(curves: di
     check_curve(launch(1, "train", tmp_path)[0]["rows"], curves[1])
 
 
-@pytest.mark.parametrize("ema", [0.1, 0.0])
+@pytest.mark.parametrize("ema", [0.1, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_sharded_weights_train_as_whole_ones_do(curves: dict[int, list[dict[str, Any]]], tmp_path: Path, ema: float) -> None:
     """And what they leave loads on one process, and the other way round."""
     launch(2, "train", tmp_path / "spread", shard=True, stop=9, ema=ema)
