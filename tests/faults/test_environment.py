@@ -125,7 +125,9 @@ def test_predicting_from_a_read_only_run(place: Path) -> None:
 @pytest.mark.usefixtures("namespaces")
 def test_nowhere_to_put_temporary_files(place: Path) -> None:
     here = "mount -t tmpfs none /mnt; cp -r data /mnt; mkdir /mnt/o; mount -t tmpfs none /mnt/o;"
-    frozen = f"{here} {shut('/tmp', '/var/tmp')} cd /mnt; mount -o remount,ro,bind /; mount -o remount,ro /mnt;"
+    # As they are, but read-only: the checkout may stand there.
+    temporary = "".join(f"mount --bind {place} {place}; mount -o remount,bind,ro {place};" for place in ("/tmp", "/var/tmp"))
+    frozen = f"{here} {temporary} cd /mnt; mount -o remount,ro,bind /; mount -o remount,ro /mnt;"
     one_line(*ended(begin(place, frozen, *TRAIN[:-1], "o/r", HOME="/proc/nowhere", TMPDIR=None, XDG_CACHE_HOME=None)), "temporary")
 
 
