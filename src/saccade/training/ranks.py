@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # alone, nothing here needs torch, and a request can be refus
 HANG = datetime.timedelta(minutes=10)  # that a process may be waited for within a step
 BUCKET = 25 << 20  # bytes of gradients that travel at once
 POLL = 0.02
+FAREWELL = 5.0  # seconds that the first process waits for the others to leave
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ class Ranks:
         self._store, self._told = store, 0
 
     @classmethod
-    @contextmanager
+    @contextlib.contextmanager
     def joined(cls) -> Iterator[Ranks]:
         """Meet the others that torchrun has started (Gloo between processors, NCCL between GPUs); alone without it."""
         if launch.world() == 1:
@@ -45,6 +47,7 @@ class Ranks:
             return
         import torch
         import torch.distributed as dist
+        import torch.distributed.nn.functional  # imported later (timm does), its defaults keep the group, whose threads abort the exit
         from torch._C._distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
@@ -53,10 +56,12 @@ class Ranks:
             store = PrefixStore(f"start {launch.restarts()}", meeting)  # what the dead have left there counts no longer
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=HANG)
+        ranks = cls(rank, world, PrefixStore("saccade", store))
         try:
-            yield cls(rank, world, PrefixStore("saccade", store))
+            yield ranks
         finally:
             dist.destroy_process_group()
+            ranks._leave(wait=not isinstance(sys.exception(), LostRankError))
 
     @property
     def is_first(self) -> bool:
@@ -154,6 +159,19 @@ class Ranks:
             dist.all_gather(parts, mine)
         return torch.cat(parts).numpy()
 
+    def _leave(self, wait: bool) -> None:
+        """The first process may be the one that keeps the store: it goes last, so that the others can read what it said.
+
+        At least one POLL: a group that FSDP keeps alive frees its last message by a thread of its own, which must not meet Python's end.
+        """
+        everyone = [f"left {rank}" for rank in range(self.world)]
+        patience = time.monotonic() + (FAREWELL if wait and self.is_first else 0)
+        with contextlib.suppress(RuntimeError):
+            self._store.set(everyone[self.rank], "")
+            time.sleep(POLL)
+            while time.monotonic() < patience and not self._store.check(everyone):
+                time.sleep(POLL)
+
     def _heard(self, key: str) -> Any:
         """Polls, so that a signal ends the wait."""
         with reachable():
@@ -202,7 +220,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-@contextmanager
+@contextlib.contextmanager
 def reachable() -> Iterator[None]:
     """Raise LostRankError where another process cannot be reached any more: torch says so by errors of its own, Gloo by a RuntimeError."""
     try:
