@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from saccade.core.errors import UserError
+from saccade.data.annotations import Annotations
 from saccade.data.formats import folder
+from saccade.data.tree import FolderTree
 
 
 def touch(root: Path, *paths: str) -> Path:
@@ -19,16 +21,21 @@ def touch(root: Path, *paths: str) -> Path:
     return root
 
 
+def read(root: Path) -> Annotations:
+    return folder.read(FolderTree(root), "classify")
+
+
 def rows(root: Path) -> list[tuple[str, str, str]]:
-    return [(entry.path, entry.label, entry.split) for entry in folder.read(root).entries]
+    found = read(root)
+    return [(item.path, found.classes[item.labels[0]], item.split) for item in found.items]
 
 
 def test_without_splits(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "cat/2.PNG", "dog/1.jpeg")
     assert rows(tmp_path) == [("cat/1.jpg", "cat", "train"), ("cat/2.PNG", "cat", "train"), ("dog/1.jpeg", "dog", "train")]
-    entry = folder.read(tmp_path).entries[0]
+    image = read(tmp_path).items[0].image
     stat = (tmp_path / "cat/1.jpg").stat()
-    assert (entry.bytes, entry.modified) == (9, stat.st_mtime_ns)
+    assert (image.bytes, image.modified) == (9, stat.st_mtime_ns)
 
 
 @pytest.mark.parametrize("val", ["val", "valid"])
@@ -50,7 +57,7 @@ def test_a_class_called_train(tmp_path: Path) -> None:
 
 def test_both_val_and_valid_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="both"):
-        folder.read(touch(tmp_path, "train/a/1.png", "val/a/1.png", "valid/a/1.png"))
+        read(touch(tmp_path, "train/a/1.png", "val/a/1.png", "valid/a/1.png"))
 
 
 def test_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
@@ -66,9 +73,9 @@ def test_what_is_hidden_is_not_seen_and_what_is_no_image_is_counted(tmp_path: Pa
     touch(
         tmp_path, ".git/1.png", "a/.DS_Store", "a/._1.png", "a/.thumbs/1.png", "a/notes.txt", "a/deep/x.csv", "a/1.png", "a/noext", "a/png"
     )
-    listing = folder.read(tmp_path)
-    assert [entry.path for entry in listing.entries] == ["a/1.png"]
-    assert listing.ignored == 4
+    found = read(tmp_path)
+    assert [item.path for item in found.items] == ["a/1.png"]
+    assert found.ignored == 4
 
 
 def test_order_by_code_point_whatever_the_locale_or_the_disk(tmp_path: Path) -> None:
@@ -113,7 +120,7 @@ def test_one_class_and_an_empty_class(tmp_path: Path) -> None:
 )
 def test_what_is_no_data_set(tmp_path: Path, paths: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        folder.read(touch(tmp_path, *paths))
+        read(touch(tmp_path, *paths))
     assert str(tmp_path) in str(caught.value) and "expected CLASS/*.jpg" in caught.value.fix
 
 
@@ -129,7 +136,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 def test_a_link_to_nothing_is_listed_so_that_it_is_named_with_the_bad_files(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png")
     (tmp_path / "a/2.png").symlink_to(tmp_path / "gone.png")
-    assert [(entry.path, entry.bytes) for entry in folder.read(tmp_path).entries] == [("a/1.png", 7), ("a/2.png", 0)]
+    assert [(item.path, item.image.bytes) for item in read(tmp_path).items] == [("a/1.png", 7), ("a/2.png", 0)]
 
 
 def test_a_root_with_a_slash_at_its_end(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import guard
 from faults.commands import TINY, contents, make_data, paused, refused, run
 from saccade.core.rundir import RunDir
 from saccade.data.formats import folder
+from saccade.data.tree import FolderTree
 from small_jobs import Outcome
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
@@ -51,7 +52,7 @@ def here(stopped: Path, tmp_path: Path) -> Path:
 
 
 def names(root: Path) -> list[str]:
-    return [entry.path for entry in folder.read(root).entries]
+    return [item.path for item in folder.read(FolderTree(root), "classify").items]
 
 
 def test_round_links_end_and_show_each_folder_once_a_class(tmp_path: Path) -> None:

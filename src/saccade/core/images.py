@@ -17,6 +17,8 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any, Protocol, TypeAlias
@@ -103,17 +105,16 @@ def read(
     return _read_array(source, channels, max_pixels)
 
 
-def probe(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
+def probe(source: str | os.PathLike[str] | bytes) -> tuple[int, int, bool]:
     """Height, width (after EXIF orientation) and whether grey, from the header alone; raises UserError as `read` does.
 
     Grey means the file's mode: an RGB file of equal channels is not grey, a palette of nothing but greys is.
     """
-    where = os.fsdecode(path)
-    with _open_file(path) as file, Decoding(where), _open_image(file, where, local=True) as image:
+    with opened(source) as (image, file):
         grey = _is_grey(image)
         width, height = image.size
         if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and _late_metadata(file):
-            _check_pixels(image.size, where, MAX_PIXELS)
+            check_pixels(image.size, str(source)[:500], MAX_PIXELS)
             image.load()  # rare: what says the orientation stands after the pixels
         if image.format != "TIFF" and _orientation(image)[0] >= 5:
             width, height = height, width
@@ -121,6 +122,15 @@ def probe(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
 
 
 # Opening
+
+
+@contextmanager
+def opened(source: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Image, IO[bytes]]]:
+    """A file or its bytes as Pillow sees them, not decoded, and the open file; UserError for what goes wrong in the block."""
+    where = "bytes" if isinstance(source, bytes) else os.fsdecode(source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else _open_file(source)
+    with file, Decoding(where), _open_image(file, where, local=True) as image:
+        yield image, file
 
 
 def _open_file(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -163,7 +173,8 @@ def _formats(local: bool) -> tuple[str, ...]:
     return tuple(name for name in (LOCAL if local else ANYWHERE) if name in Image.OPEN)
 
 
-def _check_pixels(size: tuple[int, int], where: str, max_pixels: int) -> None:
+def check_pixels(size: tuple[int, int], where: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise UserError for a (width, height) of nothing or of too much."""
     width, height = size
     if width < 1 or height < 1:
         raise UserError(f"must have pixels, but is {width} wide and {height} high", where=where)
@@ -178,7 +189,7 @@ def _read_file(  # six arguments: what `read` was asked, and the open file
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1
     with Decoding(where), _open_image(file, where, local=local) as image:
-        _check_pixels(image.size, where, max_pixels)
+        check_pixels(image.size, where, max_pixels)
         width, height = image.size
         turn = None if covering is None or image.format not in ("JPEG", "MPO") else _orientation(image)
         ready = image if covering is None or turn is None else _reduced(image, covering[::-1] if turn[0] >= 5 else covering)
@@ -213,7 +224,7 @@ def _decode(
     image: Image.Image, where: str, channels: int, max_pixels: int, turn: tuple[int, str] | None = None
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """The pixels, and notes; `turn`: the orientation and its note, where they are known already."""
-    _check_pixels(image.size, where, max_pixels)
+    check_pixels(image.size, where, max_pixels)
     image.load()
     orientation, damaged = turn or _orientation(image)
     notes = [damaged] if damaged else []
@@ -324,7 +335,7 @@ def _read_array(source: Any, channels: int, max_pixels: int) -> Picture:
         shape = list(array.shape if where == "array" or array.ndim != 3 else (array.shape[2], *array.shape[:2]))
         fix = "give one image at a time, channels in that place"
         raise UserError(f"must have shape {layout} with 1 to 4 channels, has {shape}", where=where, fix=fix)
-    _check_pixels((array.shape[1], array.shape[0]), where, max_pixels)
+    check_pixels((array.shape[1], array.shape[0]), where, max_pixels)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     with Decoding(where):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import keys
 from saccade.core.errors import UserError, unknown
+from saccade.data.writing import new_folder
 
 if TYPE_CHECKING:
     from saccade.core.progress import Progress
@@ -57,7 +54,7 @@ def make_shapes(
         raise UserError(f"n must be at least {3 * len(SHAPES)}, one image of each of {len(SHAPES)} classes in each split, was {n}")
     if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
         raise UserError(f"size must be {MIN_SIDE}x{MIN_SIDE} to {MAX_SIDE}x{MAX_SIDE} (height x width), was {size[0]}x{size[1]}")
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         truth = _draw_all(folder, n, size, seed, progress)
     names = [name.split("/")[0] for name in truth]
     splits = {split: names.count(split) for split in SPLITS}
@@ -93,7 +90,7 @@ def write_digits(out: Path, *, size: int = 8) -> Path:
     files = _digits(size)
     if _holds(out, files):
         return out
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         _make_parents(folder, files)
         for name, pixels in files.items():
             Image.fromarray(pixels).save(folder / name)
@@ -242,24 +239,6 @@ def _holds(out: Path, files: Mapping[str, NDArray[np.uint8]]) -> bool:
 
 
 # Folders
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name at the end, or goes when anything fails; what is in `out` is never touched."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError("must be a new or an empty folder, but is not", where=str(out), fix="give another --out, or remove it")
-    temporary = out.with_name(f".{out.name}-{uuid4().hex[:8]}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.rename(temporary, out)
-    except OSError as error:
-        raise UserError(
-            f"cannot be written: {error.strerror or error}", where=str(out), fix="check the space and the rights there"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_parents(folder: Path, names: Mapping[str, Any] | list[str]) -> None:

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from saccade.core.errors import UserError
 from saccade.core.files import os_error
 from saccade.core.progress import Progress
-from saccade.data.formats.folder import size_and_age
 from saccade.data.opening import Dataset
+from saccade.data.tree import size_and_age
 
 Pixels = NDArray[np.uint8]
 LIMIT_BYTES = 8 << 30

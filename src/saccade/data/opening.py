@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from saccade.core import images
 from saccade.core.errors import UserError, unknown
-from saccade.data.formats import folder
+from saccade.data import formats
+from saccade.data.annotations import Annotations
 from saccade.data.sample import Sample, Schema
 from saccade.data.splitting import hold_out
+from saccade.data.tree import FolderTree, Tree
 
 PROBED = 256
 
@@ -71,27 +73,52 @@ class Dataset:
 
 def open_dataset(path: str | Path) -> Dataset:
     """Find out what a folder holds; raises UserError where it is missing or of no known format."""
+    return _class_folders(open_annotations(path))
+
+
+def open_annotations(path: str | Path, *, task: str | None = None, format: str | None = None) -> Annotations:
+    """Read the labels of a set, of the format and for the task that it is found to be of unless they are given.
+
+    Raises UserError where it is missing, of no known format, or not of the one asked for.
+    """
     try:
         root = Path(path).expanduser().absolute()
         if not root.exists():
             raise FileNotFoundError
-        if not root.is_dir():
-            raise UserError("must be a folder of images, but is a file", where=str(path))
-        listing = folder.read(root)
+        return _read(_tree(root), task, format)
     except PermissionError as error:
         raise UserError("may not be read", where=str(error.filename or path), fix="check its permissions") from None
     except (OSError, RuntimeError, ValueError):  # a home of nobody, a name too long, a null character
         raise UserError("no such folder", where=str(path)[:500], fix="give the folder that holds your images") from None
-    return _class_folders(root, listing)
 
 
-def _class_folders(root: Path, listing: folder.Listing) -> Dataset:
-    entries = listing.entries
-    classes = tuple(sorted({entry.label for entry in entries}))
-    place = {name: i for i, name in enumerate(classes)}
-    targets = np.array([place[entry.label] for entry in entries], np.int64)
-    named = np.array([entry.split for entry in entries])
-    paths = tuple(entry.path for entry in entries)
+def _tree(root: Path) -> Tree:
+    if root.is_dir():
+        return FolderTree(root)
+    raise UserError("must be a folder of images, but is a file", where=str(root))
+
+
+def _read(tree: Tree, task: str | None, format: str | None) -> Annotations:
+    asked = (format,) if format else formats.NAMES
+    fitting = [(name, tasks) for name in asked if (tasks := formats.find(name).fits(tree))]
+    if task:
+        fitting = [(name, tasks) for name, tasks in fitting if task in tasks]
+    if not fitting:
+        return formats.find(format or "folder").read(tree, task or "classify")  # says what is missing
+    name, tasks = fitting[0]
+    annotations = formats.find(name).read(tree, task or tasks[0])
+    others = [f"--format {other}" for other, _ in fitting[1:] if other != "folder"] + [f"--task {other}" for other in tasks[1:] if not task]
+    if not others:
+        return annotations
+    note = f"read as {name} ({annotations.task}); otherwise: {', '.join(others)}"
+    return replace(annotations, notes=(note, *annotations.notes))
+
+
+def _class_folders(annotations: Annotations) -> Dataset:
+    root, items, classes = annotations.tree.root, annotations.items, annotations.classes
+    targets = np.array([item.labels[0] for item in items], np.int64)
+    named = np.array([item.split for item in items])
+    paths = tuple(item.path for item in items)
     splits = {name: np.flatnonzero(named == name) for name in ("train", "val", "test") if (named == name).any()}
     if "train" in splits and "val" not in splits:
         train = splits["train"]
@@ -99,9 +126,9 @@ def _class_folders(root: Path, listing: folder.Listing) -> Dataset:
         splits = {"train": train[~held], "val": train[held], **{k: v for k, v in splits.items() if k == "test"}}
     size, uniform, channels = _look(root, paths)
     schema = Schema("classify", classes, _counts(targets, splits, len(classes)), channels, size, uniform)
-    sizes = np.array([entry.bytes for entry in entries], np.int64)
-    modified = np.array([entry.modified for entry in entries], np.int64)
-    return Dataset(root, "folder", schema, paths, targets, splits, sizes, modified, listing.ignored, listing.outside)
+    sizes = np.array([item.image.bytes for item in items], np.int64)
+    modified = np.array([item.image.modified for item in items], np.int64)
+    return Dataset(root, annotations.format, schema, paths, targets, splits, sizes, modified, annotations.ignored, annotations.outside)
 
 
 def _counts(targets: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]], classes: int) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,103 @@
+"""What a labelled set says of its images, whatever format it was written in: what readers give and writers take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from saccade.data.findings import Finding
+from saccade.data.tree import File, Tree
+
+Box: TypeAlias = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels; (0, 0) is the corner of the image's first pixel
+Ring: TypeAlias = tuple[float, ...]  # x1, y1, x2, y2, ...: the outline of one piece, in pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """A mask as COCO's compressed run lengths: size (height, width), counts as `faster_coco_eval.mask` and pycocotools take them."""
+
+    size: tuple[int, int]
+    counts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A mask that lies in a file: its pixels of `value`, or all that are not zero where value is None."""
+
+    path: str
+    value: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One thing in an image, as its file states it: nothing is clipped, sorted or dropped here.
+
+    label: place in the classes; box: None where the format states none (it follows from the shape); shape: what covers it, if stated.
+    difficult: VOC's mark, not counted in measuring; crowd: COCO's iscrowd, a region of many. line: of the annotation file, 0 where it has
+    no lines.
+    """
+
+    label: int
+    box: Box | None = None
+    shape: tuple[Ring, ...] | Rle | Picture | None = None
+    crowd: bool = False
+    difficult: bool = False
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image and what is said of it.
+
+    image: the file, which is there; split: train, val, test, or "" where the format does not say; labels: classes of the whole image;
+    mask: path of the picture whose pixels are classes (segment); size: (height, width) as the annotation states it, None where it does not;
+    where: the annotation file, for messages.
+    """
+
+    image: File
+    split: str = ""
+    labels: tuple[int, ...] = ()
+    objects: tuple[Object, ...] = ()
+    mask: str = ""
+    size: tuple[int, int] | None = None
+    where: str = ""
+    line: int = 0
+
+    @property
+    def path(self) -> str:
+        """Of the image, relative to the tree's root."""
+        return self.image.path
+
+
+@dataclass(frozen=True)
+class Legend:
+    """How the pixels of a mask picture name classes: value -> class. A value is an index, or with `colours` r << 16 | g << 8 | b.
+
+    ignored: values that are left out of loss and metrics.
+    """
+
+    values: Mapping[int, int]
+    colours: bool = False
+    ignored: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A labelled set as read: items sorted by path (code points), each image once.
+
+    tree: where images and masks lie; problems: what the reader met that cannot be right, each with its place; ignored: files that are no
+    images; multi: whether an image may have several labels or none; notes: what a user should know of how the set was understood.
+    """
+
+    format: str
+    task: str
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+    tree: Tree
+    problems: tuple[Finding, ...] = ()
+    ignored: int = 0
+    outside: int = 0
+    multi: bool = False
+    legend: Legend = field(default_factory=lambda: Legend({}))
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,90 @@
+"""What covers an object, in its three forms: outlines (rings of points), COCO run lengths, and pixels; and its box."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core import masks
+from saccade.data.annotations import Box, Object, Picture, Ring, Rle
+from saccade.data.tree import Tree
+
+Mask = NDArray[np.bool_]
+
+
+def rle(obj: Object, size: tuple[int, int], tree: Tree) -> Rle:
+    """The object's run lengths in an image of `size` (height, width): those of its shape, else of its box.
+
+    Outlines are filled as pycocotools fills them. Raises UserError where a mask's picture cannot be read.
+    """
+    from faster_coco_eval import mask as coco
+
+    if isinstance(obj.shape, Rle):
+        return obj.shape
+    if isinstance(obj.shape, Picture):
+        return from_mask(picture(obj.shape, tree))
+    rings = obj.shape or (_corners(obj.box),) if obj.box or obj.shape else ()
+    if not rings:
+        return from_mask(np.zeros(size, bool))
+    merged: dict[str, Any] = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *size))
+    return Rle(size, merged["counts"])
+
+
+def to_mask(shape: Rle) -> Mask:
+    """bool `[H, W]`."""
+    from faster_coco_eval import mask as coco
+
+    decoded: NDArray[np.uint8] = coco.decode({"size": list(shape.size), "counts": shape.counts})
+    return decoded.astype(bool)
+
+
+def from_mask(mask: Mask) -> Rle:
+    """bool `[H, W]` -> run lengths."""
+    from faster_coco_eval import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
+    return Rle((int(mask.shape[0]), int(mask.shape[1])), encoded["counts"])
+
+
+def outlines(mask: Mask) -> tuple[tuple[Ring, ...], int]:
+    """The outer rings of a mask's pieces, and how many holes they cover up: filled by the middle of each pixel they give the mask back.
+
+    Points lie halfway between the middles of neighbouring pixels (marching squares at 0.5, by contourpy).
+    """
+    import contourpy
+
+    padded = np.pad(mask, 1).astype(np.float32)
+    generator = contourpy.contour_generator(z=padded, fill_type=contourpy.FillType.OuterOffset)
+    found: Any = generator.filled(0.5, 2.0)
+    points, offsets = found
+    rings = [part[: offset[1]][:-1] - 0.5 for part, offset in zip(points, offsets, strict=True)]  # the padding off, and half a pixel on
+    holes = sum(len(offset) - 2 for offset in offsets)
+    return tuple(tuple(float(v) for v in ring.reshape(-1)) for ring in rings), holes
+
+
+def box(obj: Object, size: tuple[int, int], tree: Tree) -> Box:
+    """The object's box as stated, else the smallest one around its shape; zeros where it covers nothing."""
+    if obj.box is not None:
+        return obj.box
+    if isinstance(obj.shape, tuple):
+        points = np.concatenate([np.reshape(ring, (-1, 2)) for ring in obj.shape])
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        return left, top, right, bottom
+    mask = to_mask(rle(obj, size, tree))
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def picture(shape: Picture, tree: Tree) -> Mask:
+    """The pixels of a mask that lies in a file: bool `[H, W]`."""
+    values = masks.read(tree.image(shape.path))
+    return values != 0 if shape.value is None else values == shape.value
+
+
+def _corners(found: Box | None) -> Ring:
+    left, top, right, bottom = found or (0, 0, 0, 0)
+    return left, top, right, top, right, bottom, left, bottom

@@ -1,0 +1,179 @@
+"""The files of a data set, wherever they lie: a folder, or an archive that is read in place. Paths are relative and POSIX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from saccade.core.errors import UserError
+from saccade.core.files import os_error
+from saccade.core.images import SUFFIXES
+
+TEXT_BYTES = 2 << 30  # of an annotation file
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file: path relative to the root, size in bytes, age in ns; outside: a link to outside of the root, or behind one."""
+
+    path: str
+    bytes: int
+    modified: int
+    outside: bool = False
+
+    @property
+    def is_image(self) -> bool:
+        """Whether its suffix says so."""
+        return os.path.splitext(self.path)[1].lower() in SUFFIXES
+
+
+class Tree(Protocol):
+    """What a format's reader sees of a data set. `root` is the folder or the archive; hidden files and folders are left out."""
+
+    root: Path
+
+    def folders(self, path: str = "") -> list[str]:
+        """The names of the folders directly in `path`, sorted."""
+        ...
+
+    def files(self, path: str = "", *, deep: bool = False) -> list[File]:
+        """The files in `path`, or also in all folders below it, sorted by path; [] where there is no such folder."""
+        ...
+
+    def find(self, path: str) -> File | None:
+        """The file at `path`, None where there is none; a path that leads out of the root is none."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """A whole file; raises UserError where it is missing, may not be read or is beyond TEXT_BYTES."""
+        ...
+
+    def image(self, path: str) -> Path | bytes:
+        """What `core.images.read` takes."""
+        ...
+
+
+class FolderTree:
+    """A folder of the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real = os.path.realpath(root)
+        self._places: dict[str, bool] = {}
+
+    def folders(self, path: str = "") -> list[str]:
+        try:
+            with os.scandir(self.root / path) as entries:
+                return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def files(self, path: str = "", *, deep: bool = False) -> list[File]:
+        prefix = len(str(self.root).rstrip("/")) + 1
+        try:
+            entries = _all_files(str(self.root / path)) if deep else _own_files(str(self.root / path))
+            return sorted((self._file(entry, entry.path[prefix:]) for entry in entries), key=lambda file: file.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def find(self, path: str) -> File | None:
+        if not is_inside(path):
+            return None
+        place = self.root / path
+        try:
+            stat = place.stat()
+        except (OSError, ValueError):
+            return None
+        return File(path, stat.st_size, stat.st_mtime_ns, self._leads_out(str(place))) if place.is_file() else None
+
+    def read(self, path: str) -> bytes:
+        place = self.root / path
+        if not is_inside(path):
+            raise UserError("must lie inside of the data set", where=path[:200])
+        try:
+            if place.stat().st_size > TEXT_BYTES:
+                raise UserError(f"must be at most {TEXT_BYTES >> 30} GiB, was {place.stat().st_size / 2**30:.1f} GiB", where=str(place))
+            return place.read_bytes()
+        except OSError as error:
+            raise os_error(error, place, "read") from None
+
+    def image(self, path: str) -> Path | bytes:
+        return self.root / path
+
+    def _file(self, entry: os.DirEntry[str], path: str) -> File:
+        size, modified = size_and_age(entry)
+        place = os.path.dirname(entry.path)
+        if place not in self._places:
+            self._places[place] = self._leads_out(place)
+        return File(path, size, modified, self._places[place] or (entry.is_symlink() and self._leads_out(entry.path)))
+
+    def _leads_out(self, path: str) -> bool:
+        return os.path.commonpath([os.path.realpath(path), self._real]) != self._real
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path stays below where it starts."""
+    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
+
+
+def size_and_age(file: os.DirEntry[str] | Path) -> tuple[int, int]:
+    """Size in bytes and age in ns; zeros for a link to nothing, which is named with the other bad files when it is read."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _own_files(path: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith(".") and not _is_folder(entry))
+
+
+def _all_files(path: str) -> Iterator[os.DirEntry[str]]:
+    """All files below a folder but hidden ones, which systems leave behind.
+
+    Links to folders are followed after all that is no link, and no folder is read twice, nor one that this one stands in: links may
+    go round in circles, each through others.
+    """
+    around = (Path(path).parent.resolve(), Path(path).resolve().parent)  # of the name, and of what it leads to
+    seen = {_identity(folder) for place in around for folder in (place, *place.parents)}
+    links = [path]
+    while links:
+        further: list[str] = []
+        for link in sorted(links):
+            yield from _tree(link, seen, further)
+        links = further
+
+
+def _tree(path: str, seen: set[tuple[int, int]], links: list[str]) -> Iterator[os.DirEntry[str]]:
+    """The files of a folder and of those in it; links to folders are put aside. Nothing of a folder that was seen before."""
+    if (identity := _identity(path)) in seen:
+        return
+    seen.add(identity)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not _is_folder(entry):
+                yield entry
+            elif entry.is_symlink():
+                links.append(entry.path)
+            else:
+                yield from _tree(entry.path, seen, links)
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one; a link to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
