@@ -18,7 +18,8 @@ from saccade.core.errors import UserError
 from saccade.core.progress import Silent
 from saccade.data import cache
 from saccade.data.cache import DecodingStore, PixelStore, Preparation
-from saccade.data.opening import Dataset, open_dataset
+from saccade.data.dataset import Dataset
+from saccade.data.opening import open_dataset
 
 AS_IT_IS = Preparation("as it is", lambda pixels: pixels)
 HALF = Preparation("every second", lambda pixels: np.ascontiguousarray(pixels[::2, ::2]))

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from saccade.core.errors import UserError
-from saccade.data.opening import Dataset, open_dataset
+from saccade.data.dataset import Dataset
+from saccade.data.opening import open_dataset
 
 
 def write(path: Path, size: tuple[int, int] = (17, 11), *, grey: bool = False, value: int = 90) -> Path:
@@ -38,7 +39,7 @@ def names(dataset: Dataset, split: str) -> list[str]:
 
 def test_a_folder_without_splits(tiny_folder: Path) -> None:
     dataset = open_dataset(tiny_folder)
-    assert dataset.schema.classes == ("blue squares", "green", "rot & weiß") and dataset.format == "folder"
+    assert dataset.schema.classes == ("blue squares", "green", "rot & weiß") and dataset.annotations.format == "folder"
     assert len(dataset) == 24 and list(dataset.paths) == sorted(dataset.paths)
     assert set(dataset.splits) == {"train", "val"} and dataset.schema.counts == {"train": (7, 7, 7), "val": (1, 1, 1)}
     both = np.concatenate([dataset.split("train"), dataset.split("val")])
@@ -47,7 +48,7 @@ def test_a_folder_without_splits(tiny_folder: Path) -> None:
     assert not dataset.schema.uniform and dataset.schema.channels == 3
     assert dataset.schema.size == (27, 27)  # the medians of TINY_SIZES, each of its own
     assert [dataset.schema.classes[t] for t in dataset.targets] == [path.split("/")[0] for path in dataset.paths]
-    assert dataset.bytes.tolist() == [(tiny_folder / path).stat().st_size for path in dataset.paths]
+    assert [item.image.bytes for item in dataset.annotations.items] == [(tiny_folder / path).stat().st_size for path in dataset.paths]
 
 
 def test_a_sample(tiny_folder: Path) -> None:
@@ -131,7 +132,7 @@ def test_what_is_no_image_is_counted(tiny_folder: Path) -> None:
     (tiny_folder / "green/notes.txt").write_text("x")
     (tiny_folder / "green/.hidden.png").write_text("x")
     dataset = open_dataset(tiny_folder)
-    assert dataset.ignored == 1 and len(dataset) == 24
+    assert dataset.annotations.ignored == 1 and len(dataset) == 24
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty", "no user", "too long", "nul"])
@@ -140,7 +141,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path, kind: str) -> None:
     (tmp_path / "empty").mkdir()
     paths = {"no user": "~no-such-user/x", "too long": "x" * 5000, "nul": "a\0b"}
     path = paths.get(kind) or tmp_path / {"missing": "gone", "file": "file.png", "empty": "empty"}[kind]
-    words = {"file": "is a file", "empty": "no folders"}.get(kind, "no such folder")
+    words = {"file": "another file", "empty": "no folders"}.get(kind, "no such folder")
     with pytest.raises(UserError, match=words) as caught:
         open_dataset(path)
     assert "\n" not in str(caught.value)

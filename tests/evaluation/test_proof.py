@@ -16,7 +16,9 @@ from PIL import Image
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
-from saccade.data.opening import Dataset, open_dataset
+from saccade.data.dataset import Dataset
+from saccade.data.opening import open_dataset
+from saccade.data.tree import FolderTree
 from saccade.evaluation import comparison, proof, reference
 from saccade.evaluation.proof import ATOL, RTOL, Case, Proof, prove
 from saccade.evaluation.reference import FEW
@@ -319,7 +321,7 @@ def test_the_interval_depends_on_the_seed_only(dataset: Dataset) -> None:
 
 def test_an_image_lost_meanwhile_is_a_check_that_fails(dataset: Dataset, tmp_path: Path) -> None:
     asked = case(dataset)
-    gone = replace(dataset, root=tmp_path)
+    gone = replace(dataset, annotations=replace(dataset.annotations, tree=FolderTree(tmp_path)))
     found = prove(Brightest(), replace(asked, dataset=gone), Silent())
     assert not found.passed and ".png" in message(found, "run")
 

@@ -10,7 +10,8 @@ from saccade.api.sets import as_the_model_sees, read_split, relabelled
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, automatic
 from saccade.core.rundir import RunDir
-from saccade.data.opening import Dataset, open_dataset
+from saccade.data.dataset import Dataset
+from saccade.data.opening import open_dataset
 from saccade.evaluation import predictions
 from saccade.evaluation.evaluate import evaluate
 from saccade.evaluation.result import Evaluation

@@ -24,7 +24,8 @@ from saccade.core import files
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, automatic
 from saccade.core.rundir import RunDir
-from saccade.data.opening import Dataset, open_dataset
+from saccade.data.dataset import Dataset
+from saccade.data.opening import open_dataset
 from saccade.evaluation import proof, reference
 from saccade.evaluation.proof import Case, Proof
 from saccade.evaluation.reference import FEW, Reference

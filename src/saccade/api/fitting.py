@@ -156,13 +156,13 @@ def record(setup: Setup, resolved: Resolved, reasons: Any, line: str) -> dict[st
         "reasons": list(reasons),
         "data": {
             "path": str(dataset.root),
-            "format": dataset.format,
+            "format": dataset.annotations.format,
             "fingerprint": dataset.fingerprint(),
             "pixels": setup.pixels(),
             "classes": list(dataset.schema.classes),
             "counts": {name: list(counts) for name, counts in dataset.schema.counts.items()},
-            "ignored": dataset.ignored,
-            "outside": dataset.outside,
+            "ignored": dataset.annotations.ignored,
+            "outside": dataset.annotations.outside,
             "bad": [asdict(file) for file in setup.bad],
         },
         "versions": {

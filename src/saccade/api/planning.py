@@ -14,7 +14,7 @@ from saccade.core import config as configs
 from saccade.core import files, modelfile
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
-from saccade.data.opening import Dataset
+from saccade.data.dataset import Dataset
 from saccade.task import Budget
 from saccade.tasks import room
 

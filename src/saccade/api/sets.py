@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
@@ -15,7 +13,7 @@ from saccade.core.prepare import prepare
 from saccade.core.progress import Progress
 from saccade.data import cache
 from saccade.data.cache import BadFile, Preparation, Store
-from saccade.data.opening import Dataset
+from saccade.data.dataset import Dataset
 from saccade.evaluation.evaluate import LabelledBatch
 
 MOST = 128  # images a batch of evaluation
@@ -117,7 +115,4 @@ def relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         raise UserError(
             f"the model has no class {unknown[0]!r}", where=str(dataset.root), fix=f"its classes are {', '.join(list(classes)[:10])}"
         )
-    place = np.array([list(classes).index(name) for name in dataset.schema.classes], np.int64)
-    targets: NDArray[Any] = place[dataset.targets]
-    counts = {name: tuple(np.bincount(targets[i], minlength=len(classes)).tolist()) for name, i in dataset.splits.items()}
-    return replace(dataset, targets=targets, schema=replace(dataset.schema, classes=tuple(classes), counts=counts))
+    return dataset.relabelled(tuple(classes))

@@ -22,7 +22,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, Silent
 from saccade.data.cache import BadFile
-from saccade.data.opening import Dataset
+from saccade.data.dataset import Dataset
 from saccade.task import Task
 from saccade.tasks import room
 from saccade.training.ranks import Ranks

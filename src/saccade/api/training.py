@@ -22,7 +22,8 @@ from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
 from saccade.core.progress import Progress, Silent, automatic
 from saccade.core.rundir import RunDir
-from saccade.data.opening import Dataset, open_dataset
+from saccade.data.dataset import Dataset
+from saccade.data.opening import open_dataset
 from saccade.training.ranks import Ranks, check_batch
 from saccade.training.signals import notices_ignored
 
@@ -140,8 +141,8 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     ranks.first(lambda: sharding.check(config.shard, ranks.world))
     for reason in reasons:
         now.progress.message(reason)
-    if dataset.outside:
-        now.progress.message(f"{dataset.outside} of {len(dataset)} images are links to outside of {dataset.root}")
+    if dataset.annotations.outside:
+        now.progress.message(f"{dataset.annotations.outside} of {len(dataset)} images are links to outside of {dataset.root}")
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
     model, card = ranks.after_first(setup.fresh_model)
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))

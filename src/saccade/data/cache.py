@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 from saccade.core.errors import UserError
 from saccade.core.files import os_error
 from saccade.core.progress import Progress
-from saccade.data.opening import Dataset
-from saccade.data.tree import size_and_age
+from saccade.data.dataset import Dataset
 
 Pixels = NDArray[np.uint8]
 LIMIT_BYTES = 8 << 30
@@ -118,14 +117,14 @@ def _decode(dataset: Dataset, index: int, preparation: Preparation) -> Pixels:
     That is asked after the decoding, so that a change in the midst of it is seen too.
     """
     try:
-        return preparation.apply(dataset.decode(index, preparation.covering).image)
+        return preparation.apply(dataset.decode(index, preparation.covering))
     finally:
-        path = dataset.root / dataset.paths[index]
-        found = size_and_age(path)
-        if found != (dataset.bytes[index], dataset.modified[index]):
+        listed = dataset.annotations.items[index].image
+        found = dataset.tree.state(listed.path)
+        if found != (listed.bytes, listed.modified):
             what = "has changed" if any(found) else "no such file any more: it has gone"
             fix = "bring the file back as it was, and leave the images alone while they are in use"
-            raise UserError(f"{what} since this command listed it", where=str(path), fix=fix)
+            raise UserError(f"{what} since this command listed it", where=str(dataset.root / listed.path), fix=fix)
 
 
 Store = PixelStore | DecodingStore | KeptStore
@@ -251,7 +250,7 @@ class _Reader:
         try:
             return _decode(self._dataset, index, self._preparation)
         except UserError as error:
-            return BadFile(index, self._dataset.paths[index], error.message)
+            return BadFile(index, self._dataset.annotations.items[index].path, error.message)
 
 
 def _key(dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation) -> str:
@@ -259,7 +258,8 @@ def _key(dataset: Dataset, indices: NDArray[np.int64], preparation: Preparation)
         f"5\0{dataset.root}\0{dataset.schema.channels}\0{preparation.name}\0{preparation.covering}\n".encode(errors="surrogateescape")
     )
     for i in indices:
-        digest.update(f"{dataset.paths[i]}\0{dataset.bytes[i]}\0{dataset.modified[i]}\n".encode(errors="surrogateescape"))
+        image = dataset.annotations.items[i].image
+        digest.update(f"{image.path}\0{image.bytes}\0{image.modified}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 

@@ -9,6 +9,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.data import shapes
+from saccade.data.annotations import Item, Rle
+from saccade.data.tree import Tree
+
+IGNORED = 255  # in a mask of classes: pixels that count neither in the loss nor in metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What is in one image, fit to learn from: boxes cut at its edges, none empty, none twice.
+
+    boxes: float64 `[N, 4]` x1, y1, x2, y2 in pixels; labels: int64 `[N]`; crowd, difficult: bool `[N]`; masks: run lengths by object
+    (instances), else empty.
+    """
+
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+    masks: tuple[Rle, ...] = ()
+
+    @classmethod
+    def of(cls, item: Item, size: tuple[int, int], tree: Tree, *, with_masks: bool) -> Objects:
+        """Of an image of `size` (height, width). Raises UserError where a mask cannot be read."""
+        boxes = np.array([shapes.box(one, size, tree) for one in item.objects], np.float64).reshape(-1, 4)
+        boxes = boxes.clip(0, [size[1], size[0], size[1], size[0]])
+        labels = np.array([one.label for one in item.objects], np.int64)
+        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        if not with_masks:  # two objects of one box may be of different shape
+            _, first = np.unique(np.column_stack([boxes, labels]), axis=0, return_index=True)
+            kept &= np.isin(np.arange(len(boxes)), first)
+        places = np.flatnonzero(kept).tolist()
+        found = [item.objects[place] for place in places]
+        crowd, difficult = np.array([one.crowd for one in found], bool), np.array([one.difficult for one in found], bool)
+        covers = tuple(shapes.rle(one, size, tree) for one in found) if with_masks else ()
+        return cls(boxes[kept], labels[kept], crowd, difficult, covers)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -24,7 +61,7 @@ class Sample:
 class Schema:
     """What can be known of a data set before training; the recipe reads nothing else.
 
-    counts: images of each split by class, `{split: [n_class_0, ...]}`; size: the median (height, width) of the images
+    counts: images (or objects in them) of each split by class, `{split: [n_class_0, ...]}`; size: the median (height, width) of the images
     looked at, uniform: whether all those had the same size; channels: 1 where all are grey, else 3.
     """
 

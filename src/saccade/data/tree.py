@@ -47,6 +47,10 @@ class Tree(Protocol):
         """The file at `path`, None where there is none; a path that leads out of the root is none."""
         ...
 
+    def state(self, path: str) -> tuple[int, int]:
+        """Size and age of a file as they are now, in bytes and ns; zeros where it is not there."""
+        ...
+
     def read(self, path: str) -> bytes:
         """A whole file; raises UserError where it is missing, may not be read or is beyond TEXT_BYTES."""
         ...
@@ -88,6 +92,9 @@ class FolderTree:
         except (OSError, ValueError):
             return None
         return File(path, stat.st_size, stat.st_mtime_ns, self._leads_out(str(place))) if place.is_file() else None
+
+    def state(self, path: str) -> tuple[int, int]:
+        return size_and_age(self.root / path)
 
     def read(self, path: str) -> bytes:
         place = self.root / path

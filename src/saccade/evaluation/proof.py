@@ -14,7 +14,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.core.results import Result
-from saccade.data.opening import Dataset
+from saccade.data.dataset import Dataset
 from saccade.evaluation.comparison import paired
 from saccade.evaluation.reference import FEW, Outputs, Reference, Size, run
 from saccade.prediction.session import Session

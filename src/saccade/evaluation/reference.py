@@ -17,7 +17,7 @@ from saccade.core.errors import UserError
 from saccade.core.files import DamagedError, read_all
 from saccade.core.images import Picture
 from saccade.core.progress import Progress
-from saccade.data.opening import Dataset
+from saccade.data.dataset import Dataset
 from saccade.prediction.session import Session
 
 Size = tuple[int, int]
@@ -80,7 +80,7 @@ class Reference:
 
 def answer(session: Session, dataset: Dataset, places: NDArray[np.int64], sizes: Sequence[Size], progress: Progress) -> Reference:
     """What `session` says of the images of `dataset` at `places`, at its card's size, and of the first FEW at further `sizes`."""
-    sums = tuple(file_sum(dataset.root / dataset.paths[place]) for place in places)
+    sums = tuple(file_sum(dataset.tree.image(dataset.paths[place])) for place in places)
     outputs = {size: run(session, dataset, places[: None if number == 0 else FEW], size, progress) for number, size in enumerate(sizes)}
     return Reference(session.card, tuple(dataset.paths[place] for place in places), sums, outputs)
 
@@ -107,12 +107,12 @@ def run(
 def look(dataset: Dataset, places: NDArray[np.int64], spec: InputSpec) -> Iterator[Picture]:
     """Real files through the shipped preprocessing; raises UserError for one that cannot be read."""
     for place in places:
-        yield prepare.read(dataset.root / dataset.paths[place], spec)
+        yield prepare.read(dataset.tree.image(dataset.paths[place]), spec)
 
 
-def file_sum(path: Path) -> str:
+def file_sum(source: Path | bytes) -> str:
     """SHA-256 of a file's bytes; raises UserError where it cannot be read."""
-    return hashlib.sha256(read_all(path)).hexdigest()
+    return hashlib.sha256(source if isinstance(source, bytes) else read_all(source)).hexdigest()
 
 
 def find(reference: Reference, dataset: Dataset) -> NDArray[np.int64]:
@@ -124,6 +124,6 @@ def find(reference: Reference, dataset: Dataset) -> NDArray[np.int64]:
         raise UserError(message, where=str(dataset.root), fix="give the data that the export was made with")
     places = np.array([known[source] for source in reference.sources], np.int64)
     for source, expected in zip(reference.sources, reference.sums, strict=True):
-        if file_sum(dataset.root / source) != expected:
+        if file_sum(dataset.tree.image(source)) != expected:
             raise UserError("has changed since the export was made", where=str(dataset.root / source), fix="restore it, or export again")
     return places

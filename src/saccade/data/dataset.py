@@ -1,0 +1,211 @@
+"""A labelled set made ready to learn from: splits, targets as NumPy, images decoded on demand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core import images, masks
+from saccade.core.errors import UserError, unknown
+from saccade.data.annotations import Annotations, Item
+from saccade.data.sample import IGNORED, Objects, Sample, Schema
+from saccade.data.splitting import hold_out
+from saccade.data.tree import Tree
+
+PROBED = 256
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with labels and splits, in the order of their relative POSIX paths.
+
+    targets: int64 `[N]`, the class of each image, or bool `[N, K]` where an image may have several; empty for tasks whose truth lies
+    within the images. splits: indices int64 by split name, sorted.
+    """
+
+    annotations: Annotations
+    schema: Schema
+    targets: NDArray[Any]
+    splits: Mapping[str, NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, annotations: Annotations) -> Dataset:
+        """Validation is held out of the training images where the set brings none."""
+        items, classes = annotations.items, annotations.classes
+        targets = _targets(annotations)
+        named = np.array([item.split or "train" for item in items])
+        splits = {name: np.flatnonzero(named == name) for name in ("train", "val", "test") if (named == name).any()}
+        if "train" in splits and "val" not in splits:
+            train = splits["train"]
+            held = hold_out([items[i].path for i in train], _strata(annotations, targets)[train])
+            splits = {"train": train[~held], "val": train[held], **{k: v for k, v in splits.items() if k == "test"}}
+        size, uniform, channels = _look(annotations)
+        present = _present(annotations, targets)
+        schema = Schema(annotations.task, classes, _counts(present, splits), channels, size, uniform)
+        return cls(annotations, schema, targets, splits)
+
+    @property
+    def root(self) -> Path:
+        """The folder or archive."""
+        return self.tree.root
+
+    @property
+    def tree(self) -> Tree:
+        """Where the images lie."""
+        return self.annotations.tree
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Of the images, relative to the root."""
+        return tuple(item.path for item in self.annotations.items)
+
+    def __len__(self) -> int:
+        return len(self.annotations.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decode one image and its truth; raises UserError when it cannot be read."""
+        pixels = self.decode(index)
+        return Sample(pixels, self.target(index, pixels.shape[:2]), index, self.annotations.items[index].path)
+
+    def decode(self, index: int, covering: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """One image, uint8 `[H, W, C]`; a large JPEG at a reduced size where no more than (height, width) `covering` is needed."""
+        path = self.annotations.items[index].path
+        source = self.tree.image(path)
+        try:
+            return images.read(source, channels=self.schema.channels, covering=covering).pixels
+        except UserError as error:
+            if isinstance(source, bytes):
+                raise UserError(error.message, where=f"{self.root}: {path}", fix=error.fix) from None
+            raise
+
+    def target(self, index: int, size: tuple[int, int]) -> Any:
+        """What there is to learn of an image of `size` (height, width).
+
+        classify: int, or bool `[K]`; detect, instances: Objects; segment: uint8 `[H, W]` of classes, IGNORED where none counts;
+        generate: None.
+        """
+        item = self.annotations.items[index]
+        if len(self.targets):
+            target = self.targets[index]
+            return int(target) if self.targets.ndim == 1 else target
+        if self.schema.task == "segment":
+            return self._mask(item, size)
+        if self.schema.task in ("detect", "instances"):
+            return Objects.of(item, size, self.tree, with_masks=self.schema.task == "instances")
+        return None
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """The indices of a split; raises UserError naming those there are."""
+        if name not in self.splits:
+            raise unknown("split", name, self.splits, where=str(self.root))
+        return self.splits[name]
+
+    def without(self, bad: NDArray[np.int64]) -> Dataset:
+        """The same set with these indices left out of every split (`--skip-bad`)."""
+        splits = {name: np.setdiff1d(indices, bad) for name, indices in self.splits.items()}
+        counts = _counts(_present(self.annotations, self.targets), splits)
+        return replace(self, splits=splits, schema=replace(self.schema, counts=counts))
+
+    def relabelled(self, classes: tuple[str, ...]) -> Dataset:
+        """The same set with its classes in another order, among more of them; each of its own must be there."""
+        place = [classes.index(name) for name in self.schema.classes]
+        items = tuple(
+            replace(
+                item,
+                labels=tuple(place[label] for label in item.labels),
+                objects=tuple(replace(one, label=place[one.label]) for one in item.objects),
+            )
+            for item in self.annotations.items
+        )
+        legend = self.annotations.legend
+        legend = replace(legend, values={value: place[label] for value, label in legend.values.items()})
+        annotations = replace(self.annotations, items=items, classes=classes, legend=legend)
+        targets = _targets(annotations)
+        schema = replace(self.schema, classes=classes, counts=_counts(_present(annotations, targets), self.splits))
+        return replace(self, annotations=annotations, schema=schema, targets=targets)
+
+    def fingerprint(self) -> str:
+        """A hash over sorted (path, size, label): the same images and labels have the same."""
+        digest = hashlib.sha256()
+        for item in self.annotations.items:
+            digest.update(f"{item.path}\0{item.image.bytes}\0{self._said(item)}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def _said(self, item: Item) -> str:
+        """All that is said of an image, as text."""
+        classes = self.schema.classes
+        labels = "\0".join(classes[label] for label in item.labels)
+        if not (item.objects or item.mask):
+            return labels
+        objects = [(classes[one.label], one.box, one.shape, one.crowd) for one in item.objects]
+        return f"{labels}\0{objects}\0{item.mask}\0{self.tree.state(item.mask)[0] if item.mask else 0}"
+
+    def _mask(self, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
+        legend = self.annotations.legend
+        values = masks.read(self.tree.image(item.mask), colours=legend.colours)
+        if values.shape != size:
+            said = f"{values.shape[0]}x{values.shape[1]}"
+            raise UserError(f"must have the size of its image, {size[0]}x{size[1]} (height x width), was {said}", where=item.mask)
+        known = np.array(sorted(legend.values), np.int32)
+        labels = np.array([legend.values[int(value)] for value in known], np.uint8)
+        place = np.searchsorted(known, values).clip(0, len(known) - 1)
+        found: NDArray[np.uint8] = np.where(known[place] == values, labels[place], IGNORED)
+        return found
+
+
+def _targets(annotations: Annotations) -> NDArray[Any]:
+    items = annotations.items
+    if annotations.task != "classify":
+        return np.empty(0, np.int64)
+    if not annotations.multi:
+        return np.array([item.labels[0] for item in items], np.int64)
+    targets = np.zeros((len(items), len(annotations.classes)), bool)
+    for row, item in zip(targets, items, strict=True):
+        row[list(item.labels)] = True
+    return targets
+
+
+def _strata(annotations: Annotations, targets: NDArray[Any]) -> NDArray[np.int64]:
+    """What a held-out part must have its share of: int64 `[N]`; the rarest class of an image where it has several."""
+    if targets.ndim == 1 and len(targets):
+        return targets
+    said = [sorted({*item.labels, *(one.label for one in item.objects)}) for item in annotations.items]
+    counts = np.bincount([label for labels in said for label in labels], minlength=len(annotations.classes) + 1)
+    return np.array([min(labels, key=lambda label: counts[label]) if labels else -1 for labels in said], np.int64)
+
+
+def _present(annotations: Annotations, targets: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each class stands in each image: int64 `[N, K]`, sparse sets of many classes included."""
+    found = np.zeros((len(annotations.items), len(annotations.classes)), np.int64)
+    if len(targets) and targets.ndim == 1:
+        found[np.arange(len(targets)), targets] = 1
+        return found
+    for row, item in zip(found, annotations.items, strict=True):
+        for label in (*item.labels, *(one.label for one in item.objects)):
+            row[label] += 1
+    return found
+
+
+def _counts(present: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(present[indices].sum(0).tolist()) for name, indices in splits.items()}
+
+
+def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
+    """Median size, whether all have it, and channels, from the headers of up to PROBED images spread evenly over the set."""
+    seen = []
+    for i in np.unique(np.linspace(0, len(annotations.items) - 1, PROBED).astype(int)) if annotations.items else ():
+        try:
+            seen.append(images.probe(annotations.tree.image(annotations.items[i].path)))
+        except UserError:
+            continue  # named with all the other bad files when the images are read
+    if not seen:
+        return (224, 224), False, 3
+    height, width = np.median([s[:2] for s in seen], axis=0).astype(int).tolist()
+    return (height, width), len({s[:2] for s in seen}) == 1, 1 if all(s[2] for s in seen) else 3
