@@ -195,10 +195,12 @@ def _is_hidden(name: str) -> bool:
 
 
 def _only_folder(names: Iterable[str]) -> str:
-    """The folder that everything lies in, with its slash, unless its name is that of a split: archives often have one."""
+    """The folder that everything lies in, with its slash, where it has folders itself and is no split: archives often have one."""
+    names = list(names)
     heads = {name.partition("/")[:2] for name in names}
     head, slash = heads.pop() if len(heads) == 1 else ("", "")
-    return head + slash if slash and head not in _SPLITS else ""
+    deeper = any(name.count("/") > 1 for name in names)
+    return head + slash if deeper and head not in _SPLITS else ""
 
 
 def _tables(paths: Iterable[str]) -> tuple[dict[str, set[str]], dict[str, list[str]]]:
