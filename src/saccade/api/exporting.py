@@ -111,7 +111,7 @@ def export(
         "precision": precision,
         "tolerance": tolerance,
         "split": split,
-        "data": str(dataset.root),
+        "data": str(dataset.opened),
         "source": {"file": str(model.path), "sha256": reference.file_sum(model.path), "bytes": model.path.stat().st_size},
         "latency_ms": latency,
         "licenses": list(model.card.licenses),

@@ -155,7 +155,7 @@ def record(setup: Setup, resolved: Resolved, reasons: Any, line: str) -> dict[st
         "resolved": resolved.to_dict(),
         "reasons": list(reasons),
         "data": {
-            "path": str(dataset.root),
+            "path": str(dataset.opened),
             "format": dataset.annotations.format,
             "fingerprint": dataset.fingerprint(),
             "pixels": setup.pixels(),

@@ -57,7 +57,7 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     size = given.size if "size" in values else None
     epochs = given.epochs if "epochs" in values else None
     base, reasons = room(task).recipe(dataset.schema, device, Budget(epochs, given.minutes, given.model, size, given.pretrained))
-    config = configs.override(base, {**values, "data": str(dataset.root), "task": task})
+    config = configs.override(base, {**values, "data": str(dataset.opened), "task": task})
     room(task).check(config)
     return config, [line for line in reasons if line.split(":")[0].split(" ")[0] not in values]
 
@@ -74,7 +74,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 def command(dataset: Dataset, config: str | Path | None, asked: Mapping[str, Any]) -> str:
     """The line for a shell that repeats a run, however it was started."""
-    words = ["saccade", "train", str(dataset.root)] + (["--config", str(Path(config).absolute())] if config is not None else [])
+    words = ["saccade", "train", str(dataset.opened)] + (["--config", str(Path(config).absolute())] if config is not None else [])
     for name, value in asked.items():
         words += _option(name, value)
     return shlex.join(words)

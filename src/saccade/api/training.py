@@ -150,7 +150,7 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     made: list[RunDir] = []
 
     def make() -> str:
-        made.append(RunDir.at(out, resume=False) if out is not None else RunDir.create(Path("runs"), dataset.root.name))
+        made.append(RunDir.at(out, resume=False) if out is not None else RunDir.create(Path("runs"), dataset.name))
         return str(made[0].path)
 
     path = ranks.first(make)
@@ -171,7 +171,7 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
         resolved = _resolved(told, run)
         settings = configs.from_dict(told["config"], where=str(run.run_file))
         dataset = ranks.after_first(lambda: _unchanged(data if data is not None else settings.data, told))
-        settings = configs.override(replace(settings, data=str(dataset.root)), asked)
+        settings = configs.override(replace(settings, data=str(dataset.opened)), asked)
         if settings.device == "auto":
             settings = replace(settings, device=resolved.device)
         ranks.first(lambda: check_batch(settings.batch, ranks.world))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from saccade.data.findings import Finding
@@ -86,8 +87,9 @@ class Legend:
 class Annotations:
     """A labelled set as read: items sorted by path (code points), each image once.
 
-    tree: where images and masks lie; problems: what the reader met that cannot be right, each with its place; ignored: files that are no
-    images; multi: whether an image may have several labels or none; notes: what a user should know of how the set was understood.
+    tree: where images and masks lie; opened: what was opened to find them, a folder or a file; problems: what the reader met that cannot be
+    right, each with its place; ignored: files that are no images; outside: images that are links to outside of the root; multi: whether an
+    image may have several labels or none; notes: what a user should know of how the set was understood.
     """
 
     format: str
@@ -101,3 +103,4 @@ class Annotations:
     multi: bool = False
     legend: Legend = field(default_factory=lambda: Legend({}))
     notes: tuple[str, ...] = ()
+    opened: Path = Path()

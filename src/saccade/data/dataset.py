@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from saccade.core import images, masks
 from saccade.core.errors import UserError, unknown
+from saccade.data import archives, splitting
 from saccade.data.annotations import Annotations, Item
 from saccade.data.sample import IGNORED, Objects, Sample, Schema
-from saccade.data.splitting import hold_out
 from saccade.data.tree import Tree
 
 PROBED = 256
@@ -44,12 +44,24 @@ class Dataset:
         splits = {name: np.flatnonzero(named == name) for name in ("train", "val", "test") if (named == name).any()}
         if "train" in splits and "val" not in splits:
             train = splits["train"]
-            held = hold_out([items[i].path for i in train], _strata(annotations, targets)[train])
+            held = splitting.hold_out([items[i].path for i in train], splitting.strata(annotations)[train])
             splits = {"train": train[~held], "val": train[held], **{k: v for k, v in splits.items() if k == "test"}}
         size, uniform, channels = _look(annotations)
         present = _present(annotations, targets)
         schema = Schema(annotations.task, classes, _counts(present, splits), channels, size, uniform)
         return cls(annotations, schema, targets, splits)
+
+    @property
+    def opened(self) -> Path:
+        """What stands for the set: its root, or a list of splits."""
+        return self.annotations.opened
+
+    @property
+    def name(self) -> str:
+        """What to call it: the file's or folder's name without what says of which kind it is."""
+        name = self.opened.name
+        endings = (splitting.SUFFIX, *archives.SUFFIXES)
+        return next((name[: -len(ending)] for ending in endings if name.lower().endswith(ending)), name)
 
     @property
     def root(self) -> Path:
@@ -170,15 +182,6 @@ def _targets(annotations: Annotations) -> NDArray[Any]:
     for row, item in zip(targets, items, strict=True):
         row[list(item.labels)] = True
     return targets
-
-
-def _strata(annotations: Annotations, targets: NDArray[Any]) -> NDArray[np.int64]:
-    """What a held-out part must have its share of: int64 `[N]`; the rarest class of an image where it has several."""
-    if targets.ndim == 1 and len(targets):
-        return targets
-    said = [sorted({*item.labels, *(one.label for one in item.objects)}) for item in annotations.items]
-    counts = np.bincount([label for labels in said for label in labels], minlength=len(annotations.classes) + 1)
-    return np.array([min(labels, key=lambda label: counts[label]) if labels else -1 for labels in said], np.int64)
 
 
 def _present(annotations: Annotations, targets: NDArray[Any]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from saccade.core.errors import UserError
-from saccade.data import archives, formats
+from saccade.data import archives, formats, splitting
 from saccade.data.annotations import Annotations
 from saccade.data.dataset import Dataset
 from saccade.data.tree import FolderTree, Tree
@@ -22,15 +22,34 @@ def open_annotations(path: str | Path, *, task: str | None = None, format: str |
 
     Raises UserError where it is missing, of no known format, or not of the one asked for.
     """
+    root = _existing(path)
+    try:
+        if root.name.endswith(splitting.SUFFIX):
+            return _listed(root, task, format)
+        return replace(_read(_tree(root), task, format), opened=root)
+    except PermissionError as error:
+        raise UserError("may not be read", where=str(error.filename or path), fix="check its permissions") from None
+
+
+def _existing(path: str | Path) -> Path:
     try:
         root = Path(path).expanduser().absolute()
-        if not root.exists():
-            raise FileNotFoundError
-        return _read(_tree(root), task, format)
+        if root.exists():
+            return root
     except PermissionError as error:
         raise UserError("may not be read", where=str(error.filename or path), fix="check its permissions") from None
     except (OSError, RuntimeError, ValueError):  # a home of nobody, a name too long, a null character
-        raise UserError("no such folder", where=str(path)[:500], fix="give the folder that holds your images") from None
+        pass
+    raise UserError("no such folder", where=str(path)[:500], fix="give the folder that holds your images")
+
+
+def _listed(path: Path, task: str | None, format: str | None) -> Annotations:
+    """A set under the splits of a list."""
+    facts = splitting.read(path)
+    if facts["data"].endswith(splitting.SUFFIX):
+        raise UserError("must name a data set, but names another list of splits", where=str(path))
+    annotations = open_annotations(facts["data"], task=task or facts["task"], format=format or facts["format"])
+    return splitting.apply(annotations, facts["splits"], path)
 
 
 def _tree(root: Path) -> Tree:
