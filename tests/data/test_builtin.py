@@ -11,8 +11,9 @@ from PIL import Image
 
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
-from saccade.data import builtin
-from saccade.data.builtin import SHAPES, draw_shape, make_shapes, write_digits
+from saccade.data import builtin, drawing
+from saccade.data.builtin import make_shapes, write_digits
+from saccade.data.drawing import SHAPES, draw_shape
 
 
 def names(folder: Path) -> set[str]:
@@ -64,8 +65,8 @@ def test_an_image_depends_on_seed_and_index_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("index", range(6))
 def test_the_truth_is_where_the_shape_is(index: int) -> None:
     """Measured from the outline: area by class, middle of mass, and turning the shape back to upright."""
-    shape = builtin.Shape(SHAPES[index], (40.25, 52.5), 30.0, 200.0)
-    cover = np.clip(0.5 - builtin._distance(shape, (96, 80)), 0, 1)
+    shape = drawing.Shape(SHAPES[index], (40.25, 52.5), 30.0, 200.0)
+    cover = np.clip(0.5 - drawing._distance(shape, (96, 80)), 0, 1)
     area = {
         "circle": np.pi, "ring": 0.75 * np.pi, "square": 2.0, "triangle": 3**1.5 / 4, "star": 10 * 0.42 * np.sin(np.pi / 5) / 2,
         "cross": 8 * 0.32 * (1 - 0.32**2) ** 0.5 - 4 * 0.32**2,
@@ -79,7 +80,7 @@ def test_the_truth_is_where_the_shape_is(index: int) -> None:
 def test_angle_turns_clockwise() -> None:
     """Upright, a triangle points up; at 90 degrees it points right."""
     for angle, pixel in ((0.0, (6, 32)), (90.0, (32, 57)), (180.0, (57, 32)), (270.0, (32, 6))):
-        distance = builtin._distance(builtin.Shape("triangle", (32.5, 32.5), 28, angle), (65, 65))
+        distance = drawing._distance(drawing.Shape("triangle", (32.5, 32.5), 28, angle), (65, 65))
         tips = [distance[6, 32], distance[32, 57], distance[57, 32], distance[32, 6]]
         assert distance[pixel] == min(tips) < 0
         assert sorted(tips)[1] > 0
@@ -88,7 +89,7 @@ def test_angle_turns_clockwise() -> None:
 def test_figure_and_ground_differ() -> None:
     for index in range(120):
         pixels, shape = draw_shape(index, size=(48, 48), seed=1)
-        distance = builtin._distance(shape, (48, 48))
+        distance = drawing._distance(shape, (48, 48))
         inside, outside = pixels[distance < -1], pixels[distance > 1]
         assert np.linalg.norm(inside.mean(0) - outside.mean(0)) > 45
 
@@ -105,7 +106,6 @@ def test_smallest_set_and_smallest_image(tmp_path: Path) -> None:
         ({"size": (7, 64)}, "size must be 8x8 to 4096x4096 .* was 7x64"),
         ({"size": (64, 5000)}, "was 64x5000"),
         ({"task": "clasify"}, "unknown task of made-up data 'clasify' .did you mean classify"),
-        ({"task": "detect"}, "classify"),
     ],
 )
 def test_wrong_requests_write_nothing(options: dict, words: str, tmp_path: Path) -> None:
