@@ -64,10 +64,10 @@ def make(as_json: bool, quiet: bool, kind: str, **request: Any) -> None:
 @options.output
 def convert(as_json: bool, quiet: bool, data: str, out: str, **request: Any) -> None:
     """Write a set in another format into the new folder OUT, and say what that format cannot hold."""
-    from saccade.data import convert
+    from saccade import data as verbs
 
     with options.progress(quiet) as progress:
-        facts = convert(data, out, **request, progress=progress)
+        facts = verbs.convert(data, out, **request, progress=progress)
     if as_json:
         output.say_json(facts)
         return
@@ -85,10 +85,10 @@ def convert(as_json: bool, quiet: bool, data: str, out: str, **request: Any) -> 
 @options.output
 def split(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
     """Share out a set's images anew, as a list of files; nothing is moved."""
-    from saccade.data import split
+    from saccade import data as verbs
 
     with options.progress(quiet) as progress:
-        facts = split(data, **request, progress=progress)
+        facts = verbs.split(data, **request, progress=progress)
     if as_json:
         output.say_json(facts)
         return
@@ -101,10 +101,10 @@ def split(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
 @options.output
 def stats(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
     """Measure a set: sizes, colours, classes, objects."""
-    from saccade.data import stats
+    from saccade import data as verbs
 
     with options.progress(quiet) as progress:
-        facts = stats(data, **request, progress=progress)
+        facts = verbs.stats(data, **request, progress=progress)
     if as_json:
         output.say_json(facts)
         return
@@ -123,10 +123,10 @@ def stats(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
 @options.output
 def view(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
     """Write a contact sheet: every image with its labels, boxes and masks."""
-    from saccade.data import view
+    from saccade import data as verbs
 
     with options.progress(quiet) as progress:
-        facts = view(data, **request, progress=progress)
+        facts = verbs.view(data, **request, progress=progress)
     if as_json:
         output.say_json(facts)
         return
