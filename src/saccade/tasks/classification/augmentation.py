@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
-from saccade.core.prepare import prepare, shrink
+from saccade.core.prepare import prepare
 from saccade.data import augment
 from saccade.data.augment import Draws
 from saccade.data.cache import Preparation
@@ -38,7 +38,7 @@ class ClassificationAugment:
             spec = InputSpec(self.config.channels, self.config.size)
             return Preparation(f"prepare {spec}", lambda pixels: prepare(pixels, spec).transpose(1, 2, 0), spec.size)
         cover = (round(height * ROOM), round(width * ROOM))
-        return Preparation(f"shrink {cover}", lambda pixels: shrink(pixels, cover), cover)
+        return Preparation(f"shrunk {cover}", lambda pixels: augment.shrink(pixels, cover), cover)
 
     def partners(self, position: int) -> Sequence[int]:
         """None: pairs are mixed in the batch."""
