@@ -60,12 +60,12 @@ class ClassificationAugment:
         pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
         images: Tensor = torch.from_numpy(np.ascontiguousarray(pixels))
         label = torch.tensor([sample.target for sample in samples])
-        if config == type(config)():
+        left = config if self.small else replace(config, flip=0.0, crop=1.0)  # large ones are cropped and mirrored already
+        if left == type(config)():
             return Batch(images, {"label": label, "other": label, "share": torch.ones(len(label))}, positions)
         draws = Draws.at(self.config.seed, positions)
         floats = images.float()
-        geometry = config if self.small else replace(config, flip=0.0, crop=1.0)
-        floats = augment.erase(augment.recolor(augment.warp(floats, draws, geometry), draws, config), draws, config)
+        floats = augment.erase(augment.recolor(augment.warp(floats, draws, left), draws, config), draws, config)
         floats, mixing = augment.mix_pairs(floats, positions, config, self.config.seed)
         images = floats.round_().clamp_(0, 255).byte()
         return Batch(images, {"label": label, "other": label[mixing.partner], "share": mixing.share}, positions)
