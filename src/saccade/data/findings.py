@@ -42,8 +42,25 @@ KINDS: Mapping[str, Kind] = {
     "mask-value": Kind(ERROR, "a mask with values that stand for no class", "they become the ignored value"),
     "stated-size": Kind(WARNING, "an image of another size than the annotation states", "the true size is written"),
     "unlabelled-image": Kind(NOTE, "an image without any label"),
+    "unused-class": Kind(NOTE, "a declared class that no label names"),
+    "rare-class": Kind(WARNING, "a class with too few images to be learned or measured"),
+    "missing-class": Kind(WARNING, "a class that a split lacks, though others hold it"),
+    "imbalanced-classes": Kind(WARNING, "one class far more frequent than another"),
+    "image-in-two-splits": Kind(WARNING, "an image that several splits hold", "it stays in the first"),
+    "too-large-image": Kind(ERROR, "an image of more pixels than are decoded", "left out"),
+    "wrong-suffix": Kind(WARNING, "a file whose content is of another format than its name says"),
+    "turned-image": Kind(NOTE, "images that EXIF data turn: programs that pass it over see them lying"),
+    "stated-size-unturned": Kind(WARNING, "a stated size that passes over the turn of the image, and perhaps boxes that do so too"),
+    "mixed-modes": Kind(NOTE, "images of several kinds: grey, colour, with alpha, of 16 bit"),
+    "blank-image": Kind(WARNING, "an image of a single colour"),
+    "duplicate-image": Kind(WARNING, "the same pixels in several files"),
+    "near-duplicate": Kind(NOTE, "nearly the same picture in several files"),
+    "leak": Kind(WARNING, "the same or nearly the same picture in several splits: what is measured there is too good"),
+    "conflicting-labels": Kind(ERROR, "the same pixels with different labels"),
+    "empty-mask": Kind(WARNING, "a mask that marks nothing"),
+    "unlike-others": Kind(NOTE, "an image that looks unlike all others of the set"),
 }
-"""Codes of what concerns labels; the doctor adds those that need pixels (`doctor/`)."""
+"""Codes of readers, and of the doctor, which looks at pixels too (`doctor/`)."""
 
 
 @dataclass(frozen=True, slots=True)

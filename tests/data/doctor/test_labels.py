@@ -1,0 +1,175 @@
+"""Boxes, outlines and classes: each fault put into a clean set is found once, at its place."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saccade.data import doctor
+from saccade.data.annotations import Annotations, Item, Object, Ring
+from saccade.data.findings import Finding
+from saccade.data.tree import File, FolderTree
+
+SQUARE: Ring = (10, 10, 40, 10, 40, 40, 10, 40)
+
+
+def clean(n: int = 60, splits: tuple[str, ...] = ("train", "val")) -> Annotations:
+    """Images of 80x100 with two boxes each, one outlined, of three classes."""
+    items = []
+    for i in range(n):
+        objects = (Object(i % 3, (10, 10, 40, 40), (SQUARE,)), Object((i + 1) % 3, (50.5, 20, 100, 80)))
+        items.append(Item(File(f"{i:03}.png", 1, 1), splits[i // 3 % len(splits)], objects=objects, size=(80, 100), where=f"{i:03}.txt"))
+    return Annotations("made", "instances", ("cat", "dog", "owl"), tuple(items), FolderTree(Path("nowhere")), opened=Path("made"))
+
+
+def with_object(one: Object, at: int = 7) -> Annotations:
+    """The clean set with one more object in one image."""
+    made = clean()
+    items = list(made.items)
+    items[at] = replace(items[at], objects=(*items[at].objects, one))
+    return replace(made, items=tuple(items))
+
+
+def every(annotations: Annotations) -> tuple[Finding, ...]:
+    """All that needs no pixels, crossings too."""
+    flat = doctor.Flat(annotations)
+    return (*doctor.quick(annotations), *doctor.boxes.crossings(flat))
+
+
+def test_a_clean_set() -> None:
+    assert every(clean()) == ()
+
+
+FAULTS = {
+    "not-finite": [Object(0, (1, math.nan, 5, 5)), Object(0, (1, 1, math.inf, 5)), Object(0, shape=((1, 1, math.nan, 5, 7, 7),))],
+    "inverted-box": [Object(0, (40, 10, 20, 30)), Object(0, (20, 30, 40, 10))],
+    "box-outside": [Object(0, (100, 10, 120, 30)), Object(0, (-20, 10, 0, 30)), Object(0, (10, 80, 20, 99)), Object(0, (10, -9, 20, -1))],
+    "box-over-edge": [
+        Object(0, (60, 10, 101.5, 30)),
+        Object(0, (-1.1, 10, 20, 30)),
+        Object(0, (1, 10, 20, 82)),
+        Object(0, shape=((1, 1, 50, 1, 50, 90),)),
+        Object(0, (1, 1, 50, 80), ((1, 1, 50, 1, 50, 90),)),
+    ],
+    "empty-box": [Object(0, (20, 10, 20, 30)), Object(0, (10, 30, 40, 30)), Object(0, shape=((1, 1, 9, 1, 5, 1),))],
+    "duplicate-object": [Object(1, (10.4, 10, 40, 39.6), (SQUARE,)), Object(2, (50.5, 20, 100, 80))],
+    "short-polygon": [Object(0, shape=((1, 1, 5, 5),)), Object(0, (1, 1, 5, 5), (SQUARE, (1, 1))), Object(0, shape=((),))],
+    "crossing-polygon": [Object(0, shape=((10, 10, 40, 40, 40, 10, 10, 30),)), Object(0, shape=(SQUARE, (60, 60, 70, 71, 70, 60, 60, 70)))],
+}
+CASES = [(code, one) for code, objects in FAULTS.items() for one in objects]
+
+
+@pytest.mark.parametrize(("code", "one"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("line", [0, 12])
+def test_a_bad_object_is_found_once(code: str, one: Object, line: int) -> None:
+    (found,) = every(with_object(replace(one, line=line)))
+    place = ("007.txt", 12, 2) if line else ("007.png", 0, 2)
+    assert (found.code, (found.path, found.line, found.object)) == (code, place)
+    assert "007.png" in str(found)
+
+
+GOOD = [
+    Object(0, (-1, -1, 101, 81)),
+    Object(0, (10.6, 10, 40, 40), (SQUARE,)),
+    Object(0, (50.5, 20, 100, 80)),
+    Object(1, (10, 10, 40, 40)),
+    Object(1, (10, 10, 40, 40), (SQUARE,), crowd=True),
+    Object(0, shape=((10, 10, 40, 10, 40, 40, 10, 10, 20, 5),)),  # touches itself
+    Object(0, shape=((10, 10, 40, 10, 20, 10, 20, 30),)),  # goes back on itself
+    Object(0, shape=((0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 0.2, 0.4),)),  # the same, and rounding could say either
+    Object(0),
+]
+
+
+@pytest.mark.parametrize("one", GOOD)
+def test_a_good_object_is_not_found(one: Object) -> None:
+    assert every(with_object(one)) == ()
+
+
+def test_sizes_unknown_say_nothing_of_edges() -> None:
+    made = with_object(Object(0, (500, 500, 600, 600)))
+    assert doctor.quick(replace(made, items=tuple(replace(item, size=None) for item in made.items))) == ()
+
+
+def test_star_polygons_cross() -> None:
+    angles = np.arange(5) * 4 * np.pi / 5
+    points = np.stack([40 + 30 * np.cos(angles), 40 + 30 * np.sin(angles)], axis=1)
+    assert [one.code for one in every(with_object(Object(0, shape=(tuple(points.reshape(-1).tolist()),))))] == ["crossing-polygon"]
+    order = np.argsort(np.arctan2(*(points - 40).T))
+    assert every(with_object(Object(0, shape=(tuple(points[order].reshape(-1).tolist()),)))) == ()
+
+
+def relabelled(label_of: dict[int, int]) -> Annotations:
+    made = clean()
+    items = [
+        replace(item, objects=tuple(replace(one, label=label_of.get(one.label, one.label)) for one in item.objects)) for item in made.items
+    ]
+    return replace(made, items=tuple(items))
+
+
+def codes(annotations: Annotations) -> list[str]:
+    return [found.code for found in doctor.quick(annotations)]
+
+
+def test_classes() -> None:
+    assert codes(replace(clean(), classes=("cat", "dog", "owl", "never"))) == ["unused-class"]
+    shifted = replace(relabelled({0: 1}), problems=(Finding("unknown-class", "a.txt", "no class 3", 4),))
+    assert codes(shifted) == ["ids-from-one", "unknown-class"]
+    assert codes(replace(shifted, problems=(*shifted.problems, Finding("ids-from-one", "a", "b")))) == [
+        "ids-from-one",
+        "unknown-class",
+        "unused-class",
+    ]
+    rare = with_object(Object(3, (1, 1, 9, 9)))
+    assert codes(replace(rare, classes=("cat", "dog", "owl", "rare"))) == ["rare-class"]
+    owls = {i: Object(3, (1, 1, 9, 9)) for i in range(6)}
+    few = clean(126)
+    items = tuple(replace(item, objects=(*item.objects, owls[i]) if i in owls else item.objects) for i, item in enumerate(few.items))
+    assert codes(replace(few, items=items, classes=("cat", "dog", "owl", "six"))) == []
+    many = tuple(replace(item, objects=(*item.objects, *[Object(0, (k, 1, k + 9, 9)) for k in range(1)])) for item in items)
+    assert codes(replace(few, items=many, classes=("cat", "dog", "owl", "six"))) == ["imbalanced-classes"]
+
+
+def test_a_class_missing_in_a_split() -> None:
+    made = clean()
+    items = tuple(
+        replace(item, objects=tuple(one for one in item.objects if item.split == "train" or one.label != 2)) for item in made.items
+    )
+    (found,) = doctor.quick(replace(made, items=items))
+    assert found.code == "missing-class" and "val" in found.message and "owl" in found.message
+
+
+def test_unlabelled_images_are_one_finding() -> None:
+    made = clean()
+    items = tuple(replace(item, objects=()) if i in (3, 5) else item for i, item in enumerate(made.items))
+    (found,) = doctor.quick(replace(made, items=items))
+    assert (found.code, found.path) == ("unlabelled-image", "003.png") and "2 of 60" in found.message
+
+
+def test_an_image_in_two_splits() -> None:
+    made = clean()
+    twice = replace(made.items[0], split="val")
+    found = doctor.quick(replace(made, items=(made.items[0], twice, *made.items[1:])))
+    assert [(one.code, one.path) for one in found] == [("image-in-two-splits", "000.png")]
+
+
+def test_problems_are_passed_on_and_nothing_is_nothing() -> None:
+    problem = Finding("missing-image", "list.txt", "gone.png is not there", 3)
+    assert doctor.quick(replace(clean(), problems=(problem,))) == (problem,)
+    assert doctor.quick(replace(clean(), items=())) == ()
+    assert doctor.quick(replace(clean(), items=(), classes=())) == ()
+
+
+def test_a_million_objects_in_seconds() -> None:
+    """The aim is 2 s; a busy machine may take longer."""
+    per = tuple(Object(k % 3, (k, k, k + 20.0, k + 20.0)) for k in range(10))
+    items = tuple(Item(File(f"{i}.png", 1, 1), "train", objects=per, size=(80, 100)) for i in range(100_000))
+    made = replace(clean(), items=items)
+    began = time.perf_counter()
+    assert doctor.quick(made) == ()
+    assert time.perf_counter() - began < 10
