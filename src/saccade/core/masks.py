@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from saccade.core import images
 from saccade.core.errors import UserError
 
+Values: TypeAlias = NDArray[np.int32]
 
-def read(source: str | os.PathLike[str] | bytes, *, colours: bool = False) -> NDArray[np.int32]:
+
+def read(source: str | os.PathLike[str] | bytes, *, colours: bool = False) -> Values:
     """A picture's values as they stand in the file: int32 `[H, W]`.
 
     Palettes give the index, or with `colours` the colour behind it; 1, 8 and 16 bit grey pictures the value (white is 1 where there is one

@@ -34,6 +34,7 @@ KINDS: Mapping[str, Kind] = {
     "box-outside": Kind(ERROR, "a box with no part inside of its image", "left out"),
     "box-over-edge": Kind(WARNING, "a box that reaches over the edge of its image", "cut at the edge"),
     "empty-box": Kind(WARNING, "a box of no area", "left out"),
+    "tiny-box": Kind(WARNING, "a box no larger than a pixel, as a slip of the hand leaves it", "left out"),
     "duplicate-object": Kind(WARNING, "the same object twice", "the first stays"),
     "short-polygon": Kind(ERROR, "a polygon of fewer than three points", "left out"),
     "crossing-polygon": Kind(WARNING, "a polygon that crosses itself"),

@@ -54,6 +54,13 @@ def to_mask(shape: Rle) -> Mask:
     return decoded.astype(bool)
 
 
+def area(shape: Rle) -> int:
+    """Pixels that a mask covers."""
+    from faster_coco_eval import mask as coco
+
+    return int(coco.area({"size": list(shape.size), "counts": shape.counts}))
+
+
 def from_mask(mask: Mask) -> Rle:
     """bool `[H, W]` -> run lengths."""
     from faster_coco_eval import mask as coco

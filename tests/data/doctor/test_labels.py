@@ -56,6 +56,7 @@ FAULTS = {
         Object(0, shape=((1, 1, 50, 1, 50, 90),)),
         Object(0, (1, 1, 50, 80), ((1, 1, 50, 1, 50, 90),)),
     ],
+    "tiny-box": [Object(0, (20, 10, 21, 11)), Object(0, (20, 10, 20.5, 10.1))],
     "empty-box": [Object(0, (20, 10, 20, 30)), Object(0, (10, 30, 40, 30)), Object(0, shape=((1, 1, 9, 1, 5, 1),))],
     "duplicate-object": [Object(1, (10.4, 10, 40, 39.6), (SQUARE,)), Object(2, (50.5, 20, 100, 80))],
     "short-polygon": [Object(0, shape=((1, 1, 5, 5),)), Object(0, (1, 1, 5, 5), (SQUARE, (1, 1))), Object(0, shape=((),))],
@@ -81,7 +82,7 @@ GOOD = [
     Object(1, (10, 10, 40, 40), (SQUARE,), crowd=True),
     Object(0, shape=((10, 10, 40, 10, 40, 40, 10, 10, 20, 5),)),  # touches itself
     Object(0, shape=((10, 10, 40, 10, 20, 10, 20, 30),)),  # goes back on itself
-    Object(0, shape=((0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 0.2, 0.4),)),  # the same, and rounding could say either
+    Object(0, shape=((0.7, 0.7, 2.1, 2.1, 1.4, 1.4, 1.4, 2.8),)),  # the same, and rounding could say either
     Object(0),
 ]
 

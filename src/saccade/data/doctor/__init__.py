@@ -9,7 +9,7 @@ from typing import Any
 
 from saccade.core.progress import Progress
 from saccade.data.annotations import Annotations
-from saccade.data.doctor import boxes, classes
+from saccade.data.doctor import boxes, classes, likeness, look, pixels
 from saccade.data.doctor.flat import Flat
 from saccade.data.findings import ERROR, NOTE, WARNING, Finding
 
@@ -50,10 +50,24 @@ def quick(annotations: Annotations) -> tuple[Finding, ...]:
 
 
 def examine(annotations: Annotations, *, progress: Progress, workers: int = 2) -> Report:
-    """Look at every label and every image, in `workers` threads."""
-    flat = Flat(annotations)
-    found = [*annotations.problems, *_labels(annotations, flat), *boxes.crossings(flat)]
-    return Report(_sorted(found), annotations.format, annotations.task, len(annotations.items))
+    """Look at every label and every image, in `workers` threads; labels are measured against the images' true sizes."""
+    looks = list(look.at_all(annotations, progress, workers))
+    sizes = [one.size or item.size for one, item in zip(looks, annotations.items, strict=True)]
+    flat = Flat(annotations, sizes)
+    found = [*_labels(annotations, flat), *boxes.crossings(flat), *pixels.check(annotations, looks)]
+    found += pixels.check_masks(annotations, sizes, progress, workers)
+    known = {(one.code, one.path, one.line, one.object) for one in annotations.problems}
+    found = [one for one in found if (one.code, one.path, one.line, one.object) not in known]  # a reader may have seen it as well
+    return Report(_sorted([*annotations.problems, *found]), annotations.format, annotations.task, len(annotations.items))
+
+
+def alike(annotations: Annotations, progress: Progress, workers: int = 2) -> list[list[int]]:
+    """Groups of images, by their indices, that show the same or nearly so: those that one split must keep together."""
+    looks = list(look.at_all(annotations, progress, workers))
+    same = likeness.exact(annotations, looks)
+    near = likeness.near(looks, same)
+    joined = {index for group in near for index in group}
+    return sorted([*near, *(group for group in same if group[0] not in joined)])
 
 
 def _labels(annotations: Annotations, flat: Flat) -> list[Finding]:

@@ -10,6 +10,7 @@ from saccade.data.doctor.flat import Flags, Flat, Floats, Integers, neighbours
 from saccade.data.findings import Finding
 
 OVER = 1.0  # pixels that a box may reach over the edge: tools round, and some count pixels from 1
+TINY = 1.0  # pixels of both sides of a box that nobody drew on purpose
 SAME = 0.5  # pixels between the edges of what counts as the same box
 STEPS = 64  # objects beside it, by their left edge, that one is compared with
 LONGEST = 2000  # points of a polygon that is looked at for crossings
@@ -34,9 +35,11 @@ def check(flat: Flat) -> Iterator[Finding]:
     whole = np.where(shaped[:, None] & flat.stated[:, None], _around(box, bounds), box)
     inverted = ((box[:, 2] < box[:, 0]) | (box[:, 3] < box[:, 1])) & ~left_out
     empty = ((box[:, 2] == box[:, 0]) | (box[:, 3] == box[:, 1])) & ~left_out & ~inverted
-    fine = ~left_out & ~inverted & ~empty
+    tiny = ((box[:, 2:] - box[:, :2]) <= TINY).all(1) & ~left_out & ~inverted & ~empty
+    fine = ~left_out & ~inverted & ~empty & ~tiny
     yield from (flat.finding("inverted-box", i, f"{_written(box[i])} has its edges the wrong way round") for i in _each(inverted))
     yield from (flat.finding("empty-box", i, f"{_written(box[i])} has no area") for i in _each(empty))
+    yield from (flat.finding("tiny-box", i, f"{_written(box[i])} is no larger than a pixel") for i in _each(tiny))
     yield from _edges(flat, box, whole, fine)
     yield from _duplicates(flat, box, fine)
 
