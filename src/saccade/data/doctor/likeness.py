@@ -12,7 +12,7 @@ from saccade.core import images
 from saccade.core.errors import UserError
 from saccade.data.annotations import Annotations
 from saccade.data.doctor.flat import Flags, Floats, Integers, neighbours
-from saccade.data.doctor.look import Look, Pixels
+from saccade.data.doctor.look import CELLS, Look, Pixels
 
 BITS = 5  # of 64 that may differ
 STEPS = 64  # images beside it, among those of the same part of the hash, that one is compared with
@@ -20,7 +20,8 @@ APART = 5.0  # of 255 that coarse colours may differ, root mean square, brightne
 RELATED = 0.99  # correlation of coarse colours
 BRIGHTER, STRONGER = 30.0, 1.25  # of 255 that mean colours may differ; ratio of contrasts
 FLAT = 2.0  # of 255: a deviation of coarse colours below which a picture has no shape that tells it from others
-NEAREST, SAMPLE, UNLIKE, FEWEST = 5, 2000, 3.5, 50
+NEAREST, SAMPLE, FEWEST = 5, 2000, 50
+FAR, SPREADS = 2.0, 6.0  # medians of the distance; median deviations (as of a normal distribution) beyond it
 
 
 def exact(annotations: Annotations, looks: Sequence[Look]) -> list[list[int]]:
@@ -71,7 +72,7 @@ def near(looks: Sequence[Look], same: Sequence[Sequence[int]]) -> list[list[int]
 def _pairs(shown: Sequence[Pixels]) -> Integers:
     """Pairs that look nearly the same: int64 `[P, 2]`."""
     hashes = np.array([pixels.likeness for pixels in shown], np.uint64)
-    cells = np.array([pixels.cells for pixels in shown], np.uint8).reshape(len(shown), -1, 3)
+    cells = np.array([pixels.cells for pixels in shown], np.uint8).reshape(len(shown), CELLS * CELLS, 3)
     found = [np.zeros((0, 2), np.int64)]
     edges = np.linspace(0, 64, BITS + 2).astype(int).tolist()
     for start, end in pairwise(edges):
@@ -101,7 +102,7 @@ def _alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Flags:
 def unlike(looks: Sequence[Look]) -> list[int]:
     """Images far from all others in their coarse colours, the farthest first: at most one in a hundred, none of fewer than FEWEST.
 
-    Far: the mean distance to the NEAREST nearest of SAMPLE images is UNLIKE times its median over all.
+    Far: the mean distance to the NEAREST nearest of SAMPLE images is FAR times its median over all, and SPREADS deviations beyond it.
     """
     shown = [(index, look.pixels.cells) for index, look in enumerate(looks) if look.pixels and not look.pixels.blank]
     if len(shown) < FEWEST:
@@ -109,7 +110,9 @@ def unlike(looks: Sequence[Look]) -> list[int]:
     cells = np.array([cells for _, cells in shown], np.float64).reshape(len(shown), -1)
     sample = cells[np.unique(np.linspace(0, len(cells) - 1, SAMPLE).astype(int))]
     distance = np.concatenate([_to_nearest(cells[start : start + 1000], sample) for start in range(0, len(cells), 1000)])
-    far = np.flatnonzero(distance > UNLIKE * np.median(distance))
+    middle = float(np.median(distance))
+    spread = 1.4826 * float(np.median(np.abs(distance - middle)))
+    far = np.flatnonzero(distance > max(FAR * middle, middle + SPREADS * spread))
     most = max(1, len(shown) // 100)
     return [shown[place][0] for place in far[np.argsort(-distance[far])][:most].tolist()]
 
