@@ -122,13 +122,23 @@ def _run_lengths(counts: bytes) -> NDArray[np.int64]:
     return runs
 
 
+def clipped(ring: Ring, size: tuple[int, int]) -> Ring:
+    """The part of an outline that lies in an image of `size` (height, width); () where none does."""
+    return _within(ring, ((0, 0.0, 1.0), (0, float(size[1]), -1.0), (1, 0.0, 1.0), (1, float(size[0]), -1.0)))
+
+
 def _near(ring: Ring, size: tuple[int, int]) -> Ring:
     """A ring cut at a frame around the image where it reaches far beyond it: filling takes time and memory by its length in pixels."""
     most = float(max(size))
     if all(-8 * most <= value <= 8 * most for value in ring):
         return ring
+    return _within(ring, ((0, -most, 1.0), (0, 2 * most, -1.0), (1, -most, 1.0), (1, 2 * most, -1.0)))
+
+
+def _within(ring: Ring, limits: Sequence[tuple[int, float, float]]) -> Ring:
+    """The part of a ring inside of limits: axis, place, and 1 for what lies beyond it, -1 for what lies before."""
     points: list[Ring] = list(zip(ring[::2], ring[1::2], strict=False))
-    for axis, limit, sign in ((0, -most, 1.0), (0, 2 * most, -1.0), (1, -most, 1.0), (1, 2 * most, -1.0)):
+    for axis, limit, sign in limits:
         points = _cut(points, axis, limit, sign)
     return tuple(value for point in points for value in point)
 
