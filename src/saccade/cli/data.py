@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +14,7 @@ from saccade.cli.main import Suggesting
 from saccade.core.errors import UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
+SHOWN = 8  # findings of one code that are printed; --json has them all
 
 
 def _shares(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
@@ -131,3 +133,46 @@ def view(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
         output.say_json(facts)
         return
     output.pairs(list(facts.items()))
+
+
+@command.command("check", epilog="Exit code 2 where there are errors, or with --fix where errors are left.")
+@_understood
+@options.out("An HTML file for a page of the findings.")
+@click.option("--fix", metavar="DST", type=click.Path(), help="Write a repaired copy into this new folder.")
+@options.output
+@click.pass_context
+def check(context: click.Context, /, as_json: bool, quiet: bool, data: str, **request: Any) -> None:
+    """Look for all that is wrong with a set: labels, boxes, outlines, masks, images, duplicates, leaks."""
+    from saccade import data as verbs
+
+    with options.progress(quiet) as progress:
+        facts = verbs.check(data, **request, progress=progress)
+    if as_json:
+        output.say_json(facts)
+    else:
+        _show(facts)
+    if facts["fixed"]["errors_left"] if "fixed" in facts else facts["errors"]:
+        context.exit(2)
+
+
+def _show(facts: Mapping[str, Any]) -> None:
+    """The first findings of each code, then how many there are of each."""
+    named: Counter[str] = Counter()
+    for found in facts["findings"]:
+        named[found["code"]] += 1
+        if named[found["code"]] <= SHOWN:
+            line = f":{found['line']}" if found["line"] else f", object {found['object'] + 1}" if "object" in found else ""
+            output.say(f"{found['severity']:<7}  {found['path']}{line}: {found['message']}")
+    by_code = {found["code"]: found for found in facts["findings"]}
+    repaired = facts["fixed"]["repaired"] if "fixed" in facts else {}
+    head = ["code", "severity", "count", *(["repaired"] if repaired else [])]
+    rows = [
+        [code, by_code[code]["severity"], count, *([repaired.get(code, 0)] if repaired else [])] for code, count in facts["counts"].items()
+    ]
+    if rows:
+        output.say()
+        output.table(head, rows)
+        output.say()
+    output.pairs([(name, facts[name]) for name in ("format", "task", "images", "errors", "warnings", "page") if name in facts])
+    if "fixed" in facts:
+        output.pairs([("fixed", facts["fixed"]["path"]), ("errors left", facts["fixed"]["errors_left"])])

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from saccade.core.progress import Progress
 
-__all__ = ["convert", "make", "split", "stats", "view"]
+__all__ = ["check", "convert", "make", "split", "stats", "view"]
 
 
 def make(
@@ -94,3 +94,24 @@ def stats(
     from saccade.data.opening import open_annotations
 
     return statistics.measure(open_annotations(data, task=task, format=format), None if out is None else Path(out), progress or Silent())
+
+
+def check(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    fix: str | Path | None = None,
+    task: str | None = None,
+    format: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Look for all that is wrong with a set, at every label and every image.
+
+    out: an HTML file for a page of the findings. fix: a new folder for a repaired copy in the same format. Returns `{"findings", "counts",
+    "errors", "warnings", "images", "format", "task"}`, with `"page"` where it was asked for, and `"fixed": {"path", "repaired",
+    "errors_left"}`: findings repaired by code, and errors that nothing repairs. Raises UserError.
+    """
+    from saccade.core.progress import Silent
+    from saccade.data import checking
+
+    return checking.check(data, None if out is None else Path(out), None if fix is None else Path(fix), task, format, progress or Silent())

@@ -87,11 +87,16 @@ class Output:
         return names
 
 
+def check_new(out: Path) -> None:
+    """Raise UserError where a folder could not be written without touching what is there."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError("must be a new or an empty folder, but is not", where=str(out), fix="give another one, or remove it")
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its name at the end, or goes when anything fails; what is in `out` is never touched."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError("must be a new or an empty folder, but is not", where=str(out), fix="give another --out, or remove it")
+    check_new(out)
     temporary = out.with_name(f".{out.name}-{uuid4().hex[:8]}")
     try:
         temporary.mkdir(parents=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.doctor.flat import Floats, Integers
+from saccade.data.doctor.flat import Flags, Floats, Integers
 
 
 class Doubts(NamedTuple):
@@ -29,7 +29,8 @@ def doubted(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) ->
     said, given = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)
     if said.ndim != 2 or given.shape != said.shape[:1] or (len(given) and not 0 <= given.min() <= given.max() < said.shape[1]):
         raise ValueError(f"must be probabilities [N, K] and labels [N] below K, were {said.shape} and {given.shape}")
-    whole, rows = np.isfinite(said).all(1), np.arange(len(given))
+    rows = np.arange(len(given))
+    whole: Flags = np.isfinite(said.sum(1))
     own = said[rows, given]
     count = np.bincount(given[whole], minlength=said.shape[1])
     total = np.bincount(given[whole], own[whole], minlength=said.shape[1])

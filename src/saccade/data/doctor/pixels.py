@@ -102,6 +102,8 @@ def _words(annotations: Annotations, item: Item) -> str:
 def check_masks(annotations: Annotations, sizes: Sequence[Size | None], progress: Progress, workers: int) -> Iterator[Finding]:
     """Findings on masks of classes and of objects, each image's in turn."""
     pairs = [pair for pair in zip(annotations.items, sizes, strict=True) if _has_masks(pair[0])]
+    if not pairs:
+        return
     progress.start("looking at masks", len(pairs), "images")
     with ThreadPoolExecutor(workers) as pool:
         for found in pool.map(lambda pair: list(_masks(annotations, *pair)), pairs):
