@@ -166,9 +166,9 @@ def _show(facts: Mapping[str, Any]) -> None:
     by_code = {found["code"]: found for found in facts["findings"]}
     repaired = facts["fixed"]["repaired"] if "fixed" in facts else {}
     head = ["code", "severity", "count", *(["repaired"] if repaired else [])]
-    rows = [
-        [code, by_code[code]["severity"], count, *([repaired.get(code, 0)] if repaired else [])] for code, count in facts["counts"].items()
-    ]
+    rows = [[code, by_code[code]["severity"], count] for code, count in facts["counts"].items()]
+    if repaired:
+        rows = [[*row, repaired.get(row[0], 0)] for row in rows]
     if rows:
         output.say()
         output.table(head, rows)

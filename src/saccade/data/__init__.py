@@ -65,12 +65,14 @@ def split(
     catches in the paths) or "likeness" (images that are nearly the same stay together). `out` must end in `.splits.json`.
     Returns `{"path", "splits"}`, the last with images by split. Raises UserError.
     """
-    from saccade.data import splitting
+    from saccade.core.progress import Silent
+    from saccade.data import doctor, splitting
     from saccade.data.opening import open_annotations
 
     place = splitting.check_out(Path(out))
     annotations = open_annotations(data, task=task, format=format)
-    found = splitting.split(annotations, shares, by=by, pattern=pattern, seed=seed)
+    alike = doctor.alike(annotations, progress or Silent()) if by == "likeness" else ()
+    found = splitting.split(annotations, shares, by=by, pattern=pattern, seed=seed, alike=alike)
     return {"path": str(splitting.write(place, annotations, found)), "splits": {name: len(paths) for name, paths in found.items()}}
 
 

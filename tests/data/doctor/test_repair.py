@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from faulty_sets import CASES, SQUARE, clean, with_object
@@ -114,3 +117,23 @@ def test_masks(tmp_path: Path) -> None:
     more = replace(instances, items=(replace(instances.items[0], objects=(empty,)), *instances.items[1:]))
     fixed, counts = fix(more, doctor.examine(more, progress=Silent()).findings)
     assert counts == {"empty-mask": 1} and fixed.items[0].objects == ()
+
+
+EDGES = st.one_of(st.sampled_from([0.0, 10.0, 80.0, 100.0, -1e300, 1e300, math.nan, math.inf]), st.floats(-150, 250), st.floats())
+SHAPES = st.one_of(st.none(), st.lists(st.lists(EDGES, max_size=13).map(tuple), max_size=3).map(tuple))
+OBJECTS = st.builds(Object, st.integers(0, 2), st.one_of(st.none(), st.tuples(EDGES, EDGES, EDGES, EDGES)), SHAPES, line=st.integers(0, 1))
+
+
+@settings(max_examples=80)
+@given(st.lists(OBJECTS, max_size=6), st.sampled_from(["detect", "instances"]))
+def test_whatever_objects_there_are(objects: list[Object], task: str) -> None:
+    """Nothing is raised, each object is found once of each code, and what is repaired is found no more."""
+    made = clean(1)
+    items = (replace(made.items[0], objects=tuple(objects)),)
+    made = replace(made, items=items, task=task)
+    flat = doctor.Flat(made)
+    found = [*doctor.boxes.check(flat), *doctor.boxes.crossings(flat)]
+    by_code = [(one.code, one.path, one.line, one.object) for one in found if one.code != "short-polygon"]
+    assert len(set(by_code)) == len(by_code)
+    fixed, _ = fix(made, found)
+    assert not [one for one in doctor.quick(fixed) if KINDS[one.code].repair]

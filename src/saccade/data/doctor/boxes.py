@@ -13,6 +13,7 @@ OVER = 1.0  # pixels that a box may reach over the edge: tools round, and some c
 TINY = 1.0  # pixels of both sides of a box that nobody drew on purpose
 SAME = 0.5  # pixels between the edges of what counts as the same box
 STEPS = 64  # objects beside it, by their left edge, that one is compared with
+FAR = 1e100  # pixels; coordinates beyond are taken for this, so that no product overflows
 LONGEST = 2000  # points of a polygon that is looked at for crossings
 _EDGES = ("left", "top", "right", "bottom")
 
@@ -31,8 +32,8 @@ def check(flat: Flat) -> Iterator[Finding]:
     for ring in _each(short & ~broken[flat.rings.owner]):
         count = flat.rings.length[ring]
         yield flat.finding("short-polygon", int(flat.rings.owner[ring]), f"an outline of {count} points, at least 3 are needed")
-    box = np.where(flat.stated[:, None], flat.box, bounds)
-    whole = np.where(shaped[:, None] & flat.stated[:, None], _around(box, bounds), box)
+    box = np.clip(np.where(flat.stated[:, None], flat.box, bounds), -FAR, FAR)
+    whole = np.where(shaped[:, None] & flat.stated[:, None], _around(box, np.clip(bounds, -FAR, FAR)), box)
     inverted = ((box[:, 2] < box[:, 0]) | (box[:, 3] < box[:, 1])) & ~left_out
     empty = ((box[:, 2] == box[:, 0]) | (box[:, 3] == box[:, 1])) & ~left_out & ~inverted
     tiny = ((box[:, 2:] - box[:, :2]) <= TINY).all(1) & ~left_out & ~inverted & ~empty
@@ -118,7 +119,8 @@ def _segments(flat: Flat, chosen: Flags) -> tuple[Floats, Floats, Integers, Inte
     after[last] = rings.start[:-1][rings.length > 0]
     kept = chosen[of] & np.isfinite(rings.points).all(1)
     kept &= kept[after]
-    return rings.points[kept], rings.points[after[kept]], of[kept], (place - rings.start[of])[kept]
+    points = np.clip(rings.points, -FAR, FAR)
+    return points[kept], points[after[kept]], of[kept], (place - rings.start[of])[kept]
 
 
 def _cross(a: Floats, b: Floats, c: Floats, d: Floats) -> Flags:

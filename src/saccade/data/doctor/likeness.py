@@ -15,7 +15,8 @@ from saccade.data.doctor.flat import Flags, Floats, Integers, neighbours
 from saccade.data.doctor.look import CELLS, Look, Pixels
 
 BITS = 5  # of 64 that may differ
-STEPS = 64  # images beside it, among those of the same part of the hash, that one is compared with
+STEPS = 32  # images beside it, among those of the same part of the hash, that one is compared with
+PART = 4096  # pairs whose colours are compared at a time
 APART = 5.0  # of 255 that coarse colours may differ, root mean square, brightness and contrast aside
 RELATED = 0.99  # correlation of coarse colours
 BRIGHTER, STRONGER = 30.0, 1.25  # of 255 that mean colours may differ; ratio of contrasts
@@ -73,16 +74,19 @@ def _pairs(shown: Sequence[Pixels]) -> Integers:
     """Pairs that look nearly the same: int64 `[P, 2]`."""
     hashes = np.array([pixels.likeness for pixels in shown], np.uint64)
     cells = np.array([pixels.cells for pixels in shown], np.uint8).reshape(len(shown), CELLS * CELLS, 3)
-    found = [np.zeros((0, 2), np.int64)]
+    found = np.zeros(0, np.int64)
+    n = len(shown)
     edges = np.linspace(0, 64, BITS + 2).astype(int).tolist()
     for start, end in pairwise(edges):
         part = (hashes >> np.uint64(start)) & np.uint64((1 << (end - start)) - 1)
+        close_ones = [found]
         for i, j in neighbours(part, hashes, np.full(len(hashes), np.iinfo(np.uint64).max), STEPS):
             close = np.bitwise_count(hashes[i] ^ hashes[j]) <= BITS
-            i, j = i[close], j[close]
-            alike = _alike(cells[i], cells[j])
-            found.append(np.stack([i[alike], j[alike]], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+            close_ones.append(np.minimum(i[close], j[close]) * n + np.maximum(i[close], j[close]))
+        found = np.unique(np.concatenate(close_ones))
+    pairs = np.stack([found // max(n, 1), found % max(n, 1)], axis=1)
+    kept = [_alike(cells[part[:, 0]], cells[part[:, 1]]) for part in np.array_split(pairs, len(pairs) // PART + 1)]
+    return pairs[np.concatenate(kept)]
 
 
 def _alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Flags:
