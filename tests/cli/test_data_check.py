@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,8 +70,6 @@ def test_a_repaired_copy(faulty: Path, tmp_path: Path, capsys: Captured) -> None
 
 
 def test_errors_that_nothing_repairs(clean: Path, tmp_path: Path, capsys: Captured) -> None:
-    import shutil
-
     root = Path(shutil.copytree(clean, tmp_path / "set"))
     (root / "JPEGImages/00004.png").write_bytes((root / "JPEGImages/00002.png").read_bytes())
     assert main(["data", "check", str(root), "--quiet", "--fix", str(tmp_path / "fixed")]) == 2
@@ -77,8 +77,6 @@ def test_errors_that_nothing_repairs(clean: Path, tmp_path: Path, capsys: Captur
 
 
 def test_images_alike_stay_in_one_split(clean: Path, tmp_path: Path) -> None:
-    import shutil
-
     root = Path(shutil.copytree(clean, tmp_path / "set"))
     for number in range(2, 60, 2):
         shutil.copy(root / f"JPEGImages/{number:05}.png", root / f"JPEGImages/{number + 1:05}.png")
@@ -87,3 +85,19 @@ def test_images_alike_stay_in_one_split(clean: Path, tmp_path: Path) -> None:
     split_of = {path[-9:-4]: name for name, paths in splits.items() for path in paths}
     assert all(split_of[f"{number:05}"] == split_of[f"{number + 1:05}"] for number in range(2, 60, 2))
     assert all(20 > count > 10 or count == 30 for count in found["splits"].values())
+
+
+def test_archives_and_odd_names(clean: Path, tmp_path: Path, capsys: Captured) -> None:
+    """Read in place, and written as a folder; a name that is no UTF-8 is said in a way that JSON holds."""
+    packed = Path(shutil.make_archive(str(tmp_path / "set"), "zip", clean))
+    assert data.check(packed)["findings"] == []
+    assert main(["data", "check", str(packed), "--quiet", "--fix", str(tmp_path / "fixed")]) == 0
+    assert data.check(tmp_path / "fixed")["images"] == 60
+    odd = Path(shutil.copytree(clean, tmp_path / "odd"))
+    (odd / "JPEGImages" / os.fsdecode(b"\xff 'a' \xc3\xa9.png")).write_bytes(b"?")
+    (odd / "Annotations" / os.fsdecode(b"\xff 'a' \xc3\xa9.xml")).write_text("<annotation></annotation>")
+    capsys.readouterr()
+    assert main(["data", "check", str(odd), "--quiet", "--json", "--out", str(tmp_path / "page.html")]) == 2
+    (found,) = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["severity"] == "error"]
+    assert found["path"] == "JPEGImages/\\udcff 'a' é.png"
+    assert main(["data", "check", str(odd), "--quiet"]) == 2
