@@ -250,6 +250,15 @@ def test_large_jpegs_are_told_apart_by_all_their_pixels(tmp_path: Path) -> None:
     assert doctor.alike(annotations, Silent()) == [[0, 1, 2]]
 
 
+def test_a_pattern_finer_than_the_reduced_size_is_not_blank(tmp_path: Path) -> None:
+    """Decoded at an eighth it has a single colour."""
+    (tmp_path / "x").mkdir()
+    Image.fromarray((np.indices((512, 512)).sum(0) % 2 * 60 + 90).astype(np.uint8)).save(tmp_path / "x" / "fine.jpg", quality=95)
+    Image.new("L", (512, 512), 90).save(tmp_path / "x" / "plain.jpg")
+    found = examined(open_annotations(tmp_path))
+    assert [(one.code, one.path) for one in found if one.code == "blank-image"] == [("blank-image", "x/plain.jpg")]
+
+
 # Annotations, with lines
 
 

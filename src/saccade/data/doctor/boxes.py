@@ -97,30 +97,28 @@ def crossings(flat: Flat) -> Iterator[Finding]:
     """Polygons whose edges cross, one finding an object; edges that only touch or lie on each other do not count."""
     rings = flat.rings
     chosen = (rings.length >= 4) & (rings.length <= LONGEST)
-    starts, ends, of, number = _segments(flat, chosen)
+    starts, ends, of = _segments(flat, chosen)
     low, high = np.minimum(starts, ends), np.maximum(starts, ends)
     crossing: set[int] = set()
     for i, j in neighbours(of, low[:, 0], high[:, 0], LONGEST):
-        apart = np.abs(number[i] - number[j])
-        near = (apart > 1) & (apart < rings.length[of[i]] - 1) & (low[i, 1] <= high[j, 1]) & (low[j, 1] <= high[i, 1])
+        near = (low[i, 1] <= high[j, 1]) & (low[j, 1] <= high[i, 1])
         i, j = i[near], j[near]
         met = _cross(starts[i], ends[i], starts[j], ends[j])
         crossing.update(rings.owner[of[i[met]]].tolist())
     yield from (flat.finding("crossing-polygon", index, "its outline crosses itself") for index in sorted(crossing))
 
 
-def _segments(flat: Flat, chosen: Flags) -> tuple[Floats, Floats, Integers, Integers]:
-    """Edges of the chosen rings: start and end `[E, 2]`, ring `[E]`, number within it `[E]`."""
+def _segments(flat: Flat, chosen: Flags) -> tuple[Floats, Floats, Integers]:
+    """Edges of the chosen rings: start and end `[E, 2]`, ring `[E]`."""
     rings = flat.rings
     of = np.repeat(np.arange(len(rings.length)), rings.length)
-    place = np.arange(len(of))
-    after = place + 1
+    after = np.arange(len(of)) + 1
     last = rings.start[1:][rings.length > 0] - 1
     after[last] = rings.start[:-1][rings.length > 0]
     kept = chosen[of] & np.isfinite(rings.points).all(1)
     kept &= kept[after]
     points = np.clip(rings.points, -FAR, FAR)
-    return points[kept], points[after[kept]], of[kept], (place - rings.start[of])[kept]
+    return points[kept], points[after[kept]], of[kept]
 
 
 def _cross(a: Floats, b: Floats, c: Floats, d: Floats) -> Flags:
