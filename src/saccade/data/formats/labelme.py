@@ -76,7 +76,7 @@ def read(tree: Tree, task: str) -> Annotations:
         if sheet.file.path in items:
             problems.append(Finding("repeated-image", sheet.path, f"{sheet.file.path} has another JSON: {items[sheet.file.path].where}"))
             continue
-        objects = tuple(_object(labels[name], box, rings, task) for name, box, rings in sheet.objects)
+        objects = tuple(_object(labels[name], box, rings, task, tree) for name, box, rings in sheet.objects)
         split = split_of(posixpath.dirname(sheet.file.path))
         items[sheet.file.path] = Item(sheet.file, split, objects=objects, size=sheet.size, where=sheet.path)
     found = tuple(item for _, item in sorted(items.items()))
@@ -85,13 +85,11 @@ def read(tree: Tree, task: str) -> Annotations:
     return Annotations("labelme", task, classes, found, tree, tuple(problems), outside=outside, notes=(*notes, *pictures.unnamed(found)))
 
 
-def _object(label: int, box: Box | None, rings: tuple[Ring, ...], task: str) -> Object:
+def _object(label: int, box: Box | None, rings: tuple[Ring, ...], task: str, tree: Tree) -> Object:
     if not rings:
         return Object(label, box)
-    if task == "instances":
-        return Object(label, shape=rings)
-    x, y = [value for ring in rings for value in ring[::2]], [value for ring in rings for value in ring[1::2]]
-    return Object(label, (min(x), min(y), max(x), max(y)))
+    one = Object(label, shape=rings)
+    return one if task == "instances" else Object(label, shapes.box(one, (0, 0), tree))
 
 
 def _sheet(tree: Tree, path: str, pictures: Pictures, problems: list[Finding], passed_over: Counter[str]) -> _Sheet | None:
@@ -143,8 +141,7 @@ def _take(shape: Any, sheet: _Sheet, passed_over: Counter[str]) -> None:
         sheet.objects.append((name, box, (ring,) if ring else ()))
         return
     _, first, rings = sheet.objects[place]
-    pieces = (*(rings or (_corners(first),)), ring or _corners(box))
-    sheet.objects[place] = (name, None, pieces)
+    sheet.objects[place] = (name, None, (*rings, *_outlines(first), *_outlines(box), *((ring,) if ring else ())))
 
 
 def _points(value: Any) -> list[tuple[float, ...]]:
@@ -174,9 +171,8 @@ def _circle(middle: tuple[float, ...], radius: float) -> Ring:
     return reading.finite(ring)
 
 
-def _corners(box: Box | None) -> Ring:
-    left, top, right, bottom = box or (0.0, 0.0, 0.0, 0.0)
-    return left, top, right, top, right, bottom, left, bottom
+def _outlines(box: Box | None) -> tuple[Ring, ...]:
+    return (shapes.corners(box),) if box else ()
 
 
 def write(annotations: Annotations, out: Output) -> None:
@@ -200,9 +196,7 @@ def write(annotations: Annotations, out: Output) -> None:
 
 def _shapes(one: Object, number: int, size: tuple[int, int], annotations: Annotations) -> list[Mapping[str, Any]]:
     """The pieces of an object, under one group where there are several."""
-    rings = one.shape if isinstance(one.shape, tuple) else ()
-    if one.shape is not None and not rings:
-        rings = shapes.outlines(shapes.to_mask(shapes.rle(one, size, annotations.tree)))[0]
+    rings = shapes.pieces(one, size, annotations.tree)
     if annotations.task == "detect" or not rings:
         left, top, right, bottom = shapes.box(one, size, annotations.tree)
         return [_facts(annotations.classes[one.label], [[left, top], [right, bottom]], "rectangle", None)]

@@ -18,7 +18,7 @@ import yaml
 from saccade.core import images
 from saccade.core.errors import UserError
 from saccade.data import reading, shapes
-from saccade.data.annotations import Annotations, Box, Item, Object, Ring
+from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.findings import Finding
 from saccade.data.formats import yolo_layout
 from saccade.data.formats.yolo_layout import CLASS_LISTS, Layout
@@ -37,6 +37,8 @@ _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*")
 def fits(tree: Tree) -> tuple[str, ...]:
     """The tasks it can be read for, from label files spread over the set: instances where one holds an outline."""
     pictures = Pictures(tree)
+    if not any(path.endswith(".txt") for path in pictures.paths):
+        return ()
     found = [sheet for file in pictures.images.values() if (sheet := yolo_layout.sheet_of(file.path, pictures))]
     told = yolo_layout.description(tree, pictures) is not None
     if not told and not any(file.path.endswith(CLASS_LISTS) for file in pictures.files):
@@ -214,21 +216,8 @@ def _lines(item: Item, annotations: Annotations, size: tuple[int, int]) -> Itera
             (bottom - top) / height,
         )
         if annotations.task == "instances":
-            values = (value / (height if place % 2 else width) for place, value in enumerate(_outline(one, box, size, annotations.tree)))
+            rings = [ring for ring in shapes.pieces(one, size, annotations.tree) if len(ring) >= 6]
+            ring = max(rings, key=shapes.area, default=shapes.corners(box))  # a line holds one
+            values = (value / (height if place % 2 else width) for place, value in enumerate(ring))
         # nine decimals: half of the last one is 2.5e-5 pixels in an image of 50,000
         yield " ".join([str(one.label), *(f"{value:.9f}" for value in values)])
-
-
-def _outline(one: Object, box: Box, size: tuple[int, int], tree: Tree) -> Ring:
-    """The one outline that a line can hold: the largest of a shape, the corners of a box where there is none."""
-    rings = one.shape if isinstance(one.shape, tuple) else ()
-    if one.shape is not None and not rings:
-        rings = shapes.outlines(shapes.to_mask(shapes.rle(one, size, tree)))[0]
-    left, top, right, bottom = box
-    return max((ring for ring in rings if len(ring) >= 6), key=_area, default=(left, top, right, top, right, bottom, left, bottom))
-
-
-def _area(ring: Ring) -> float:
-    """Of a simple polygon (the shoelace formula)."""
-    points = list(zip(ring[::2], ring[1::2], strict=True))
-    return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(points, points[1:] + points[:1], strict=True))) / 2
