@@ -72,7 +72,7 @@ def read(tree: Tree, task: str) -> Annotations:
     if not sheets and not problems:
         raise UserError("holds no VOC annotations", where=str(tree.root), fix=_EXPECTED)
     classes = tuple(sorted({name for sheet in sheets for name, *_ in sheet.objects}))
-    from_zero = any(0 <= edge < 1 for sheet in sheets for _, box, *_ in sheet.objects for edge in box[:2])
+    from_zero = any(0 <= box[0] < 1 or 0 <= box[1] < 1 for sheet in sheets for _, box, _, _ in sheet.objects)
     items: dict[str, Item] = {}
     for sheet in sheets:
         if sheet.file.path in items:
@@ -146,11 +146,12 @@ def _objects(root: Element, data: bytes) -> Iterator[tuple[Element, int]]:
 def _object(element: Element) -> tuple[str, Box, bool]:
     """Class, box as it stands, whether difficult; raises Fault."""
     name = reading.name(element.findtext("name"))
-    edges = [element.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+    box = element.find("bndbox")
+    stated = {edge.tag: edge.text for edge in (() if box is None else box)}
+    edges = [stated.get(edge) for edge in ("xmin", "ymin", "xmax", "ymax")]
     if None in edges:
-        raise Fault("bad-annotation", "must have a bndbox with xmin, ymin, xmax and ymax")
-    left, top, right, bottom = reading.finite(tuple(reading.number(edge or "") for edge in edges))
-    return name, (left, top, right, bottom), (element.findtext("difficult") or "").strip() == "1"
+        raise Fault("bad-annotation", "must have a bndbox with xmin, ymin, xmax and ymax, each a number")
+    return name, reading.box(tuple(reading.number(edge or "") for edge in edges)), (element.findtext("difficult") or "").strip() == "1"
 
 
 def write(annotations: Annotations, out: Output) -> None:

@@ -162,14 +162,11 @@ def _items(tree: Tree, labels: list[_Labels], ids: dict[int, int], task: str, pr
             size = found if isinstance(found, tuple) else None
             if isinstance(found, UserError):
                 problems.append(Finding("unreadable-image", one.file.path, found.message))
-            objects: list[Object] = []
-            for line in one.lines:
-                if line.identity not in ids:
-                    said = f"the class id {line.identity} has no name"
-                    problems.append(Finding("unknown-class", one.sheet, said, line.number))
-                elif size:
-                    objects.append(_object(line, ids[line.identity], size, task))
-            yield Item(one.file, one.split, objects=tuple(objects), where=one.sheet)
+            unknown = [line for line in one.lines if line.identity not in ids]
+            problems += [Finding("unknown-class", one.sheet, f"the class id {line.identity} has no name", line.number) for line in unknown]
+            known = [line for line in one.lines if size and line.identity in ids]
+            objects = tuple(_object(line, ids[line.identity], size or (0, 0), task) for line in known)
+            yield Item(one.file, one.split, objects=objects, where=one.sheet)
 
 
 def _size(tree: Tree, path: str) -> tuple[int, int] | UserError:
