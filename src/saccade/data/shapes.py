@@ -14,6 +14,7 @@ from saccade.data.annotations import Box, Object, Picture, Ring, Rle
 from saccade.data.tree import Tree
 
 Mask = NDArray[np.bool_]
+FAR = 1e12  # pixels; beyond it the arithmetic of cutting would overflow
 
 
 def rle(obj: Object, size: tuple[int, int], tree: Tree) -> Rle:
@@ -146,6 +147,7 @@ def _near(ring: Ring, size: tuple[int, int]) -> Ring:
     most = float(max(size))
     if all(-8 * most <= value <= 8 * most for value in ring):
         return ring
+    ring = tuple(max(-FAR, min(FAR, value)) for value in ring)
     points: list[Ring] = list(zip(ring[::2], ring[1::2], strict=False))
     for axis, limit, sign in ((0, -most, 1.0), (0, 2 * most, -1.0), (1, -most, 1.0), (1, 2 * most, -1.0)):
         points = _cut(points, axis, limit, sign)

@@ -107,6 +107,7 @@ def test_other_results_are_counted(tmp_path: Path) -> None:
         (result(x=1, y=2, width=3, height="4"), "bad-annotation"),
         (result(x=1, y=2, width=3, height=10**400), "not-finite"),
         (result(x=1e308, y=2, width=1e308, height=4) | {"original_width": 100000}, "not-finite"),
+        (result("polygonlabels", points=[[1e308, 1]]) | {"original_width": 100000}, "not-finite"),
         (result("polygonlabels", points=[]), "bad-annotation"),
         (result("polygonlabels", points=[[1]]), "bad-annotation"),
     ],

@@ -165,6 +165,8 @@ def test_ids_that_start_at_one(tmp_path: Path) -> None:
         ("inf .5 .5 .1 .1", "bad-annotation"),
         ("0 .5 .5 .1 nan", "not-finite"),
         ("0 .5 .5 .1 1e999", "not-finite"),
+        ("0 .5 .5 .1 1e308", "bad-annotation"),
+        ("0 .5 .5 -1e7 .1", "bad-annotation"),
         ("0 0 0 1 1 1 1 1", "bad-annotation"),
         ("-1 .5 .5 .1 .1", "unknown-class"),
         ("9" * 5000 + " .5 .5 .1 .1", "bad-annotation"),

@@ -186,7 +186,8 @@ def _outline(value: Mapping[str, Any], size: tuple[int, int]) -> Object:
     if not isinstance(points, list) or not points:
         raise Fault("bad-annotation", f"must have points, was {reading.shown(points)}")
     pairs = [reading.coordinates(point, 2) for point in points]
-    return Object(0, shape=(tuple(number for x, y in pairs for number in (x / 100 * size[1], y / 100 * size[0])),))
+    ring = tuple(number for x, y in pairs for number in (x / 100 * size[1], y / 100 * size[0]))
+    return Object(0, shape=(reading.finite(ring),))
 
 
 def write(annotations: Annotations, out: Output) -> None:

@@ -30,6 +30,7 @@ from saccade.data.writing import Output
 TASKS = ("detect", "instances")
 HOLDS = frozenset({"boxes", "polygons", "splits"})
 LOOKED_AT = 200
+FAR = 1e6  # images away: nothing that was meant, and pixels must stay finite
 THREADS = 4  # headers are read from the disk and parsed by Pillow: more wait for each other
 _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+.\deE]+){4,}\s*")
 
@@ -121,6 +122,8 @@ def _line(fields: list[str], number: int, keypoints: bool) -> _Line:
         raise Fault("bad-annotation", "has 6 columns: predictions with a confidence, where labels have 5")
     if len(found) < 4 or len(found) % 2:
         raise Fault("bad-annotation", f"must be a class id and 4 numbers, or pairs of x and y, was {len(fields)} columns")
+    if max(found) > FAR or min(found) < -FAR:
+        raise Fault("bad-annotation", f"must be fractions of width and height, was {reading.shown(found)}")
     return _Line(int(first), found, number)
 
 
