@@ -180,6 +180,10 @@ def test_what_is_wrong_with_a_line_is_found_and_the_rest_read(tmp_path: Path, li
     assert (found.problems[0].path, found.problems[0].line) == ("labels/1.txt", 2)
 
 
+def test_predictions_are_no_labels(tmp_path: Path) -> None:
+    assert "confidence" in one(tmp_path, "0 .5 .5 .1 .1 .9").problems[0].message
+
+
 def test_an_image_that_cannot_be_read_has_no_objects(tmp_path: Path) -> None:
     one(tmp_path, BOX)
     (tmp_path / "images/1.png").write_bytes(b"rubbish")
