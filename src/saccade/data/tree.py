@@ -67,6 +67,7 @@ class FolderTree:
         self.root = root
         self._real = os.path.realpath(root)
         self._places: dict[str, bool] = {}
+        self._listed: dict[tuple[str, bool], list[File]] = {}  # every format looks at the same listing
 
     def folders(self, path: str = "") -> list[str]:
         try:
@@ -76,6 +77,11 @@ class FolderTree:
             return []
 
     def files(self, path: str = "", *, deep: bool = False) -> list[File]:
+        if (path, deep) not in self._listed:
+            self._listed[path, deep] = self._list(path, deep)
+        return list(self._listed[path, deep])
+
+    def _list(self, path: str, deep: bool) -> list[File]:
         prefix = len(str(self.root).rstrip("/")) + 1
         try:
             entries = _all_files(str(self.root / path)) if deep else _own_files(str(self.root / path))
