@@ -89,7 +89,7 @@ def test_a_group_is_one_object(tmp_path: Path) -> None:
         ((0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0), small_ring),
         (small_ring,),
     ]
-    assert [one.box for one in read(tmp_path, "detect").items[0].objects][0] == (1, 1, 9, 9)
+    assert read(tmp_path, "detect").items[0].objects[0].box == (1, 1, 9, 9)
 
 
 def test_points_lines_and_pixels_are_counted(tmp_path: Path) -> None:

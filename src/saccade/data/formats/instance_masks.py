@@ -90,7 +90,8 @@ def _by_object(pictures: Pictures) -> dict[str, tuple[File, list[File]]]:
             found["/".join(parts[:-3])].append(file)
     alone = {folder: own[0] for folder, own in images.items() if len(own) == 1 and folder}
     pairs = {folder: (image, found.get(folder, [])) for folder, image in alone.items()}
-    if any(_name(mask.path) == _name(image.path) for image, own in pairs.values() for mask in own):
+    of_classes = {f"{folder}/masks/{_name(image.path)}" for folder, (image, _) in pairs.items()}
+    if any(stem(mask.path) in of_classes for _, own in pairs.values() for mask in own):
         return {}
     return pairs if any(own for _, own in pairs.values()) else {}
 
@@ -101,7 +102,7 @@ def _of_objects(by_object: dict[str, tuple[File, list[File]]], named: tuple[str,
     items = []
     for folder, (image, found) in by_object.items():
         objects = []
-        for file in sorted(found, key=lambda file: file.path):
+        for file in sorted(found, key=lambda file: (posixpath.basename(file.path), file.path)):
             kind = posixpath.basename(posixpath.dirname(file.path))
             label = int(kind) if named and kind.isdecimal() and len(kind) < 6 else 0
             if label < len(classes):
