@@ -208,15 +208,15 @@ def test_data_make_asks_the_builtin_maker(capsys: Captured, monkeypatch: pytest.
 
     def make_shapes(out: Path, **options: Any) -> dict[str, Any]:
         calls.append({"out": out, **options})
-        return {"out": str(out), "images": options["n"], "classes": ["disc"]}
+        return {"out": str(out), "task": options["task"], "images": options["n"], "classes": ["disc"]}
 
     builtin = types.ModuleType("saccade.data.builtin")
     builtin.make_shapes = make_shapes  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "saccade.data.builtin", builtin)
     assert main(["data", "make", "shapes", "--task", "classify", "--n", "5", "--size", "17x11", "--out", "my/shapes", "--seed", "2"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["out     my/shapes", "images  5", "next  saccade train my/shapes"]
+    assert capsys.readouterr().out.splitlines() == ["out     my/shapes", "task    classify", "images  5", "next  saccade train my/shapes"]
     calls[0].pop("progress")
-    assert calls == [{"out": Path("my/shapes"), "task": "classify", "n": 5, "size": (17, 11), "seed": 2}]
+    assert calls == [{"out": Path("my/shapes"), "task": "classify", "n": 5, "size": (17, 11), "seed": 2, "format": None}]
     assert main(["data", "make", "shapes", "--out", "x", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["classes"] == ["disc"]
     assert calls[1]["size"] == (64, 64)

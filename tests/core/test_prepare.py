@@ -11,7 +11,7 @@ from PIL import Image
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import covering
-from saccade.core.prepare import prepare, shrink
+from saccade.core.prepare import prepare
 
 SIDES = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 3, 8, 11, 17, 224, 500]))
 SIZES = st.tuples(SIDES, SIDES)
@@ -29,20 +29,6 @@ def test_any_shape_becomes_the_size_of_the_spec(source: tuple[int, int], size: t
     assert out.flags.c_contiguous
 
 
-@given(SIZES, st.tuples(st.integers(1, 64), st.integers(1, 64)), st.sampled_from([1, 3]))
-def test_the_cache_changes_no_bit(source: tuple[int, int], size: tuple[int, int], channels: int) -> None:
-    pixels, spec = noise(*source, channels), InputSpec(channels, size)
-    np.testing.assert_array_equal(prepare(shrink(pixels, size), spec), prepare(pixels, spec))
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_the_cache_changes_no_bit_of_larger_images(seed: int) -> None:
-    """What single-precision arithmetic in Pillow's box would change: a level here and there in one image of three."""
-    height, width, h, w = (int(v) for v in np.random.default_rng(seed).integers((64, 64, 5, 5), (200, 200, 60, 60)))
-    pixels, spec = noise(height, width, seed=seed), InputSpec(3, (h, w))
-    np.testing.assert_array_equal(prepare(shrink(pixels, (h, w)), spec), prepare(pixels, spec))
-
-
 @given(SIZES, SIZES)
 def test_covering_is_the_smallest_that_covers(source: tuple[int, int], size: tuple[int, int]) -> None:
     scaled = covering(source, size)
@@ -51,17 +37,6 @@ def test_covering_is_the_smallest_that_covers(source: tuple[int, int], size: tup
     assert scaled[1] >= size[1]
     assert scaled[0] == size[0] or scaled[1] == size[1]
     assert all(-1e-9 <= source[axis] * scale - scaled[axis] < 1 for axis in (0, 1))
-
-
-@given(SIZES, SIZES)
-def test_shrink_covers_keeps_the_ratio_and_never_enlarges(source: tuple[int, int], size: tuple[int, int]) -> None:
-    out = shrink(noise(*source), size)
-    height, width = out.shape[:2]
-    assert min(source[0], size[0]) <= height <= source[0]
-    assert min(source[1], size[1]) <= width <= source[1]
-    scale = max(height / source[0], width / source[1])
-    assert abs(height - source[0] * scale) <= 1
-    assert abs(width - source[1] * scale) <= 1
 
 
 @given(SIZES, st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(0, 255))
@@ -98,8 +73,6 @@ def test_the_right_size_is_passed_through_and_the_middle_cut_in_whole_pixels() -
     np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (17, 11))), pixels.transpose(2, 0, 1))
     np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (11, 11))), pixels[3:14].transpose(2, 0, 1))
     np.testing.assert_array_equal(prepare(pixels, InputSpec(3, (17, 8))), pixels[:, 2:10].transpose(2, 0, 1))
-    assert shrink(pixels, (17, 11)) is pixels
-    assert shrink(pixels, (17, 5)) is pixels
 
 
 def test_channels() -> None:
@@ -116,7 +89,6 @@ def test_extreme_aspects_make_no_enormous_intermediate(shape: tuple[int, int]) -
     out = prepare(noise(*shape), InputSpec(3, (512, 512)))  # scaled whole it would be 512 x 30,720,000
     assert out.shape == (3, 512, 512)
     assert time.perf_counter() - started < 1
-    assert shrink(noise(*shape), (512, 512)).shape == (*shape, 3)
 
 
 def test_what_is_not_supported_is_said() -> None:

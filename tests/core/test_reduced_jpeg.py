@@ -18,7 +18,8 @@ from PIL import Image
 from saccade.core import geometry, images, prepare
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
-from saccade.core.images import GAP, Picture
+from saccade.core.images import Picture
+from saccade.core.jpeg import GAP
 
 BACK = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what a camera does to a picture before it writes that orientation
 MODES = ("RGB", "L", "CMYK")

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ class Setup:
         digest = hashlib.sha256()
         for split in (self.train, self.val):
             digest.update(split.store.sums.tobytes())
-        return f"pillow-{PIL.__version__} {digest.hexdigest()}"
+        return f"pillow-{PIL.__version__}-simplejpeg-{version('simplejpeg')} {digest.hexdigest()}"
 
     @property
     def device(self) -> torch.device:

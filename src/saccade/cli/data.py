@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from saccade.cli import options, output
 from saccade.cli.main import Suggesting
+from saccade.core.errors import UserError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shares(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
+    try:
+        return [float(part) for part in value.split(",")]
+    except ValueError:
+        raise UserError(f"must be numbers between commas, got {value!r}", where="--shares", fix="for example 0.8,0.1,0.1") from None
 
 
 @click.group("data", cls=Suggesting, no_args_is_help=False)
 def command() -> None:
-    """Make data sets."""
+    """Make, check, convert, share out, measure and show data sets."""
+
+
+def _understood(function: F) -> F:
+    """DATA, and how it is to be understood."""
+    function = click.option("--format", metavar="FORMAT", help="The format, where another was found than is meant.")(function)
+    function = options.task(None, "The task, where the data fit several.")(function)
+    return click.argument("data", type=click.Path())(function)
 
 
 @command.command("make")
 @click.argument("kind", metavar="shapes")
-@options.task("classify", "What the data are for.")
+@options.task("classify", "What the data are for: classify, detect, segment or instances.")
 @click.option("--n", type=click.IntRange(1), default=600, show_default=True, help="How many images.")
 @options.size("64x64", "Height and width of the images.")
+@click.option("--format", metavar="FORMAT", help="How to write them; by default class folders, COCO or mask folders.")
 @options.out("The folder to write; it must not exist or be empty.", required=True)
 @options.seed
 @options.output
@@ -34,4 +53,81 @@ def make(as_json: bool, quiet: bool, kind: str, **request: Any) -> None:
         output.say_json(facts)
         return
     output.pairs([(name, value) for name, value in facts.items() if not isinstance(value, list | dict)])
-    output.pairs([("next", f"saccade train {shlex.quote(request['out'])}")])
+    verb = "train" if facts["task"] == "classify" else "data stats"
+    output.pairs([("next", f"saccade {verb} {shlex.quote(request['out'])}")])
+
+
+@command.command("convert")
+@_understood
+@click.argument("out", type=click.Path())
+@click.option("--to", metavar="FORMAT", required=True, help="The format to write.")
+@options.output
+def convert(as_json: bool, quiet: bool, data: str, out: str, **request: Any) -> None:
+    """Write a set in another format into the new folder OUT, and say what that format cannot hold."""
+    from saccade import data as verbs
+
+    with options.progress(quiet) as progress:
+        facts = verbs.convert(data, out, **request, progress=progress)
+    if as_json:
+        output.say_json(facts)
+        return
+    output.pairs([("path", facts["path"]), ("format", facts["format"]), ("task", facts["task"]), *facts["written"].items()])
+    output.rows_of([{"lost": row["what"], "count": row["count"]} for row in facts["lost"]])
+
+
+@command.command("split")
+@_understood
+@click.option("--shares", metavar="A,B[,C]", default="0.8,0.1,0.1", show_default=True, callback=_shares, help="Of train, val and test.")
+@click.option("--by", metavar="WAY", default="class", show_default=True, help="class, chance, group, time or likeness.")
+@click.option("--pattern", metavar="REGEX", help="Finds in each path what group or time the image is of.")
+@options.out("The list to write, NAME.splits.json: it stands for the set with these splits.", required=True)
+@options.seed
+@options.output
+def split(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
+    """Share out a set's images anew, as a list of files; nothing is moved."""
+    from saccade import data as verbs
+
+    with options.progress(quiet) as progress:
+        facts = verbs.split(data, **request, progress=progress)
+    if as_json:
+        output.say_json(facts)
+        return
+    output.pairs([("path", facts["path"]), *facts["splits"].items(), ("next", f"saccade train {shlex.quote(facts['path'])}")])
+
+
+@command.command("stats")
+@_understood
+@options.out("An HTML file for the plots.")
+@options.output
+def stats(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
+    """Measure a set: sizes, colours, classes, objects."""
+    from saccade import data as verbs
+
+    with options.progress(quiet) as progress:
+        facts = verbs.stats(data, **request, progress=progress)
+    if as_json:
+        output.say_json(facts)
+        return
+    plain = [(name, value) for name, value in facts.items() if not isinstance(value, list | dict)]
+    sizes = facts["sizes"]
+    middle = [(name, " to ".join(f"{v:g}" for v in sizes[name]["quantiles"][::4])) for name in ("height", "width", "aspect")]
+    colour = [(f"colour {name}", " ".join(f"{v:.3f}" for v in facts["colour"][name])) for name in ("mean", "deviation")]
+    output.pairs([*plain, *facts["splits"].items(), *middle, *colour])
+    kept = [name for name in ("class", "images", "objects") if name != "objects" or facts["objects"]["count"]]
+    output.rows_of([{name: row[name] for name in kept} for row in facts["classes"]])
+
+
+@command.command("view")
+@_understood
+@options.out("The folder to write; it must not exist or be empty.", required=True)
+@options.output
+def view(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
+    """Write a contact sheet: every image with its labels, boxes and masks."""
+    from saccade import data as verbs
+
+    with options.progress(quiet) as progress:
+        facts = verbs.view(data, **request, progress=progress)
+    if as_json:
+        output.say_json(facts)
+        return
+    output.pairs(list(facts.items()))

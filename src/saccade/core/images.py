@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,12 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from saccade.core import geometry
+from saccade.core import jpeg
 from saccade.core.errors import UserError
 from saccade.core.pillow import TOO_LARGE, Decoding, silence_libtiff
 
 MAX_PIXELS = 50_000_000
-GAP = 2
 ANYWHERE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 LOCAL = (*ANYWHERE, "TIFF", "PPM")
 SUFFIXES = frozenset(
@@ -42,14 +41,14 @@ SUFFIXES = frozenset(
 _ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _METADATA = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 _LATE_CHUNKS = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
-_TURN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURN: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {  # EXIF orientation -> what sets the pixels upright
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, 3),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
 }
 
 
@@ -83,7 +82,7 @@ def read(
 
     source: a path, an encoded file's bytes, a PIL image (the frame it stands at), an array uint8 `[H, W]` or `[H, W, C]`, or a tensor
     `[H, W]` or `[C, H, W]`, uint8 or float in 0..1. `local` also admits TIFF and PPM, which a server does not.
-    covering: (height, width) that is all the caller needs. A JPEG of more than GAP times that is decoded at 1/2, 1/4 or 1/8 of its size,
+    covering: (height, width) that is all the caller needs. A JPEG of more than twice that is decoded at 1/2, 1/4 or 1/8 of its size,
     which spares most of the time, and comes scaled so that it just covers it (see `core.geometry`).
     A `max_pixels` beyond Pillow's own limit (179 million) raises that one for the process: Pillow offers no other way.
     Raises UserError, and nothing else, for whatever is wrong with the source. Safe to call from several threads.
@@ -191,29 +190,20 @@ def _read_file(  # six arguments: what `read` was asked, and the open file
     with Decoding(where), _open_image(file, where, local=local) as image:
         check_pixels(image.size, where, max_pixels)
         width, height = image.size
-        turn = None if covering is None or image.format not in ("JPEG", "MPO") else _orientation(image)
-        ready = image if covering is None or turn is None else _reduced(image, covering[::-1] if turn[0] >= 5 else covering)
-        pixels, notes = _decode(ready, where, channels, max_pixels, turn)
+        turn = _orientation(image) if image.format in ("JPEG", "MPO") else None
+        ready = image
+        if covering is not None and turn is not None:
+            ready = jpeg.reduced(image, file, covering[::-1] if turn[0] >= 5 else covering)
+        whole = jpeg.decode(image, file) if turn is not None and ready is image else None
+        if whole is None or turn is None:
+            pixels, notes = _decode(ready, where, channels, max_pixels, turn)
+        else:
+            pixels, notes = _with_channels(_turned(whole, turn[0]), channels), (turn[1],) if turn[1] else ()
         if _has_more(image):
             notes = (*notes, "only the first frame or page was read")
         size = (height, width) if turn is None or turn[0] < 5 else (width, height)
         size = _size(pixels) if ready is image else size
     return Picture(pixels, where, size, notes)
-
-
-def _reduced(image: Image.Image, covering: tuple[int, int]) -> Image.Image:
-    """A JPEG as it is or, where it is large, one that just covers what is needed, made from the smallest of libjpeg's sizes that is GAP
-    times that. Before it is turned.
-
-    libjpeg rounds sides up: its last column or row may stand for a part of a pixel, which the box leaves out.
-    """
-    width, height = image.size
-    image.draft(None, (GAP * covering[1], GAP * covering[0]))
-    if image.size == (width, height):
-        return image
-    factor = next(n for n in (2, 4, 8) if image.size == (-(-width // n), -(-height // n)))
-    scaled = geometry.covering((height, width), covering)
-    return image.resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR, box=(0, 0, width / factor, height / factor))
 
 
 def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
@@ -228,22 +218,23 @@ def _decode(
     image.load()
     orientation, damaged = turn or _orientation(image)
     notes = [damaged] if damaged else []
-    if orientation in _TURN:
-        image = image.transpose(_TURN[orientation])
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         image, note = _plain(image, where)
         notes += [note] if note else []
-    return _with_channels(image, channels), tuple(notes)
+    return _with_channels(_turned(np.atleast_3d(np.asarray(image)), orientation), channels), tuple(notes)
 
 
-def _with_channels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """An image of mode L or RGB as uint8 `[H, W, channels]`."""
-    if channels == 1 and image.mode == "RGB":
-        image = image.convert("L")
-    array = np.asarray(image)
-    if array.ndim == 3:
-        return array.copy()
-    return np.repeat(array[:, :, None], channels, axis=2)
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    return _TURN[orientation](pixels) if orientation in _TURN else pixels
+
+
+def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """uint8 `[H, W, 1 or 3]` -> `[H, W, channels]`, contiguous and writable."""
+    if pixels.shape[2] == channels:
+        return pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
+    if channels == 1:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None].copy()
+    return np.repeat(pixels, channels, axis=2)
 
 
 def _has_more(image: Image.Image) -> bool:

@@ -42,19 +42,6 @@ def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     return planes if len(planes) == spec.channels else np.repeat(planes, spec.channels, axis=0)
 
 
-def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 `[H, W, 1 or 3]` reduced so that it still just covers `size` (height, width); never enlarged, the aspect ratio kept.
-
-    Returned as it is where a side is no longer than `size` asks.
-    """
-    _check(pixels)
-    height, width = pixels.shape[:2]
-    if height <= size[0] or width <= size[1]:
-        return pixels
-    scaled = covering((height, width), size)
-    return _resample(pixels, scaled)
-
-
 def _check(pixels: NDArray[np.uint8]) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
         raise UserError(f"pixels must be uint8 [H, W, 1 or 3] and not empty, are {pixels.dtype} {list(pixels.shape)}")
@@ -67,7 +54,7 @@ def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     top, left = margin(scaled[0], size[0]), margin(scaled[1], size[1])
     if scaled[0] > source[0] or scaled[1] > source[1]:
         # Enlarging 1 x 500 to cover 224 x 224 would make 224 x 112,000: only the window that is kept is made. (Reducing never makes
-        # more than there was, and is done whole: Pillow's box is single precision, and a window would differ from `shrink` by a bit.)
+        # more than there was, and is done whole.)
         down, across = source[0] / scaled[0], source[1] / scaled[1]
         box = (left * across, top * down, min((left + size[1]) * across, source[1]), min((top + size[0]) * down, source[0]))
         return _resample(pixels, size, box)

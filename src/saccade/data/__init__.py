@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from saccade.core.progress import Progress
 
-__all__ = ["make"]
+__all__ = ["convert", "make", "split", "stats", "view"]
 
 
 def make(
@@ -18,13 +20,14 @@ def make(
     task: str = "classify",
     n: int = 600,
     size: tuple[int, int] = (64, 64),
+    format: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a data set of known truth into the folder `out`: `n` images of `size` (height, width), the same for a seed.
 
-    `kind` is "shapes". Returns what was written, as JSON values. Raises UserError for an unknown kind, a bad number,
-    or a folder that cannot be written.
+    `kind` is "shapes"; `task` is classify, detect, segment or instances, `format` one that holds such sets. Returns what was written, as
+    JSON values. Raises UserError for an unknown kind, a bad number, or a folder that cannot be written.
     """
     from saccade.core.errors import unknown
 
@@ -32,4 +35,62 @@ def make(
         raise unknown("kind of data", kind, ["shapes"], where="data make")
     from saccade.data.builtin import make_shapes
 
-    return make_shapes(Path(out), task=task, n=n, size=size, seed=seed, progress=progress)
+    return make_shapes(Path(out), task=task, n=n, size=size, seed=seed, format=format, progress=progress)
+
+
+def convert(
+    source: str | Path, out: str | Path, *, to: str, task: str | None = None, format: str | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write the set `source` in the format `to` into the new folder `out`; see `saccade.data.converting.convert`."""
+    from saccade.data import converting
+
+    return converting.convert(source, out, to=to, task=task, format=format, progress=progress)
+
+
+def split(
+    data: str | Path,
+    *,
+    out: str | Path,
+    shares: Sequence[float] = (0.8, 0.1, 0.1),
+    by: str = "class",
+    pattern: str | None = None,
+    seed: int = 0,
+    task: str | None = None,
+    format: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Share out the images of a set anew and write the list of files `out`, which stands for the set from then on; nothing is moved.
+
+    shares: of train, val and test. by: "class" (each split its share of every class), "chance", "group" and "time" (by what `pattern`
+    catches in the paths) or "likeness" (images that are nearly the same stay together). `out` must end in `.splits.json`.
+    Returns `{"path", "splits"}`, the last with images by split. Raises UserError.
+    """
+    from saccade.data import splitting
+    from saccade.data.opening import open_annotations
+
+    place = splitting.check_out(Path(out))
+    annotations = open_annotations(data, task=task, format=format)
+    found = splitting.split(annotations, shares, by=by, pattern=pattern, seed=seed)
+    return {"path": str(splitting.write(place, annotations, found)), "splits": {name: len(paths) for name, paths in found.items()}}
+
+
+def view(
+    data: str | Path, *, out: str | Path, task: str | None = None, format: str | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write a contact sheet of a set, `out/index.html`, with labels, boxes and masks drawn. Returns `{"page", "images", "pages"}`."""
+    from saccade.core.progress import Silent
+    from saccade.data import viewing
+    from saccade.data.opening import open_annotations
+
+    return viewing.view(open_annotations(data, task=task, format=format), Path(out), progress=progress or Silent())
+
+
+def stats(
+    data: str | Path, *, out: str | Path | None = None, task: str | None = None, format: str | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measure a set: sizes, aspect ratios, channel means, classes and objects; `out`: a folder for a page of plots. Raises UserError."""
+    from saccade.core.progress import Silent
+    from saccade.data import statistics
+    from saccade.data.opening import open_annotations
+
+    return statistics.measure(open_annotations(data, task=task, format=format), None if out is None else Path(out), progress or Silent())

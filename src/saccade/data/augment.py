@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from saccade.core import keys
+from saccade.core import geometry, keys
 from saccade.core.config import AugmentConfig
 
 Array = NDArray[Any]
@@ -73,17 +73,32 @@ def crop_box(draws: Draws, shape: tuple[int, int], size: tuple[int, int], smalle
     return top, left, tall, wide
 
 
-def crop_and_resize(image: Array, box: tuple[int, int, int, int], size: tuple[int, int], *, flip: bool) -> Array:
-    """uint8 `[H, W, C]` -> the box of it, antialiased to `size` and mirrored where asked: uint8 `[h, w, C]`."""
+def shrink(image: Array, size: tuple[int, int]) -> Array:
+    """uint8 `[H, W, C]` reduced, antialiased, so that it still just covers `size` (height, width); as it is where that enlarges.
+
+    Within a level or two of Pillow's resizing, at a quarter of its time.
+    """
+    height, width = image.shape[:2]
+    if height <= size[0] or width <= size[1]:
+        return image
+    return _resized(torch.from_numpy(image).permute(2, 0, 1), geometry.covering((height, width), size))
+
+
+def _resized(planes: Tensor, size: tuple[int, int], *, flip: bool = False) -> Array:
     from torchvision.transforms.v2 import functional as tvf
 
-    top, left, height, width = box
-    box_pixels = image[top : top + height, left : left + width].copy()  # whole in memory it is resized twice as fast
-    pixels = tvf.resize(torch.from_numpy(box_pixels).permute(2, 0, 1), list(size), antialias=True)
+    pixels = tvf.resize(planes, list(size), antialias=True)
     if flip:
         pixels = tvf.horizontal_flip(pixels)
     result: Array = pixels.permute(1, 2, 0).contiguous().numpy()
     return result
+
+
+def crop_and_resize(image: Array, box: tuple[int, int, int, int], size: tuple[int, int], *, flip: bool) -> Array:
+    """uint8 `[H, W, C]` -> the box of it, antialiased to `size` and mirrored where asked: uint8 `[h, w, C]`."""
+    top, left, height, width = box
+    box_pixels = image[top : top + height, left : left + width].copy()  # whole in memory it is resized twice as fast
+    return _resized(torch.from_numpy(box_pixels).permute(2, 0, 1), size, flip=flip)
 
 
 def warp(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import masks
-from saccade.data.annotations import Box, Object, Picture, Ring, Rle
+from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring, Rle
 from saccade.data.tree import Tree
 
 Mask = NDArray[np.bool_]
 FAR = 1e12  # pixels; beyond it the arithmetic of cutting would overflow
+IGNORED = 255  # in a mask of classes: pixels that count neither in the loss nor in metrics
 
 
 def rle(obj: Object, size: tuple[int, int], tree: Tree) -> Rle:
@@ -124,6 +125,17 @@ def picture(shape: Picture, tree: Tree) -> Mask:
     """The pixels of a mask that lies in a file: bool `[H, W]`."""
     values = masks.read(tree.image(shape.path))
     return values != 0 if shape.value is None else values == shape.value
+
+
+def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
+    """The class of each pixel of an image by its mask: uint8 `[H, W]`, IGNORED where none counts. Raises UserError as `masks.read`."""
+    legend = annotations.legend
+    values = masks.read(annotations.tree.image(item.mask), colours=legend.colours)
+    known = np.array(sorted(legend.values), np.int32)
+    labels = np.array([legend.values[int(value)] for value in known], np.uint8)
+    place = np.searchsorted(known, values).clip(0, max(0, len(known) - 1))
+    found: NDArray[np.uint8] = np.where(known[place] == values, labels[place], IGNORED)
+    return found
 
 
 def _run_lengths(counts: bytes) -> NDArray[np.int64]:

@@ -157,6 +157,15 @@ def _caught(paths: Sequence[str], pattern: str | None) -> list[str]:
     return [match[1] if compiled.groups else match[0] for match in found if match is not None]
 
 
+def check_out(out: Path) -> Path:
+    """`out`, if a list of splits may stand there; raises UserError."""
+    if not out.name.endswith(SUFFIX) or out.name == SUFFIX:
+        raise UserError(f"must end in {SUFFIX}, got {out.name!r}", where="--out", fix=f"--out {out.name.partition('.')[0] or 'my'}{SUFFIX}")
+    if out.is_dir() or out.exists():
+        raise UserError("is there already", where=str(out), fix="give another --out, or remove it")
+    return out
+
+
 def write(path: Path, annotations: Annotations, splits: Mapping[str, Sequence[str]]) -> Path:
     """The list as a file that stands for the data set with these splits: it can be given wherever a data set can."""
     facts = {"data": str(annotations.opened), "format": annotations.format, "task": annotations.task, "splits": splits}

@@ -11,7 +11,7 @@ from saccade.data.annotations import Annotations
 from saccade.data.tree import Tree
 from saccade.data.writing import Output
 
-NAMES = ("coco", "label_studio", "cvat", "voc", "yolo", "labelme", "csv", "folder")
+NAMES = ("coco", "label_studio", "cvat", "voc", "yolo", "labelme", "instance_masks", "masks", "csv", "folder")
 """In the order of preference where several fit: the more a format asks for, the earlier it stands."""
 
 

@@ -8,7 +8,7 @@ from saccade.data.tree import Tree
 from saccade.data.writing import Output
 
 TASKS = ("classify",)
-HOLDS = frozenset({"labels"})
+HOLDS = frozenset({"labels", "splits"})
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _EXPECTED = "expected CLASS/*.jpg, or train/CLASS/*.jpg with val/ and test/ beside it"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
-from saccade.core.prepare import prepare, shrink
+from saccade.core.prepare import prepare
 from saccade.data import augment
 from saccade.data.augment import Draws
 from saccade.data.cache import Preparation
@@ -38,7 +38,7 @@ class ClassificationAugment:
             spec = InputSpec(self.config.channels, self.config.size)
             return Preparation(f"prepare {spec}", lambda pixels: prepare(pixels, spec).transpose(1, 2, 0), spec.size)
         cover = (round(height * ROOM), round(width * ROOM))
-        return Preparation(f"shrink {cover}", lambda pixels: shrink(pixels, cover), cover)
+        return Preparation(f"shrunk {cover}", lambda pixels: augment.shrink(pixels, cover), cover)
 
     def partners(self, position: int) -> Sequence[int]:
         """None: pairs are mixed in the batch."""
@@ -60,12 +60,12 @@ class ClassificationAugment:
         pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
         images: Tensor = torch.from_numpy(np.ascontiguousarray(pixels))
         label = torch.tensor([sample.target for sample in samples])
-        if config == type(config)():
+        left = config if self.small else replace(config, flip=0.0, crop=1.0)  # large ones are cropped and mirrored already
+        if left == type(config)():
             return Batch(images, {"label": label, "other": label, "share": torch.ones(len(label))}, positions)
         draws = Draws.at(self.config.seed, positions)
         floats = images.float()
-        geometry = config if self.small else replace(config, flip=0.0, crop=1.0)
-        floats = augment.erase(augment.recolor(augment.warp(floats, draws, geometry), draws, config), draws, config)
+        floats = augment.erase(augment.recolor(augment.warp(floats, draws, left), draws, config), draws, config)
         floats, mixing = augment.mix_pairs(floats, positions, config, self.config.seed)
         images = floats.round_().clamp_(0, 255).byte()
         return Batch(images, {"label": label, "other": label[mixing.partner], "share": mixing.share}, positions)
