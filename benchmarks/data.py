@@ -1,8 +1,8 @@
-"""How fast images reach the network: decoding, and the whole way of training's pixels, beside torchvision, timm, albumentations and Ultralytics.
+"""How fast images reach the network: the whole way of training's pixels, beside torchvision, timm, albumentations and Ultralytics.
 
     uv run python benchmarks/data.py [--only SET] [--repeats 3] [--work DIR] [--results FILE]
 
-Sets: photos of 500x375 and of 2048x1536 (made of the clothing photos of ../shared/data, quality 90), and MNIST-like PNGs of 28x28. Every way
+Sets: photos of 500x375 and of 2048x1536 (made of the clothing photos of ../shared/data, quality 90), and grey PNGs of 28x28. Every way
 takes a random resized crop (8 to 100 % of the area) at 224 (32 for the small ones), mirrors half of them, and gives normalised float32
 batches of 64, with two workers on two cores (peers: processes, ours: threads). In turns, several repeats, each in a process of its own.
 First epoch: from the imported library on, listing and caching included. The peers live in an environment of their own under --work.

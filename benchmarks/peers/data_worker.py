@@ -79,8 +79,17 @@ def ultralytics(folder: str, size: int, workers: int) -> Epochs:
 
     from ultralytics.data.dataset import ClassificationDataset
 
-    asked = {"imgsz": size, "fraction": 1.0, "scale": 0.92, "fliplr": 0.5, "flipud": 0.0, "cache": False, "auto_augment": None}
-    asked |= {"erasing": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
+    asked = {
+        "imgsz": size,
+        "fraction": 1.0,
+        "scale": 0.92,
+        "fliplr": 0.5,
+        "flipud": 0.0,
+        "cache": False,
+        "auto_augment": None,
+        "single_cls": False,
+    }
+    asked |= {"erasing": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "single_cls": False}
     data = ClassificationDataset(folder, SimpleNamespace(**asked), augment=True)
     return _torch(data, workers, lambda batch: batch["img"])
 

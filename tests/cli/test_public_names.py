@@ -53,6 +53,6 @@ def test_make_hands_on_and_refuses_unknown_kinds(tmp_path: Path, monkeypatch: py
     builtin.make_shapes = lambda out, **options: {"out": out, **options}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "saccade.data.builtin", builtin)
     made = saccade.data.make("shapes", out=str(tmp_path), size=(17, 11))
-    assert made == {"out": tmp_path, "task": "classify", "n": 600, "size": (17, 11), "seed": 0, "progress": None}
+    assert made == {"out": tmp_path, "task": "classify", "n": 600, "size": (17, 11), "seed": 0, "format": None, "progress": None}
     with pytest.raises(UserError, match="did you mean shapes"):
         saccade.data.make("shape", out=tmp_path)

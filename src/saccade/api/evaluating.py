@@ -53,7 +53,7 @@ def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, 
     from saccade.api.reporting import write_report
 
     record = read_record(run)
-    dataset = open_dataset(str(record["config"].get("data", "")))
+    dataset = open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"))
     if dataset.fingerprint() != record["data"].get("fingerprint"):
         progress.message("the images have changed since this run was trained: what is measured on may hold what it learned from")
     skip_bad = bool(record["config"].get("skip_bad"))
@@ -75,7 +75,7 @@ def evaluate_model(
     progress: Progress | None = None,
 ) -> Evaluation:
     """The same for an opened model."""
-    return _measure(model, open_dataset(data), split, precision, seed, progress or automatic())
+    return _measure(model, open_dataset(data, task=model.card.task), split, precision, seed, progress or automatic())
 
 
 def _measure(

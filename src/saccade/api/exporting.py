@@ -140,7 +140,7 @@ def _images(target: Path, model: Model, data: str | Path | None) -> tuple[Datase
         record = read_record(run)
         data = str(record["config"].get("data", ""))
         left_out = {str(bad["path"]) for bad in record["data"].get("bad", ())}
-    dataset = relabelled(open_dataset(data), model.card.classes)
+    dataset = relabelled(open_dataset(data, task=model.card.task), model.card.classes)
     split = next(name for name in ("val", "test", "train") if len(dataset.splits.get(name, ())))
     places = [place for place in dataset.split(split) if dataset.paths[place] not in left_out]
     if not places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ from saccade.core.progress import Progress
 from saccade.data import cache
 from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.dataset import Dataset
+from saccade.data.findings import ERROR
 from saccade.evaluation.evaluate import LabelledBatch
+from saccade.tasks import ROOMS
 
 MOST = 128  # images a batch of evaluation
 PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches
@@ -76,9 +79,29 @@ def refusal(dataset: Dataset, bad: Sequence[BadFile]) -> UserError:
     )
 
 
+def check_labels(dataset: Dataset, *, skip_bad: bool, progress: Progress) -> None:
+    """Say how the set was understood, and refuse labels that cannot be right: all are named, or counted with `skip_bad`."""
+    for note in dataset.annotations.notes:
+        progress.message(note)
+    wrong = [problem for problem in dataset.annotations.problems if problem.severity == ERROR]
+    for problem in wrong[:NAMED]:
+        progress.message(str(problem))
+    if wrong and not skip_bad:
+        count = "1 label or image is" if len(wrong) == 1 else f"{len(wrong)} labels or images are"
+        fix = f"saccade data check {shlex.quote(str(dataset.opened))} names them all; or leave them out with --skip-bad"
+        raise UserError(f"{count} not right, the first: {wrong[0]}", where=str(dataset.opened), fix=fix)
+    if wrong:
+        progress.message(f"left out {len(wrong)} labels or images that are not right")
+
+
 def check_trainable(dataset: Dataset) -> None:
     """Refuse what cannot be learned from: no training images, one class, a class with a single image, classes unseen in training."""
     schema = dataset.schema
+    if schema.task not in ROOMS:
+        said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {' and '.join(ROOMS)}"
+        raise UserError(said, where=str(dataset.opened), fix="where its folders are classes: --task classify")
+    if dataset.annotations.multi:
+        raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if "train" not in schema.counts:
         raise UserError("has no train/ folder", where=str(dataset.root), fix="training needs train/CLASS/*.jpg")
     counts = np.array(schema.counts["train"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saccade.api.fitting import Start, fit, record
 from saccade.api.planning import command, plan, settle
 from saccade.api.runs import Run, read_record
-from saccade.api.sets import check_trainable
+from saccade.api.sets import check_labels, check_trainable
 from saccade.api.setup import Setup
 from saccade.core import config as configs
 from saccade.core import launch
@@ -107,7 +107,8 @@ def _begin(now: _Now, out: Path | None, data: str | Path | None, config: str | P
     settled = ranks.after_first(lambda: settle(config, asked))
     source = data if data is not None else settled.get("data")
     ranks.first(lambda: _check_places(source, out, ranks.world))
-    dataset = ranks.after_first(lambda: _trainable(str(source)))
+    dataset = ranks.after_first(lambda: _trainable(str(source), settled))
+    ranks.first(lambda: check_labels(dataset, skip_bad=bool(settled.get("skip_bad")), progress=now.progress))
     asked.pop("data", None)
     return _train(now, dataset, settled, command(dataset, config, asked), out)
 
@@ -124,8 +125,8 @@ def _check_places(data: str | Path | None, out: Path | None, world: int) -> None
         raise UserError("there is no folder for temporary files", where="TMPDIR", fix=f"name one that may be written: {error}") from None
 
 
-def _trainable(data: str | Path) -> Dataset:
-    dataset = open_dataset(data)
+def _trainable(data: str | Path, settled: Mapping[str, Any]) -> Dataset:
+    dataset = open_dataset(data, task=settled.get("task"))
     check_trainable(dataset)
     return dataset
 
@@ -227,7 +228,7 @@ def _check_torch(run: RunDir, told: Mapping[str, Any], allowed: bool) -> None:
 
 
 def _unchanged(data: str | Path, told: Mapping[str, Any]) -> Dataset:
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, task=told["config"].get("task"), format=told["data"].get("format"))
     if dataset.fingerprint() != told["data"].get("fingerprint"):
         raise other_images(dataset)
     return dataset

@@ -34,7 +34,7 @@ def verify(file: str | Path, data: str | Path, *, device: str = "auto", seed: in
     certificate = found.parent / CERTIFICATE
     stated = read_certificate(found)
     kept = Reference.read(found.parent / reference.FILE)
-    dataset = relabelled(open_dataset(data), kept.card.classes)
+    dataset = relabelled(open_dataset(data, task=kept.card.task), kept.card.classes)
     places = reference.find(kept, dataset)
     case = Case(kept, dataset, places, stated["precision"] == "fp32", stated["tolerance"], room(kept.card.task).metrics, seed)
     if stated["precision"] != opened.precision:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import images, masks
+from saccade.core import images
 from saccade.core.errors import UserError, unknown
-from saccade.data import archives, splitting
+from saccade.data import archives, shapes, splitting
 from saccade.data.annotations import Annotations, Item
-from saccade.data.sample import IGNORED, Objects, Sample, Schema
+from saccade.data.sample import Objects, Sample, Schema
 from saccade.data.tree import Tree
 
 PROBED = 256
@@ -100,7 +100,7 @@ class Dataset:
     def target(self, index: int, size: tuple[int, int]) -> Any:
         """What there is to learn of an image of `size` (height, width).
 
-        classify: int, or bool `[K]`; detect, instances: Objects; segment: uint8 `[H, W]` of classes, IGNORED where none counts;
+        classify: int, or bool `[K]`; detect, instances: Objects; segment: uint8 `[H, W]` of classes, `shapes.IGNORED` where none counts;
         generate: None.
         """
         item = self.annotations.items[index]
@@ -160,15 +160,10 @@ class Dataset:
         return f"{labels}\0{objects}\0{item.mask}\0{self.tree.state(item.mask)[0] if item.mask else 0}"
 
     def _mask(self, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
-        legend = self.annotations.legend
-        values = masks.read(self.tree.image(item.mask), colours=legend.colours)
-        if values.shape != size:
-            said = f"{values.shape[0]}x{values.shape[1]}"
+        found = shapes.classes_of(item, self.annotations)
+        if found.shape != size:
+            said = f"{found.shape[0]}x{found.shape[1]}"
             raise UserError(f"must have the size of its image, {size[0]}x{size[1]} (height x width), was {said}", where=item.mask)
-        known = np.array(sorted(legend.values), np.int32)
-        labels = np.array([legend.values[int(value)] for value in known], np.uint8)
-        place = np.searchsorted(known, values).clip(0, len(known) - 1)
-        found: NDArray[np.uint8] = np.where(known[place] == values, labels[place], IGNORED)
         return found
 
 

@@ -81,6 +81,21 @@ class Pictures:
         return sorted(found, key=lambda path: (path.count("/"), path))[:8]
 
     @cached_property
+    def paths(self) -> frozenset[str]:
+        """Of all files."""
+        return frozenset(file.path for file in self.files)
+
+    @cached_property
+    def places(self) -> frozenset[str]:
+        """All folders that hold an image somewhere below them, the root ("") among them."""
+        found = {""}
+        for folder in self._folders:
+            while folder not in found:
+                found.add(folder)
+                folder = posixpath.dirname(folder)
+        return frozenset(found)
+
+    @cached_property
     def _folders(self) -> set[str]:
         return {posixpath.dirname(path) for path in self.images}
 

@@ -1,4 +1,4 @@
-"""What other people's annotation files hold, checked: numbers, text, YAML; and what is wrong with one annotation as an exception."""
+"""What other people's annotation files hold, checked: numbers, text, XML, YAML; and what is wrong with one annotation as an exception."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 import yaml
 
 from saccade.core.errors import UserError, one_line
+from saccade.data.annotations import Box
 from saccade.data.findings import Finding
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 YAML_BYTES = 1 << 20
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 
@@ -70,6 +76,12 @@ def finite(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def box(values: tuple[float, ...]) -> Box:
+    """Four finite numbers; raises Fault for others."""
+    left, top, right, bottom = finite(values)
+    return left, top, right, bottom
+
+
 def ring(values: tuple[float, ...]) -> tuple[float, ...]:
     """The same numbers as x and y by turns; raises Fault for an odd one."""
     if not values or len(values) % 2:
@@ -114,6 +126,38 @@ def shown(value: Any) -> str:
 def decode(data: bytes) -> str:
     """A text file, UTF-8 with or without its mark; bytes that are none are kept as Python keeps those of file names."""
     return data.decode("utf-8-sig", "surrogateescape")
+
+
+def parse_xml(data: bytes) -> Element:
+    """An XML file; raises Fault for what is none, and for what declares a document type or entities."""
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, fromstring
+
+    try:
+        root: Element = fromstring(data, forbid_dtd=True)
+        return root
+    except ParseError as error:
+        raise Fault("bad-annotation", f"not valid XML: {error}") from None
+    except DefusedXmlException:
+        raise Fault("bad-annotation", "must be plain XML, but declares a document type or entities") from None
+    except (ValueError, LookupError, RecursionError) as error:  # an encoding that is none
+        raise Fault("bad-annotation", f"not valid XML: {shown(str(error))}") from None
+
+
+def lines_of(data: bytes, tag: re.Pattern[bytes], count: int) -> list[int]:
+    """The lines that the `count` elements of a file begin at, which ElementTree forgets; zeros where several stand in one line."""
+    lines = [number for number, line in enumerate(data.split(b"\n"), 1) if tag.search(line)]
+    return lines if len(lines) == count else [0] * count
+
+
+def xml_text(text: str) -> str:
+    """Text as XML, in elements and attributes; what no XML can hold becomes a question mark."""
+    return escape(_NO_XML.sub("?", text), {'"': "&quot;"})
+
+
+def xml_name(name: str) -> str:
+    """A name for a file that XML must state: bytes that are no UTF-8 as in an address, %E9."""
+    return _NO_XML.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
 
 
 def parse_yaml(data: bytes, where: str) -> Any:

@@ -13,8 +13,6 @@ from saccade.data import shapes
 from saccade.data.annotations import Item, Rle
 from saccade.data.tree import Tree
 
-IGNORED = 255  # in a mask of classes: pixels that count neither in the loss nor in metrics
-
 
 @dataclass(frozen=True, slots=True)
 class Objects:

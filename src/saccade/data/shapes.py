@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import masks
-from saccade.data.annotations import Box, Object, Picture, Ring, Rle
+from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring, Rle
 from saccade.data.tree import Tree
 
 Mask = NDArray[np.bool_]
+FAR = 1e12  # pixels; beyond it the arithmetic of cutting would overflow
+IGNORED = 255  # in a mask of classes: pixels that count neither in the loss nor in metrics
 
 
 def rle(obj: Object, size: tuple[int, int], tree: Tree) -> Rle:
@@ -26,7 +29,7 @@ def rle(obj: Object, size: tuple[int, int], tree: Tree) -> Rle:
         return obj.shape
     if isinstance(obj.shape, Picture):
         return from_mask(picture(obj.shape, tree))
-    stated = obj.shape or (_corners(obj.box),) if obj.box or obj.shape else ()
+    stated = obj.shape or ((corners(obj.box),) if obj.box else ())
     rings = [near for ring in stated if len(near := _near(ring, size)) >= 6]  # of four numbers the library would make a box
     if not rings:
         return from_mask(np.zeros(size, bool))
@@ -85,14 +88,39 @@ def outlines(mask: Mask) -> tuple[tuple[Ring, ...], int]:
     return tuple(tuple(float(v) for v in ring.reshape(-1)) for ring in rings), holes
 
 
+def pieces(obj: Object, size: tuple[int, int], tree: Tree) -> tuple[Ring, ...]:
+    """The outlines of an object's shape as stated, or those of its mask without the holes; () where it has no shape, or covers nothing."""
+    if obj.shape is None or isinstance(obj.shape, tuple):
+        return obj.shape or ()
+    return outlines(to_mask(rle(obj, size, tree)))[0]
+
+
+def area(ring: Ring) -> float:
+    """Of a polygon that does not cross itself (the shoelace formula)."""
+    points = list(zip(ring[::2], ring[1::2], strict=True))
+    return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(points, points[1:] + points[:1], strict=True))) / 2
+
+
+def turned(box: Box, degrees: float, about: tuple[float, float]) -> Ring:
+    """The corners of a box that is turned clockwise about a point."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    points = [(x - about[0], y - about[1]) for x, y in zip(corners(box)[::2], corners(box)[1::2], strict=True)]
+    return tuple(value for x, y in points for value in (about[0] + x * cos - y * sin, about[1] + x * sin + y * cos))
+
+
+def corners(box: Box) -> Ring:
+    """A box as an outline."""
+    left, top, right, bottom = box
+    return left, top, right, top, right, bottom, left, bottom
+
+
 def box(obj: Object, size: tuple[int, int], tree: Tree) -> Box:
     """The object's box as stated, else the smallest one around its shape; zeros where it covers nothing."""
     if obj.box is not None:
         return obj.box
     if isinstance(obj.shape, tuple):
-        points = np.concatenate([np.reshape(ring, (-1, 2)) for ring in obj.shape])
-        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-        return left, top, right, bottom
+        x, y = [value for ring in obj.shape for value in ring[::2]], [value for ring in obj.shape for value in ring[1::2]]
+        return min(x), min(y), max(x), max(y)
     mask = to_mask(rle(obj, size, tree))
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
@@ -104,6 +132,17 @@ def picture(shape: Picture, tree: Tree) -> Mask:
     """The pixels of a mask that lies in a file: bool `[H, W]`."""
     values = masks.read(tree.image(shape.path))
     return values != 0 if shape.value is None else values == shape.value
+
+
+def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
+    """The class of each pixel of an image by its mask: uint8 `[H, W]`, IGNORED where none counts. Raises UserError as `masks.read`."""
+    legend = annotations.legend
+    values = masks.read(annotations.tree.image(item.mask), colours=legend.colours)
+    known = np.array(sorted(legend.values), np.int32)
+    labels = np.array([legend.values[int(value)] for value in known], np.uint8)
+    place = np.searchsorted(known, values).clip(0, max(0, len(known) - 1))
+    found: NDArray[np.uint8] = np.where(known[place] == values, labels[place], IGNORED)
+    return found
 
 
 def _run_lengths(counts: bytes) -> NDArray[np.int64]:
@@ -137,6 +176,7 @@ def _near(ring: Ring, size: tuple[int, int]) -> Ring:
 
 def _within(ring: Ring, limits: Sequence[tuple[int, float, float]]) -> Ring:
     """The part of a ring inside of limits: axis, place, and 1 for what lies beyond it, -1 for what lies before."""
+    ring = tuple(max(-FAR, min(FAR, value)) for value in ring)
     points: list[Ring] = list(zip(ring[::2], ring[1::2], strict=False))
     for axis, limit, sign in limits:
         points = _cut(points, axis, limit, sign)
@@ -156,8 +196,3 @@ def _cut(points: list[Ring], axis: int, limit: float, sign: float) -> list[Ring]
             crossing[axis] = limit
             kept.append(tuple(crossing))
     return kept
-
-
-def _corners(found: Box | None) -> Ring:
-    left, top, right, bottom = found or (0, 0, 0, 0)
-    return left, top, right, top, right, bottom, left, bottom

@@ -17,7 +17,7 @@ import numpy as np
 from saccade.core import images, masks
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
-from saccade.data import shapes
+from saccade.data import legends, shapes
 from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.tree import FolderTree
 from saccade.data.writing import new_folder
@@ -27,7 +27,6 @@ SIDE = 320  # pixels of a thumbnail's longer side
 SHOWN = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))  # what browsers show
 POINTS = 60  # of an outline
 CHUNK = 600  # images prepared at a time
-HUE = 137.508  # degrees from the colour of one class to that of the next: the golden angle
 
 
 def view(annotations: Annotations, out: Path, *, progress: Progress, workers: int = 2) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def _facts(annotations: Annotations) -> dict[str, Any]:
         "images": len(annotations.items),
         "perPage": PER_PAGE,
         "classes": [_text(name) for name in annotations.classes],
-        "hue": HUE,
+        "hue": legends.HUE,
         "byClass": {str(label): places for label, places in sorted(by_class.items())},
         "bySplit": by_split,
     }
@@ -136,8 +135,6 @@ def _thinned(ring: tuple[float, ...]) -> list[float]:
 
 def _mask(item: Item, annotations: Annotations) -> str:
     """The classes of the pixels as a small coloured picture; the first class and what is ignored stay clear."""
-    import colorsys
-
     legend = annotations.legend
     values = masks.read(annotations.tree.image(item.mask), colours=legend.colours)
     step = max(1, -(-max(values.shape) // SIDE))
@@ -145,8 +142,7 @@ def _mask(item: Item, annotations: Annotations) -> str:
     picture = np.zeros((*values.shape, 4), np.uint8)
     for value, label in legend.values.items():
         if label:
-            red, green, blue = colorsys.hls_to_rgb(label * HUE % 360 / 360, 0.5, 0.9)
-            picture[values == value] = (round(red * 255), round(green * 255), round(blue * 255), 150)
+            picture[values == value] = (*legends.colour(label), 150)
     return _data(picture, "PNG")
 
 

@@ -11,7 +11,7 @@ from saccade.data.annotations import Annotations
 from saccade.data.tree import Tree
 from saccade.data.writing import Output
 
-NAMES = ("coco", "voc", "folder")
+NAMES = ("coco", "label_studio", "cvat", "voc", "yolo", "labelme", "instance_masks", "masks", "csv", "folder")
 """In the order of preference where several fit: the more a format asks for, the earlier it stands."""
 
 
@@ -42,4 +42,5 @@ def find(name: str) -> Format:
     """The format of this name; raises UserError naming those there are."""
     if name not in NAMES:
         raise unknown("format", name, NAMES)
-    return cast(Format, importlib.import_module(f"saccade.data.formats.{name}"))
+    module = "csv_boxes" if name == "csv" else name
+    return cast(Format, importlib.import_module(f"saccade.data.formats.{module}"))

@@ -225,8 +225,7 @@ def _box(value: Any) -> tuple[float, float, float, float] | None:
     if value is None or value == []:
         return None
     left, top, width, height = reading.coordinates(value, 4)
-    right, bottom = reading.finite((left + width, top + height))
-    return left, top, right, bottom
+    return reading.box((left, top, left + width, top + height))
 
 
 def _shape(value: Any, size: tuple[int, int] | None) -> tuple[Ring, ...] | Rle | None:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from saccade.core.errors import UserError, one_line
 from saccade.data import reading, shapes
@@ -31,9 +30,9 @@ TASKS = ("detect",)
 HOLDS = frozenset({"boxes", "difficult", "splits"})
 LOOKED_AT = 5
 _ROOT = re.compile(rb"<annotation[\s>]")
+_OBJECT = re.compile(rb"<object>")
 _LIST = re.compile(r"(?:(.*)/)?ImageSets/Main/(train|trainval|val|valid|test)\.txt")
 _SPLITS = ("train", "val", "valid", "test", "trainval")  # trainval is for what no other list has
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _EXPECTED = "expected Annotations/*.xml with JPEGImages/ beside it, or the XMLs beside the images"
 
 
@@ -73,7 +72,7 @@ def read(tree: Tree, task: str) -> Annotations:
     if not sheets and not problems:
         raise UserError("holds no VOC annotations", where=str(tree.root), fix=_EXPECTED)
     classes = tuple(sorted({name for sheet in sheets for name, *_ in sheet.objects}))
-    from_zero = any(0 <= edge < 1 for sheet in sheets for _, box, *_ in sheet.objects for edge in box[:2])
+    from_zero = any(0 <= box[0] < 1 or 0 <= box[1] < 1 for sheet in sheets for _, box, _, _ in sheet.objects)
     items: dict[str, Item] = {}
     for sheet in sheets:
         if sheet.file.path in items:
@@ -114,7 +113,7 @@ def _sheet(tree: Tree, path: str, pictures: Pictures, splits: dict[tuple[str, st
     """One XML and its image; None where it is no annotation, cannot be read, or has no image."""
     data = tree.read(path)
     try:
-        root = _parse(data)
+        root = reading.parse_xml(data)
         if root.tag != "annotation":
             return None
         folder, base = posixpath.dirname(path), posixpath.dirname(posixpath.dirname(path))
@@ -138,36 +137,21 @@ def _sheet(tree: Tree, path: str, pictures: Pictures, splits: dict[tuple[str, st
     return sheet
 
 
-def _parse(data: bytes) -> Element:
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import ParseError, fromstring
-
-    try:
-        root: Element = fromstring(data, forbid_dtd=True)
-        return root
-    except ParseError as error:
-        raise Fault("bad-annotation", f"not valid XML: {error}") from None
-    except DefusedXmlException:
-        raise Fault("bad-annotation", "must be plain XML, but declares a document type or entities") from None
-    except (ValueError, LookupError, RecursionError) as error:  # an encoding that is none
-        raise Fault("bad-annotation", f"not valid XML: {reading.shown(str(error))}") from None
-
-
 def _objects(root: Element, data: bytes) -> Iterator[tuple[Element, int]]:
-    """The objects and their lines, 0 where these cannot be told: ElementTree itself forgets them."""
+    """The objects and their lines."""
     found = root.findall("object")
-    lines = [number for number, line in enumerate(data.split(b"\n"), 1) if b"<object>" in line]
-    return zip(found, lines if len(lines) == len(found) else [0] * len(found), strict=True)
+    return zip(found, reading.lines_of(data, _OBJECT, len(found)), strict=True)
 
 
 def _object(element: Element) -> tuple[str, Box, bool]:
     """Class, box as it stands, whether difficult; raises Fault."""
     name = reading.name(element.findtext("name"))
-    edges = [element.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
+    box = element.find("bndbox")
+    stated = {edge.tag: edge.text for edge in (() if box is None else box)}
+    edges = [stated.get(edge) for edge in ("xmin", "ymin", "xmax", "ymax")]
     if None in edges:
-        raise Fault("bad-annotation", "must have a bndbox with xmin, ymin, xmax and ymax")
-    left, top, right, bottom = reading.finite(tuple(reading.number(edge or "") for edge in edges))
-    return name, (left, top, right, bottom), (element.findtext("difficult") or "").strip() == "1"
+        raise Fault("bad-annotation", "must have a bndbox with xmin, ymin, xmax and ymax, each a number")
+    return name, reading.box(tuple(reading.number(edge or "") for edge in edges)), (element.findtext("difficult") or "").strip() == "1"
 
 
 def write(annotations: Annotations, out: Output) -> None:
@@ -185,14 +169,14 @@ def write(annotations: Annotations, out: Output) -> None:
 
 def _document(item: Item, name: str, annotations: Annotations, out: Output) -> str:
     height, width = out.size(item)
-    lines = ["<annotation>", f"\t<filename>{_text(name)}</filename>"]
+    lines = ["<annotation>", f"\t<filename>{reading.xml_text(name)}</filename>"]
     lines += ["\t<size>", f"\t\t<width>{width}</width>", f"\t\t<height>{height}</height>", "\t\t<depth>3</depth>", "\t</size>"]
     for one in item.objects:
         left, top, right, bottom = shapes.box(one, (height, width), annotations.tree)
         edges = {"xmin": _from_one(left), "ymin": _from_one(top), "xmax": right, "ymax": bottom}
         lines += [
             "\t<object>",
-            f"\t\t<name>{_text(annotations.classes[one.label])}</name>",
+            f"\t\t<name>{reading.xml_text(annotations.classes[one.label])}</name>",
             f"\t\t<difficult>{int(one.difficult)}</difficult>",
         ]
         lines += ["\t\t<bndbox>", *(f"\t\t\t<{edge}>{_number(value)}</{edge}>" for edge, value in edges.items()), "\t\t</bndbox>"]
@@ -207,7 +191,3 @@ def _from_one(edge: float) -> float:
 
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
-
-
-def _text(text: str) -> str:
-    return escape(_NO_XML.sub("?", text))

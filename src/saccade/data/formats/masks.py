@@ -1,0 +1,144 @@
+"""Images and masks of classes in folders beside each other: `images/` and `masks/` (and the like), splits inside or outside of them.
+
+A mask is a picture of the image's size whose pixels name classes: by an index (grey or palette), by black and white, or by colours. Which
+value is which class stands in a legend, a file at the root or beside the masks:
+
+- `classes.txt`: line n is the class of index n - 1 (this is what `write` makes);
+- `labelmap.txt`: `name:r,g,b::`, as CVAT and VOC exports have it;
+- `class_dict.csv`, `classes.csv`, `legend.csv`: columns name and r, g, b, or name and value;
+- `classes.json`: a list of names, or {value: name}, or {name: [r, g, b]}.
+
+Without one, the masks themselves are looked at and classes are called by their values; 255 counts in no loss or metric (as VOC's void).
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from saccade.core import masks
+from saccade.core.errors import UserError
+from saccade.data import legends, reading, shapes
+from saccade.data.annotations import Annotations, Item, Legend
+from saccade.data.findings import Finding
+from saccade.data.pictures import Pictures, split_of, stem
+from saccade.data.tree import File, Tree
+from saccade.data.writing import Output
+
+TASKS = ("segment",)
+HOLDS = frozenset({"pixel classes", "splits"})
+LOOKED_AT = 2000  # masks whose values are found out where no legend tells them
+IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "pngimages", "photos", "input", "inputs"})
+MASKS = frozenset(
+    {"masks", "mask", "labels", "label", "annotations", "segmentationclass", "segmentationclassraw", "gt", "gtfine", "groundtruth",
+     "ground_truth", "segmentation", "segmentations", "labelids", "targets"}
+)  # fmt: skip
+_MASK_SUFFIX = re.compile(r"(_gtfine)?[_-](mask|masks|gt|label|labels|labelids|segmentation|seg|l)$", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"[_-](leftimg8bit|image|img)$", re.IGNORECASE)
+_LIST = re.compile(r"(?:(.*)/)?ImageSets/Segmentation/(train|val|test)\.txt")
+_EXPECTED = "expected images/ and masks/ with pictures of the same names"
+
+
+def fits(tree: Tree) -> tuple[str, ...]:
+    """Segmentation, where some image has a mask of its name in a folder of masks."""
+    images, found = _kinds(Pictures(tree))
+    return TASKS if images.keys() & found.keys() else ()
+
+
+def _kinds(pictures: Pictures) -> tuple[dict[str, File], dict[str, File]]:
+    """Images and masks by what they have in common: the path without the folder that tells them apart, and without endings of their own."""
+    images: dict[str, File] = {}
+    found: dict[str, File] = {}
+    for path, file in pictures.images.items():
+        parts = stem(path).split("/")
+        words = [set(re.split(r"[-. ]", part.lower())) for part in parts[:-1]]
+        if places := [place for place, own in enumerate(words) if own & MASKS]:
+            found.setdefault(_key(parts, places[-1], _MASK_SUFFIX), file)
+        elif places := [place for place, own in enumerate(words) if own & IMAGES]:
+            images.setdefault(_key(parts, places[-1], _IMAGE_SUFFIX), file)
+    return images, found
+
+
+def _key(parts: Sequence[str], place: int, ending: re.Pattern[str]) -> str:
+    return "/".join([*parts[:place], *parts[place + 1 : -1], ending.sub("", parts[-1])])
+
+
+def read(tree: Tree, task: str) -> Annotations:
+    """Raises UserError where no image has a mask, or where the masks hold more values than classes could be."""
+    pictures = Pictures(tree)
+    images, found = _kinds(pictures)
+    pairs = sorted(images.keys() & found.keys())
+    if not pairs:
+        raise UserError("holds no masks", where=str(tree.root), fix=_EXPECTED)
+    problems = [Finding("missing-mask", images[key].path, "has no mask") for key in sorted(images.keys() - found.keys())]
+    problems += [
+        Finding("missing-image", found[key].path, "is a mask of an image that is not there") for key in found.keys() - images.keys()
+    ]
+    classes, legend, notes = _legend(tree, pictures, [found[key].path for key in pairs])
+    splits = _splits(tree, pictures)
+    items = []
+    for key in pairs:
+        image = images[key]
+        split = splits.get(posixpath.basename(key), "") if splits else split_of(posixpath.dirname(image.path))
+        items.append(Item(image, split, mask=found[key].path, where=found[key].path))
+    items.sort(key=lambda item: item.path)
+    outside = sum(item.image.outside for item in items)
+    problems.sort(key=lambda problem: problem.path)
+    ignored = len(pictures.files) - len(pictures.images)
+    return Annotations("masks", task, classes, tuple(items), tree, tuple(problems), ignored, outside, legend=legend, notes=notes)
+
+
+def _splits(tree: Tree, pictures: Pictures) -> dict[str, str]:
+    """VOC's lists: name of an image -> split."""
+    found: dict[str, str] = {}
+    for path in sorted(path for path in pictures.paths if _LIST.fullmatch(path)):
+        split = split_of(stem(posixpath.basename(path)))
+        found |= dict.fromkeys((line.strip() for line in reading.decode(tree.read(path)).splitlines()), split)
+    return found
+
+
+def _legend(tree: Tree, pictures: Pictures, paths: Sequence[str]) -> tuple[tuple[str, ...], Legend, tuple[str, ...]]:
+    """Classes and how pixels name them, from a file or else from the masks at `paths`; and notes."""
+    places = ("", *sorted({posixpath.dirname(path) for path in paths} | {posixpath.dirname(posixpath.dirname(path)) for path in paths}))
+    for name in legends.FILES:
+        for place in places:
+            path = posixpath.join(place, name)
+            if path in pictures.paths:
+                return (*legends.read(tree, path), ())
+    chosen = np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int)).tolist()
+    looked_at = [paths[place] for place in chosen]
+    values = _values(tree, looked_at)
+    if values and max(values) > 0xFFFF:  # a colour: then grey pixels are colours too
+        values = _values(tree, looked_at, colours=True)
+    few = () if len(chosen) == len(paths) else (f"classes are those of {len(chosen):,} of {len(paths):,} masks",)
+    return (*legends.guess(values, where=str(tree.root)), few)
+
+
+def _values(tree: Tree, paths: Sequence[str], *, colours: bool = False) -> list[int]:
+    """Those that occur in the masks, sorted; one that cannot be read is found when the images are."""
+
+    def of(path: str) -> set[int]:
+        try:
+            found: list[int] = np.unique(masks.read(tree.image(path), colours=colours)).tolist()
+        except UserError:
+            return set()
+        return set(found)
+
+    with ThreadPoolExecutor(2) as pool:
+        return sorted(set().union(*pool.map(of, paths)))
+
+
+def write(annotations: Annotations, out: Output) -> None:
+    """`images/SPLIT/NAME`, `masks/SPLIT/STEM.png` (index, with a palette to look at) and `classes.txt`."""
+    if len(annotations.classes) > shapes.IGNORED:
+        raise UserError(f"a mask holds at most {shapes.IGNORED} classes, this set has {len(annotations.classes)}")
+    for item in annotations.items:
+        folder = f"{item.split}/" if item.split else ""
+        name = out.name(item)
+        out.image(item, f"images/{folder}{name}")
+        out.data(f"masks/{folder}{stem(name)}.png", legends.png(shapes.classes_of(item, annotations)))
+    out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))
