@@ -57,7 +57,7 @@ def to_mask(shape: Rle) -> Mask:
     return decoded.astype(bool)
 
 
-def area(shape: Rle) -> int:
+def covered(shape: Rle) -> int:
     """Pixels that a mask covers."""
     from faster_coco_eval import mask as coco
 

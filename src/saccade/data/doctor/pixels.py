@@ -166,7 +166,7 @@ def _read(annotations: Annotations, path: str, *, colours: bool) -> masks.Values
 def _runs(shape: Rle, size: Size | None) -> tuple[str, str] | None:
     if size and shape.size != size:
         return "mask-size", _sizes(shape.size, size)
-    return None if shapes.area(shape) else ("empty-mask", "the mask has no pixels")
+    return None if shapes.covered(shape) else ("empty-mask", "the mask has no pixels")
 
 
 def _picture(shape: Picture, values: masks.Values | str, size: Size | None) -> tuple[str, str] | None:
