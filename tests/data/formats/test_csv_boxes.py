@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from data.formats.labelled import close, codes, folder, mutated, on_disk, picture, plain, sets, written
 from saccade.core.errors import UserError
+from saccade.data import tables
 from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.formats import csv_boxes
 from saccade.data.opening import open_annotations
@@ -142,7 +143,7 @@ def test_formulas_are_written_as_text_and_come_back(tmp_path: Path, text: str) -
 
 
 def test_a_formula_cannot_hide_behind_tab_or_return() -> None:
-    assert csv_boxes._safe("\t=1") == "'\t=1" and csv_boxes._safe("\r=1") == "'\r=1"
+    assert tables.safe("\t=1") == "'\t=1" and tables.safe("\r=1") == "'\r=1"
 
 
 @given(sets(csv_boxes.HOLDS, "detect"))

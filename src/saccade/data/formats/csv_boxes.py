@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import posixpath
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from saccade.core.errors import UserError
-from saccade.data import reading, shapes
+from saccade.data import reading, shapes, tables
 from saccade.data.annotations import Annotations, Box, Item, Object
 from saccade.data.findings import Finding
-from saccade.data.pictures import SPLITS, Pictures, split_of
+from saccade.data.pictures import Pictures
 from saccade.data.reading import Fault
 from saccade.data.tree import Tree
 from saccade.data.writing import Output
 
 TASKS = ("detect",)
 HOLDS = frozenset({"boxes", "splits"})
-LOOKED_AT = 1 << 16  # bytes of a table, to tell what it is
-_IMAGE = ("image", "filename", "file_name", "image_path", "path", "file", "image_name", "img", "image_id", "imageid")
 _EDGES = (
     ("xmin", "x1", "x_min", "left"),
     ("ymin", "y1", "y_min", "top"),
@@ -34,10 +28,7 @@ _CORNER = (
     ("width", "w", "bbox_width"),
     ("height", "h", "bbox_height"),
 )
-_CLASS = ("class", "label", "name", "category", "class_name", "label_name", "labelname")
-_SPLIT = ("split", "subset", "set")
 _HEADER = ("image", "xmin", "ymin", "xmax", "ymax", "class", "split")
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _EXPECTED = "expected a CSV with columns such as image, xmin, ymin, xmax, ymax, class"
 
 
@@ -56,47 +47,38 @@ class _Columns:
 
 def fits(tree: Tree) -> tuple[str, ...]:
     """Detection, where a table near the root has columns of boxes."""
-    for path in _sources(tree):
+    for path in tables.sources(tree, ".csv"):
         try:
-            text = reading.decode(tree.read(path)[:LOOKED_AT].rpartition(b"\n")[0] or tree.read(path)[:LOOKED_AT])
-            if _columns(text):
+            if columns_of(tables.head(tree, path)):
                 return TASKS
         except UserError:
             continue
     return ()
 
 
-def _sources(tree: Tree) -> list[str]:
-    return [file.path for file in tree.files("", deep=True) if file.path.lower().endswith(".csv") and file.path.count("/") <= 2]
-
-
-def _columns(text: str) -> _Columns | None:
+def columns_of(text: str) -> _Columns | None:
     """What the columns are, by the header or by what stands in the first rows; None where they are not of boxes."""
-    rows = _rows(text)
+    rows = tables.rows(text)
     try:
         first = next((row for _, row in rows if row), [])
     except UserError:
         return None
-    names = [cell.strip().lower().replace(" ", "_") for cell in first]
-    image, label = _find(names, _IMAGE), _find(names, _CLASS)
+    names = tables.header(first)
+    image, label = tables.find(names, tables.IMAGE), tables.find(names, tables.CLASS)
     if image >= 0 and label >= 0:
-        edges = tuple(_find(names, choices) for choices in _EDGES)
-        corner = tuple(_find(names, choices) for choices in _CORNER)
-        split = _find(names, _SPLIT)
+        edges = tuple(tables.find(names, choices) for choices in _EDGES)
+        corner = tuple(tables.find(names, choices) for choices in _CORNER)
+        split = tables.find(names, tables.SPLIT)
         if min(edges) >= 0:
             left, top, right, bottom = edges
-            size = (_find(names, ("height", "image_height")), _find(names, ("width", "image_width")))
+            size = (tables.find(names, ("height", "image_height")), tables.find(names, ("width", "image_width")))
             return _Columns(image, (left, top, right, bottom), label, split, size)
         if min(corner) >= 0:
             left, top, right, bottom = corner
-            size = (_find(names, ("image_height",)), _find(names, ("image_width",)))
+            size = (tables.find(names, ("image_height",)), tables.find(names, ("image_width",)))
             return _Columns(image, (left, top, right, bottom), label, split, size, sized=True)
     plain = len(first) == 6 and (not any(first[1:]) or (_is_box(first[1:5]) and bool(first[5].strip())))
     return _Columns(0, (1, 2, 3, 4), 5, header=False) if plain else None
-
-
-def _find(names: Sequence[str], choices: Sequence[str]) -> int:
-    return next((names.index(choice) for choice in choices if choice in names), -1)
 
 
 def _is_box(cells: Sequence[str]) -> bool:
@@ -106,29 +88,13 @@ def _is_box(cells: Sequence[str]) -> bool:
         return False
 
 
-def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows and the line each ends at; raises UserError for what no table can hold."""
-    head = text[:LOOKED_AT].partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, [_plain(cell) for cell in row]
-    except csv.Error as error:
-        raise UserError(f"not a valid CSV: {error}", where=f"line {reader.line_num}") from None
-
-
-def _plain(cell: str) -> str:
-    """Without the ' that keeps a spreadsheet from taking text for a formula."""
-    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
-
-
 def read(tree: Tree, task: str) -> Annotations:
     """Raises UserError where there is no table of boxes, or one is none to its end."""
     reader = _Reader(tree, Pictures(tree))
     with reading.undisturbed():
-        for path in _sources(tree):
+        for path in tables.sources(tree, ".csv"):
             text = reading.decode(tree.read(path))
-            if columns := _columns(text):
+            if columns := columns_of(text):
                 reader.take(path, text, columns)
     if not reader.tables:
         raise UserError("holds no table of boxes", where=str(tree.root), fix=_EXPECTED)
@@ -149,7 +115,7 @@ class _Reader:
         """One table."""
         self.tables += 1
         try:
-            for number, (line, row) in enumerate(_rows(text)):
+            for number, (line, row) in enumerate(tables.rows(text)):
                 if row and not (columns.header and number == 0):
                     self._take(path, line, row, columns)
         except UserError as error:
@@ -166,12 +132,10 @@ class _Reader:
 
     def _image(self, path: str, line: int, cells: list[str], columns: _Columns) -> str:
         """The path of a row's image; "" for one that was missed before."""
-        name, word = cells[columns.image], cells[columns.split].strip().lower()
-        split = SPLITS.get(word, "") or split_of(path)
+        name, word = cells[columns.image], cells[columns.split]
         if (place := self._found.get((path, name))) is not None:
             return place
-        folders = [posixpath.dirname(path), "", "images", posixpath.join(posixpath.dirname(path), "images"), *self.pictures.folders(split)]
-        file = self.pictures.find(name, folders, split if not word else "") if name.strip() else None
+        file, split = tables.picture(self.pictures, path, name, word)
         self._found[path, name] = file.path if file else ""
         if file is None:
             raise Fault("missing-image", f"{reading.shown(name)} is not there")
@@ -179,8 +143,7 @@ class _Reader:
             self._found[path, name] = ""
             raise Fault("repeated-image", f"{file.path} is in {other.where} too, which counts")
         size = reading.text_size(cells[columns.size[0]], cells[columns.size[1]])
-        item = Item(file, split or split_of(posixpath.dirname(file.path)), size=size, where=path, line=line)
-        self.items.setdefault(file.path, item)
+        self.items.setdefault(file.path, Item(file, split, size=size, where=path, line=line))
         self.objects.setdefault(file.path, [])
         return file.path
 
@@ -212,21 +175,14 @@ class _Reader:
 
 def write(annotations: Annotations, out: Output) -> None:
     """`annotations.csv` and `images/NAME`; an image without boxes has a row without one."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEADER)
+    rows: list[Sequence[str | float]] = [_HEADER]
     for item in annotations.items:
         name = f"images/{out.name(item)}"
         out.image(item, name)
         size = (0, 0) if all(one.box for one in item.objects) else out.size(item)
         for one in item.objects:
-            box = shapes.box(one, size, annotations.tree)
-            writer.writerow([_safe(name), *map(repr, map(float, box)), _safe(annotations.classes[one.label]), item.split])
+            edges = map(float, shapes.box(one, size, annotations.tree))
+            rows.append([name, *edges, annotations.classes[one.label], item.split])
         if not item.objects:
-            writer.writerow([_safe(name), "", "", "", "", "", item.split])
-    out.text("annotations.csv", text.getvalue())
-
-
-def _safe(cell: str) -> str:
-    """Text that a spreadsheet takes for text."""
-    return f"'{cell}" if _FORMULA.match(cell) else cell
+            rows.append([name, "", "", "", "", "", item.split])
+    out.text("annotations.csv", tables.written(rows))
