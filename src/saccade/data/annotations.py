@@ -52,7 +52,8 @@ class Item:
     """One image and what is said of it.
 
     image: the file, which is there; split: train, val, test, or "" where the format does not say; labels: classes of the whole image;
-    mask: path of the picture whose pixels are classes (segment); size: (height, width) as the annotation states it, None where it does not;
+    mask: path of the picture whose pixels are classes (segment); pair: path of what the image becomes (generate);
+    size: (height, width) as the annotation states it, None where it does not;
     where: the annotation file, for messages.
     """
 
@@ -61,6 +62,7 @@ class Item:
     labels: tuple[int, ...] = ()
     objects: tuple[Object, ...] = ()
     mask: str = ""
+    pair: str = ""
     size: tuple[int, int] | None = None
     where: str = ""
     line: int = 0

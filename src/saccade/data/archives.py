@@ -10,16 +10,15 @@ import os
 import stat
 import struct
 import tarfile
-import weakref
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saccade.core.errors import UserError
 from saccade.core.files import os_error
-from saccade.data.tree import TEXT_BYTES, File, is_inside
+from saccade.data.tree import TEXT_BYTES, File, Tree, is_inside
 
 SUFFIXES = {".zip", ".tar"}
 MOST_MEMBERS = 10_000_000
@@ -53,8 +52,6 @@ class ArchiveTree:
         self._members = {member.name[len(top) :]: member for member in visible}
         self._modified = root.stat().st_mtime_ns
         self._folders, self._own = _tables(sorted(self._members))
-        self._descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._descriptor)
 
     def folders(self, path: str = "") -> list[str]:
         return sorted(self._folders.get(path.rstrip("/"), ()))
@@ -91,8 +88,9 @@ class ArchiveTree:
         if member.bytes > limit:
             raise UserError(f"must be at most {limit >> 20} MiB, was {member.bytes >> 20} MiB", where=where)
         try:
-            start = _data_start(self._descriptor, member, where) if member.crc is not None else member.start
-            data = os.pread(self._descriptor, member.packed, start)
+            with open(self.root, "rb", buffering=0) as file:  # not held open: a set may have thousands of archives
+                start = _data_start(file.fileno(), member, where) if member.crc is not None else member.start
+                data = os.pread(file.fileno(), member.packed, start)
         except OSError as error:
             raise os_error(error, self.root, "read") from None
         if member.deflated:
@@ -100,6 +98,52 @@ class ArchiveTree:
         if len(data) != member.bytes or (member.crc is not None and zlib.crc32(data) != member.crc):
             raise UserError("is damaged inside of the archive", where=where, fix="fetch or make the archive again")
         return data
+
+
+class ArchivesTree:
+    """Many archives of a folder as one tree: `ARCHIVE/PATH` is a file of one of them (`tree.Tree`)."""
+
+    def __init__(self, tree: Tree, archives: Mapping[str, ArchiveTree]) -> None:
+        self.root = tree.root
+        self._tree, self._archives = tree, archives
+
+    def folders(self, path: str = "") -> list[str]:
+        return self._tree.folders(path)
+
+    def files(self, path: str = "", *, deep: bool = False) -> list[File]:
+        if path or not deep:
+            return self._tree.files(path, deep=deep)
+        inside = [self._inside(name, file) for name, archive in self._archives.items() for file in archive.files("", deep=True)]
+        return sorted([*self._tree.files("", deep=True), *inside], key=lambda file: file.path)
+
+    def find(self, path: str) -> File | None:
+        archive, name, inner = self._place(path)
+        file = archive.find(inner) if archive else self._tree.find(path)
+        return self._inside(name, file) if archive and file else file
+
+    def state(self, path: str) -> tuple[int, int]:
+        archive, _, inner = self._place(path)
+        return archive.state(inner) if archive else self._tree.state(path)
+
+    def read(self, path: str) -> bytes:
+        archive, _, inner = self._place(path)
+        return archive.read(inner) if archive else self._tree.read(path)
+
+    def image(self, path: str) -> Path | bytes:
+        archive, _, inner = self._place(path)
+        return archive.image(inner) if archive else self._tree.image(path)
+
+    def _place(self, path: str) -> tuple[ArchiveTree | None, str, str]:
+        """The archive that a path leads into, its name, and the rest of the path."""
+        parts = path.split("/")
+        for count in range(1, len(parts)):
+            if archive := self._archives.get(name := "/".join(parts[:count])):
+                return archive, name, "/".join(parts[count:])
+        return None, "", path
+
+    @staticmethod
+    def _inside(name: str, file: File) -> File:
+        return replace(file, path=f"{name}/{file.path}")
 
 
 def open_archive(root: Path) -> ArchiveTree:

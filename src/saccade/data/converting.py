@@ -48,16 +48,13 @@ def _for_task(annotations: Annotations, to: str, tasks: tuple[str, ...]) -> tupl
     if annotations.task in tasks:
         return annotations, {}
     if annotations.task == "instances" and "detect" in tasks:
-        items = tuple(replace(item, objects=tuple(_boxed(one, annotations) for one in item.objects)) for item in annotations.items)
+        items = tuple(
+            replace(item, objects=tuple(shapes.boxed(one, (0, 0), annotations.tree) for one in item.objects)) for item in annotations.items
+        )
         shaped = sum(one.shape is not None for item in annotations.items for one in item.objects)
         return replace(annotations, task="detect", items=items), {"outlines and masks of objects": shaped}
     able = [name for name in formats.NAMES if annotations.task in formats.find(name).TASKS]
     raise UserError(f"{to} holds sets for {' and '.join(tasks)}, this one is for {annotations.task}", where="--to", fix=", ".join(able))
-
-
-def _boxed(one: Object, annotations: Annotations) -> Object:
-    """Only its box: that of its shape where it has none of its own."""
-    return replace(one, box=shapes.box(one, (0, 0), annotations.tree), shape=None)
 
 
 def _lost(item: Item, holds: frozenset[str]) -> Iterator[str]:
@@ -68,6 +65,8 @@ def _lost(item: Item, holds: frozenset[str]) -> Iterator[str]:
         yield "further labels of an image"
     if not (item.labels or item.objects or item.mask) and "labels" in holds and "several labels" not in holds:
         yield "images without a label"
+    if item.pair and "pairs" not in holds:
+        yield "what an image becomes"
     for one in item.objects:
         if one.crowd and "crowd" not in holds:
             yield "marks of a crowd"

@@ -27,7 +27,7 @@ class Dataset:
     """Images with labels and splits, in the order of their relative POSIX paths.
 
     targets: int64 `[N]`, the class of each image, or bool `[N, K]` where an image may have several; empty for tasks whose truth lies
-    within the images. splits: indices int64 by split name, sorted.
+    within the images, and where images to make more of have no classes. splits: indices int64 by split name, sorted.
     """
 
     annotations: Annotations
@@ -101,7 +101,7 @@ class Dataset:
         """What there is to learn of an image of `size` (height, width).
 
         classify: int, or bool `[K]`; detect, instances: Objects; segment: uint8 `[H, W]` of classes, `shapes.IGNORED` where none counts;
-        generate: None.
+        generate: the class, or None where images have none.
         """
         item = self.annotations.items[index]
         if len(self.targets):
@@ -169,7 +169,7 @@ class Dataset:
 
 def _targets(annotations: Annotations) -> NDArray[Any]:
     items = annotations.items
-    if annotations.task != "classify":
+    if annotations.task != "classify" and not (annotations.task == "generate" and all(item.labels for item in items)):
         return np.empty(0, np.int64)
     if not annotations.multi:
         return np.array([item.labels[0] for item in items], np.int64)

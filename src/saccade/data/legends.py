@@ -6,21 +6,25 @@ import colorsys
 import csv
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import masks
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
 from saccade.data import reading
-from saccade.data.annotations import Legend
+from saccade.data.annotations import Annotations, Legend
 from saccade.data.tree import Tree
 
 FILES = ("classes.txt", "labelmap.txt", "class_dict.csv", "classes.csv", "legend.csv", "classes.json")
 VOID = 0xE0E0C0  # the colour of VOC's void (224, 224, 192)
 UNSURE = 255  # the index of what belongs to no class, as VOC, Cityscapes and others have it
 MOST = 255
+LOOKED_AT = 2000  # masks whose values are found out where no legend tells them
 HUE = 137.508  # degrees from one class to the next: the golden angle
 
 Read = tuple[tuple[str, ...], Legend]
@@ -132,6 +136,46 @@ def guess(values: Sequence[int], *, where: str) -> Read:
         kept = [(name, value) for name, value in zip(names, found, strict=True) if value != VOID]
         return tuple(name for name, _ in kept), Legend({v: k for k, (_, v) in enumerate(kept)}, True, frozenset({VOID}))
     return tuple(map(str, found)), Legend({value: label for label, value in enumerate(found)}, ignored=frozenset({UNSURE} - set(found)))
+
+
+def declared(annotations: Annotations, paths: Sequence[str]) -> Annotations:
+    """The set where the masks at `paths` hold the indices of its classes; where it declares none, they are the values that occur."""
+    if annotations.classes:
+        values = {label: label for label in range(len(annotations.classes))}
+        return replace(annotations, legend=Legend(values, ignored=frozenset({UNSURE} - values.keys())))
+    classes, legend, notes = of_masks(annotations.tree, paths)
+    return replace(annotations, classes=classes, legend=legend, notes=(*annotations.notes, *notes))
+
+
+def of_masks(tree: Tree, paths: Sequence[str]) -> tuple[tuple[str, ...], Legend, tuple[str, ...]]:
+    """Classes and how pixels name them, from the masks at `paths` where no file tells; and notes. Raises UserError as `guess`."""
+    chosen = np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int)).tolist() if paths else []
+    looked_at = [paths[place] for place in chosen]
+    values = _values(tree, looked_at)
+    if values and max(values) > 0xFFFF:  # a colour: then grey pixels are colours too
+        values = _values(tree, looked_at, colours=True)
+    few = () if len(chosen) == len(paths) else (f"classes are those of {len(chosen):,} of {len(paths):,} masks",)
+    return (*guess(values, where=str(tree.root)), few)
+
+
+def _values(tree: Tree, paths: Sequence[str], *, colours: bool = False) -> list[int]:
+    """Those that occur in the masks, sorted; one that cannot be read is found when the images are."""
+
+    def of(path: str) -> set[int]:
+        try:
+            found: list[int] = np.unique(masks.read(tree.image(path), colours=colours)).tolist()
+        except UserError:
+            return set()
+        return set(found)
+
+    with ThreadPoolExecutor(2) as pool:
+        return sorted(set().union(*pool.map(of, paths)))
+
+
+def check_writable(annotations: Annotations) -> None:
+    """Raise UserError where a picture of indices cannot hold the classes of a set."""
+    if len(annotations.classes) > MOST:
+        raise UserError(f"a mask holds at most {MOST} classes, this set has {len(annotations.classes)}")
 
 
 def colour(label: int) -> tuple[int, int, int]:

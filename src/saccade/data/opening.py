@@ -69,7 +69,9 @@ def _read(tree: Tree, task: str | None, format: str | None) -> Annotations:
         return formats.find(format or "folder").read(tree, task or "classify")  # says what is missing
     name, tasks = fitting[0]
     annotations = formats.find(name).read(tree, task or tasks[0])
-    others = [f"--format {other}" for other, _ in fitting[1:] if other != "folder"] + [f"--task {other}" for other in tasks[1:] if not task]
+    others = [f"--format {other}" for other, _ in fitting[1:] if other not in ("folder", "images")] + [
+        f"--task {other}" for other in tasks[1:] if not task
+    ]
     if not others:
         return annotations
     note = f"read as {name} ({annotations.task}); otherwise: {', '.join(others)}"

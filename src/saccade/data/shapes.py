@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,11 @@ def box(obj: Object, size: tuple[int, int], tree: Tree) -> Box:
     if not len(rows):
         return 0.0, 0.0, 0.0, 0.0
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def boxed(obj: Object, size: tuple[int, int], tree: Tree) -> Object:
+    """The object with nothing but its box, that of its shape where it has none of its own."""
+    return obj if obj.shape is None else replace(obj, box=box(obj, size, tree), shape=None)
 
 
 def picture(shape: Picture, tree: Tree) -> Mask:

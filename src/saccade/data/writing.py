@@ -39,14 +39,25 @@ class Output:
         if self._progress:
             self._progress.advance()
 
+    def picture(self, item: Item) -> bytes:
+        """The image's file as bytes, for formats that pack images together."""
+        source = self._annotations.tree.image(item.path)
+        try:
+            data = source if isinstance(source, bytes) else source.read_bytes()
+        except OSError as error:
+            raise os_error(error, Path(str(error.filename or item.path)), "read") from None
+        if self._progress:
+            self._progress.advance()
+        return data
+
     def copy(self, path: str, to: str) -> None:
         """Copy any file of the source."""
         source = self._annotations.tree.image(path)
         try:
             if isinstance(source, bytes):
-                self._place(to).write_bytes(source)
+                self.place(to).write_bytes(source)
             else:
-                shutil.copyfile(source, self._place(to))
+                shutil.copyfile(source, self.place(to))
         except OSError as error:
             raise os_error(error, Path(str(error.filename or to)), "copy") from None
 
@@ -57,11 +68,12 @@ class Output:
     def data(self, to: str, data: bytes) -> None:
         """Write a file."""
         try:
-            self._place(to).write_bytes(data)
+            self.place(to).write_bytes(data)
         except OSError as error:
             raise os_error(error, Path(to)) from None
 
-    def _place(self, to: str) -> Path:
+    def place(self, to: str) -> Path:
+        """Where a file will be, its folder made; raises UserError for a name that leads out."""
         if not is_inside(to):
             raise UserError("a name must stay inside of the folder that is written", where=to[:200])
         place = self.folder / to

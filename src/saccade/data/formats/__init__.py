@@ -11,7 +11,21 @@ from saccade.data.annotations import Annotations
 from saccade.data.tree import Tree
 from saccade.data.writing import Output
 
-NAMES = ("coco", "label_studio", "cvat", "voc", "yolo", "labelme", "instance_masks", "masks", "csv", "folder")
+NAMES = (
+    "parquet",
+    "coco",
+    "label_studio",
+    "cvat",
+    "voc",
+    "yolo",
+    "labelme",
+    "instance_masks",
+    "masks",
+    "csv",
+    "metadata",
+    "table",
+    "folder",
+)
 """In the order of preference where several fit: the more a format asks for, the earlier it stands."""
 
 
@@ -19,7 +33,7 @@ class Format(Protocol):
     """What a module of this package offers.
 
     TASKS: what it can be written for. HOLDS: what of an item it can state, of "labels", "several labels", "boxes", "polygons", "masks" (of
-    objects, with holes), "crowd", "difficult", "pixel classes", "splits".
+    objects, with holes), "crowd", "difficult", "pixel classes", "pairs", "splits".
     """
 
     TASKS: Sequence[str]

@@ -15,9 +15,8 @@ from typing import Any
 
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
-from saccade.core.images import MAX_PIXELS
-from saccade.data import reading, shapes
-from saccade.data.annotations import Annotations, Item, Object, Ring, Rle
+from saccade.data import reading, records, shapes
+from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.findings import Finding
 from saccade.data.pictures import Pictures, split_of, stem
 from saccade.data.reading import Fault
@@ -176,12 +175,12 @@ class _Reader:
             return  # said of the image
         if category_id not in labels:
             raise Fault("unknown-class", f"no category has the id {reading.shown(category_id)}")
-        box, shape = _box(row.get("bbox")), _shape(row.get("segmentation"), image.item.size)
+        box, shape = records.box(row.get("bbox")), records.shape(row.get("segmentation"), image.item.size)
         if box is None and shape is None:
             raise Fault("bad-annotation", "must have a bbox or a segmentation")
         one = Object(labels[category_id], box, shape, crowd=row.get("iscrowd") in (1, True))
         if self.task == "detect":
-            one = replace(one, box=shapes.box(one, image.item.size or (0, 0), self.tree), shape=None) if shape else one
+            one = shapes.boxed(one, image.item.size or (0, 0), self.tree)
         image.objects.append(one)
 
     def annotations(self) -> Annotations:
@@ -221,42 +220,6 @@ def _group(rows: list[Any], annotations: list[Any]) -> str:
     return "" if used or first.get("supercategory") != "none" else name
 
 
-def _box(value: Any) -> tuple[float, float, float, float] | None:
-    if value is None or value == []:
-        return None
-    left, top, width, height = reading.coordinates(value, 4)
-    return reading.box((left, top, left + width, top + height))
-
-
-def _shape(value: Any, size: tuple[int, int] | None) -> tuple[Ring, ...] | Rle | None:
-    """Outlines or run lengths; None for none, which tools write in several ways."""
-    if isinstance(value, dict):
-        return _rle(value, size)
-    if not value:
-        return None
-    if not isinstance(value, list):
-        raise Fault("bad-annotation", f"a segmentation must be a list or run lengths, was {reading.shown(value)}")
-    rings = [value] if isinstance(value[0], int | float) else value  # one outline, its brackets forgotten
-    return tuple(reading.ring(reading.coordinates(ring)) for ring in rings if ring != []) or None
-
-
-def _rle(value: Mapping[str, Any], size: tuple[int, int] | None) -> Rle:
-    stated, counts = value.get("size"), value.get("counts")
-    height, width = (int(side) for side in reading.coordinates(stated, 2))
-    if height < 1 or width < 1 or height * width > 8 * MAX_PIXELS:
-        raise Fault("bad-annotation", f"a mask of {height}x{width} (height x width) cannot be")
-    if size and (height, width) != size:
-        raise Fault("mask-size", f"the mask is {height}x{width} (height x width), its image {size[0]}x{size[1]}")
-    if isinstance(counts, str):
-        counts = counts.encode("ascii", "replace")
-    elif not isinstance(counts, list) or set(map(type, counts)) != {int}:
-        raise Fault("bad-annotation", f"the counts of a mask must be text or integers, was {reading.shown(counts)}")
-    try:
-        return shapes.checked(counts, (height, width))
-    except (ValueError, OverflowError) as error:
-        raise Fault("bad-annotation", str(error)) from None
-
-
 def write(annotations: Annotations, out: Output) -> None:
     """`annotations/instances_SPLIT.json` and `SPLIT/NAME`; without a split `annotations/instances.json` and `images/NAME`."""
     categories = [{"id": label, "name": name} for label, name in enumerate(annotations.classes, 1)]
@@ -286,13 +249,9 @@ def _rows(items: Iterable[Item], annotations: Annotations, out: Output) -> tuple
 
 def _stated(one: Object, size: tuple[int, int], annotations: Annotations) -> dict[str, Any]:
     """Box, area and outline of an object. Run lengths of one that is no crowd are beyond COCO's own files, but all its tools take them."""
-    from faster_coco_eval import mask as coco
-
     left, top, right, bottom = shapes.box(one, size, annotations.tree)
     box = [left, top, right - left, bottom - top]
     if annotations.task == "detect" or one.shape is None:
         return {"bbox": box, "area": box[2] * box[3]}
     rle = shapes.rle(one, size, annotations.tree)
-    packed = {"size": list(rle.size), "counts": rle.counts}
-    shape = [list(ring) for ring in one.shape] if isinstance(one.shape, tuple) else packed | {"counts": rle.counts.decode("ascii")}
-    return {"bbox": box, "area": float(coco.area(packed)), "segmentation": shape}
+    return {"bbox": box, "area": float(shapes.covered(rle)), "segmentation": records.shape_of(one, size, annotations)}

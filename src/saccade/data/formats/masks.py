@@ -16,11 +16,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
-from saccade.core import masks
 from saccade.core.errors import UserError
 from saccade.data import legends, reading, shapes
 from saccade.data.annotations import Annotations, Item, Legend
@@ -31,7 +27,6 @@ from saccade.data.writing import Output
 
 TASKS = ("segment",)
 HOLDS = frozenset({"pixel classes", "splits"})
-LOOKED_AT = 2000  # masks whose values are found out where no legend tells them
 IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "pngimages", "photos", "input", "inputs"})
 MASKS = frozenset(
     {"masks", "mask", "labels", "label", "annotations", "segmentationclass", "segmentationclassraw", "gt", "gtfine", "groundtruth",
@@ -109,33 +104,12 @@ def _legend(tree: Tree, pictures: Pictures, paths: Sequence[str]) -> tuple[tuple
             path = posixpath.join(place, name)
             if path in pictures.paths:
                 return (*legends.read(tree, path), ())
-    chosen = np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int)).tolist()
-    looked_at = [paths[place] for place in chosen]
-    values = _values(tree, looked_at)
-    if values and max(values) > 0xFFFF:  # a colour: then grey pixels are colours too
-        values = _values(tree, looked_at, colours=True)
-    few = () if len(chosen) == len(paths) else (f"classes are those of {len(chosen):,} of {len(paths):,} masks",)
-    return (*legends.guess(values, where=str(tree.root)), few)
-
-
-def _values(tree: Tree, paths: Sequence[str], *, colours: bool = False) -> list[int]:
-    """Those that occur in the masks, sorted; one that cannot be read is found when the images are."""
-
-    def of(path: str) -> set[int]:
-        try:
-            found: list[int] = np.unique(masks.read(tree.image(path), colours=colours)).tolist()
-        except UserError:
-            return set()
-        return set(found)
-
-    with ThreadPoolExecutor(2) as pool:
-        return sorted(set().union(*pool.map(of, paths)))
+    return legends.of_masks(tree, paths)
 
 
 def write(annotations: Annotations, out: Output) -> None:
     """`images/SPLIT/NAME`, `masks/SPLIT/STEM.png` (index, with a palette to look at) and `classes.txt`."""
-    if len(annotations.classes) > shapes.IGNORED:
-        raise UserError(f"a mask holds at most {shapes.IGNORED} classes, this set has {len(annotations.classes)}")
+    legends.check_writable(annotations)
     for item in annotations.items:
         folder = f"{item.split}/" if item.split else ""
         name = out.name(item)
