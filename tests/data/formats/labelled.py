@@ -174,3 +174,28 @@ def mutated(data: bytes, seed: int) -> bytes:
         else:
             changed[at:at] = draw.choice([b"-", b"9", b"null", b"[", b"}", b'"', b"1e999", b"NaN", b"&a;", b"*a"])
     return bytes(changed)
+
+
+@st.composite
+def labelled_sets(draw: Any, root: Path, *, multi: bool) -> Annotations:
+    """A set of images with one label each, or with any number, its pictures on the disk."""
+    classes = tuple(draw(st.lists(st.sampled_from(CLASSES), min_size=1, unique=True)))
+    names = sorted(draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=5)))
+    for name in names:
+        picture(root / name, draw(st.sampled_from(SIZES)))
+    files = {file.path: file for file in FolderTree(root).files("", deep=True)}
+    label = st.integers(0, len(classes) - 1)
+    labels = st.lists(label, unique=True, max_size=3) if multi else label.map(lambda one: [one])
+    items = tuple(Item(files[name], draw(st.sampled_from(SPLITS)), labels=tuple(sorted(draw(labels)))) for name in names)
+    return Annotations("made", "classify", classes, items, FolderTree(root), multi=multi)
+
+
+def said(annotations: Annotations, output: Output | None = None) -> dict[str, tuple[str, list[str]]]:
+    """Split and names of the labels of each image, by the stem of its name (that which `output` gave it)."""
+    return {
+        stem(output.name(item) if output else item.path.rpartition("/")[2]): (
+            item.split,
+            sorted(annotations.classes[label] for label in item.labels),
+        )
+        for item in annotations.items
+    }

@@ -13,6 +13,7 @@ from saccade.data.writing import Output
 
 NAMES = (
     "parquet",
+    "webdataset",
     "coco",
     "label_studio",
     "cvat",
@@ -25,6 +26,7 @@ NAMES = (
     "metadata",
     "table",
     "folder",
+    "images",
 )
 """In the order of preference where several fit: the more a format asks for, the earlier it stands."""
 

@@ -89,7 +89,7 @@ def _is_there(row: Sequence[str], image: int, path: str, pictures: Pictures) -> 
 
 
 def _is_marked(row: Sequence[str], places: Iterable[int]) -> bool:
-    return all(place < len(row) and row[place].strip().lower() in _MARKS for place in places)
+    return all(row[place].strip().lower() in _MARKS for place in places if place < len(row))
 
 
 def read(tree: Tree, task: str) -> Annotations:
@@ -153,7 +153,9 @@ class _Reader:
     def _labels(self, cells: Sequence[str], columns: _Columns, separator: str) -> tuple[str, ...]:
         """The classes that a row names; raises Fault."""
         if columns.marks:
-            words = {place: cells[place].strip().lower() if place < len(cells) else "" for place in columns.marks}
+            if max(columns.marks) >= len(cells) - 1:
+                raise Fault("bad-annotation", f"must have {max(columns.marks) + 1} cells, was {len(cells) - 1}")
+            words = {place: cells[place].strip().lower() for place in columns.marks}
             if wrong := next((word for word in words.values() if word not in _MARKS), None):
                 raise Fault("bad-annotation", f"must be 0 or 1, was {reading.shown(wrong)}")
             found = tuple(name for place, name in columns.marks.items() if _MARKS[words[place]])
