@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -370,3 +371,11 @@ def test_large_sets_become_several_files(tmp_path: Path, monkeypatch: pytest.Mon
         written(source, name, tmp_path / name)
         assert len(list((tmp_path / name).glob(f"train-*{ending}"))) == 4
         assert len(open_annotations(tmp_path / name).items) == 7
+
+
+def test_shards_in_another_archive_are_refused(tmp_path: Path) -> None:
+    inner = shard(tmp_path / "in.tar", [("0.png", png(tmp_path)), ("0.cls", b"0")]).read_bytes()
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+        archive.writestr("train.tar", inner)
+    with pytest.raises(UserError, match=r"train\.tar: is an archive inside of another .unpack the outer one"):
+        open_annotations(tmp_path / "out.zip")

@@ -20,6 +20,7 @@ from saccade.data.writing import Output
 TASKS = ("generate",)
 HOLDS = frozenset({"labels", "splits", "pairs"})
 _PAIRS = {"input": "target", "inputs": "targets", "a": "b", "source": "target"}
+_WORDS = frozenset({*_PAIRS, *_PAIRS.values()})
 
 
 def fits(tree: Tree) -> tuple[str, ...]:
@@ -54,14 +55,16 @@ def read(tree: Tree, task: str) -> Annotations:
 
 
 def _pairs(files: Sequence[File]) -> tuple[list[Item], list[Finding]]:
-    """The images that have a partner, and findings of those that lack one; nothing where there are no folders of the kind."""
+    """The images that have a partner, and findings of those that lack one; nothing where an image lies in no folder of the kind."""
     places: Mapping[str, File] = {stem(file.path).lower(): file for file in files}
     items: list[Item] = []
     problems: list[Finding] = []
     for file in files:
         parts = stem(file.path).lower().split("/")
-        place = next((place for place, part in enumerate(parts[:-1]) if part in _PAIRS), None)
+        place = next((place for place, part in enumerate(parts[:-1]) if part in _WORDS), None)
         if place is None:
+            return [], []
+        if parts[place] not in _PAIRS:
             continue
         partner = places.get("/".join([*parts[:place], _PAIRS[parts[place]], *parts[place + 1 :]]))
         if partner is None:

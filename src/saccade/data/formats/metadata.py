@@ -64,16 +64,20 @@ def read(tree: Tree, task: str) -> Annotations:
     with reading.undisturbed():
         for path in paths:
             for line, row in _rows(reading.decode(tree.read(path))):
-                try:
-                    _take(found, pictures, path, line, row)
-                except Fault as fault:
-                    found.problems.append(fault.at(path, line))
+                _take(found, pictures, path, line, row)
     outside = sum(item.image.outside for item in found.items.values())
     return found.annotations(Annotations("metadata", task, (), (), tree, outside=outside, notes=pictures.unnamed(found.items.values())))
 
 
 def _take(found: records.Gathered, pictures: Pictures, path: str, line: int, row: Any) -> None:
-    """One record; raises Fault."""
+    try:
+        found.take(_item(pictures, path, line, row), row)
+    except Fault as fault:
+        found.problems.append(fault.at(path, line))
+
+
+def _item(pictures: Pictures, path: str, line: int, row: Any) -> Item:
+    """The image of a record; raises Fault."""
     if not isinstance(row, dict):
         raise Fault("bad-annotation", row.message if isinstance(row, UserError) else f"must be a record, was {reading.shown(row)}")
     if not (name := _named(row)):
@@ -81,7 +85,7 @@ def _take(found: records.Gathered, pictures: Pictures, path: str, line: int, row
     file, split = tables.picture(pictures, path, name, _word(row))
     if file is None:
         raise Fault("missing-image", f"{reading.shown(name)} is not there")
-    found.take(Item(file, split, size=reading.size(row.get("height"), row.get("width")), where=path, line=line), row)
+    return Item(file, split, size=reading.size(row.get("height"), row.get("width")), where=path, line=line)
 
 
 def write(annotations: Annotations, out: Output) -> None:
