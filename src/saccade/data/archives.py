@@ -74,7 +74,7 @@ class ArchiveTree:
     def read(self, path: str) -> bytes:
         return self._bytes(path, TEXT_BYTES)
 
-    def image(self, path: str) -> Path | bytes:
+    def image(self, path: str) -> str | bytes:
         return self._bytes(path, IMAGE_BYTES)
 
     def _file(self, path: str) -> File:
@@ -129,7 +129,7 @@ class ArchivesTree:
         archive, _, inner = self._place(path)
         return archive.read(inner) if archive else self._tree.read(path)
 
-    def image(self, path: str) -> Path | bytes:
+    def image(self, path: str) -> str | bytes:
         archive, _, inner = self._place(path)
         return archive.image(inner) if archive else self._tree.image(path)
 

@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def open_file(tree: Tree, path: str) -> Any:
         raise UserError("reading Parquet needs pyarrow, which is not installed", where=f"{tree.root}: {path}", fix=fix) from None
     source = tree.image(path)
     with checked(f"{tree.root}: {path}"):
-        file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else str(source))
+        file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
         facts = file.metadata
         if facts.num_rows > MOST_ROWS:
             raise UserError(f"must hold at most {MOST_ROWS:,} rows, was {facts.num_rows:,}", where=f"{tree.root}: {path}")
@@ -111,7 +110,7 @@ class ParquetTree:
     def read(self, path: str) -> bytes:
         return self._bytes(path) if self._place(path) else self._tree.read(path)
 
-    def image(self, path: str) -> Path | bytes:
+    def image(self, path: str) -> str | bytes:
         return self._bytes(path) if self._place(path) else self._tree.image(path)
 
     def _place(self, path: str) -> tuple[str, int, str] | None:

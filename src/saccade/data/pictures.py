@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -26,7 +25,8 @@ def split_of(path: str) -> str:
 
 def stem(path: str) -> str:
     """A path without its suffix."""
-    return os.path.splitext(path)[0]
+    head, dot, ending = path.rpartition(".")
+    return head if dot and "/" not in ending and head.rpartition("/")[2].strip(".") else path
 
 
 class Pictures:
@@ -34,7 +34,11 @@ class Pictures:
 
     def __init__(self, tree: Tree) -> None:
         self.files = tree.files("", deep=True)
-        self.images = {file.path: file for file in self.files if file.is_image}
+
+    @cached_property
+    def images(self) -> dict[str, File]:
+        """By path."""
+        return {file.path: file for file in self.files if file.is_image}
 
     def find(self, name: str, folders: Iterable[str], split: str = "") -> File | None:
         """The image that an annotation calls `name`: in one of the folders, in this order, else the only one whose path ends so.

@@ -27,7 +27,7 @@ class File:
     @property
     def is_image(self) -> bool:
         """Whether its suffix says so."""
-        return os.path.splitext(self.path)[1].lower() in SUFFIXES
+        return self.path[self.path.rfind(".") :].lower() in SUFFIXES
 
 
 class Tree(Protocol):
@@ -55,8 +55,8 @@ class Tree(Protocol):
         """A whole file; raises UserError where it is missing, may not be read or is beyond TEXT_BYTES."""
         ...
 
-    def image(self, path: str) -> Path | bytes:
-        """What `core.images.read` takes."""
+    def image(self, path: str) -> str | bytes:
+        """A path of the disk, or the file's content: what `core.images.read` takes."""
         ...
 
 
@@ -65,6 +65,7 @@ class FolderTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._place = str(root)  # joined as text: a Path for each image of a large set takes as long as reading a small one
         self._real = os.path.realpath(root)
         self._places: dict[str, bool] = {}
         self._listed: dict[tuple[str, bool], list[File]] = {}  # every format looks at the same listing
@@ -100,7 +101,7 @@ class FolderTree:
         return File(path, stat.st_size, stat.st_mtime_ns, self._leads_out(str(place))) if place.is_file() else None
 
     def state(self, path: str) -> tuple[int, int]:
-        return size_and_age(self.root / path)
+        return size_and_age(f"{self._place}/{path}")
 
     def read(self, path: str) -> bytes:
         place = self.root / path
@@ -113,8 +114,8 @@ class FolderTree:
         except OSError as error:
             raise os_error(error, place, "read") from None
 
-    def image(self, path: str) -> Path | bytes:
-        return self.root / path
+    def image(self, path: str) -> str | bytes:
+        return f"{self._place}/{path}"
 
     def _file(self, entry: os.DirEntry[str], path: str) -> File:
         size, modified = size_and_age(entry)
@@ -132,11 +133,11 @@ def is_inside(path: str) -> bool:
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
 
 
-def size_and_age(file: os.DirEntry[str] | Path) -> tuple[int, int]:
+def size_and_age(file: os.DirEntry[str] | str) -> tuple[int, int]:
     """Size in bytes and age in ns; zeros for a link to nothing, which is named with the other bad files when it is read."""
     try:
-        stat = file.stat()
-    except OSError:
+        stat = os.stat(file) if isinstance(file, str) else file.stat()
+    except (OSError, ValueError):
         return 0, 0
     return stat.st_size, stat.st_mtime_ns
 

@@ -43,7 +43,7 @@ class Output:
         """The image's file as bytes, for formats that pack images together."""
         source = self._annotations.tree.image(item.path)
         try:
-            data = source if isinstance(source, bytes) else source.read_bytes()
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
         except OSError as error:
             raise os_error(error, Path(str(error.filename or item.path)), "read") from None
         if self._progress:

@@ -110,7 +110,7 @@ def look(dataset: Dataset, places: NDArray[np.int64], spec: InputSpec) -> Iterat
         yield prepare.read(dataset.tree.image(dataset.paths[place]), spec)
 
 
-def file_sum(source: Path | bytes) -> str:
+def file_sum(source: str | Path | bytes) -> str:
     """SHA-256 of a file's bytes; raises UserError where it cannot be read."""
     return hashlib.sha256(source if isinstance(source, bytes) else read_all(source)).hexdigest()
 

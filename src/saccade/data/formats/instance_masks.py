@@ -119,9 +119,12 @@ def _of_objects(by_object: dict[str, tuple[File, list[File]]], named: tuple[str,
 def _by_value(pictures: Pictures) -> list[tuple[File, File | None]]:
     """(mask whose values are objects, its image)."""
     pairs: list[tuple[File, File | None]] = []
+    kinds: dict[str, str] = {}
     for path, file in pictures.images.items():
-        folder, name = posixpath.dirname(path), _name(path)
-        kind = next((part for part in folder.split("/") if part.lower() in _NUMBERED), "")
+        folder, _, name = path.rpartition("/")
+        if folder not in kinds:
+            kinds[folder] = next((part for part in folder.split("/") if part.lower() in _NUMBERED), "")
+        name, kind = stem(name), kinds[folder]
         if _IDS.search(name):
             plain = _IDS.sub("", name)
             places = [folder, re.sub(r"(^|/)gt(Fine|Coarse)(?=/|$)", r"\1leftImg8bit", folder)]

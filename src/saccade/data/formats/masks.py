@@ -48,9 +48,15 @@ def _kinds(pictures: Pictures) -> tuple[dict[str, File], dict[str, File]]:
     """Images and masks by what they have in common: the path without the folder that tells them apart, and without endings of their own."""
     images: dict[str, File] = {}
     found: dict[str, File] = {}
+    known: dict[str, list[set[str]]] = {}
     for path, file in pictures.images.items():
+        folder = path.rpartition("/")[0]
+        if folder not in known:
+            known[folder] = [set(re.split(r"[-. ]", part.lower())) for part in folder.split("/")]
+        words = known[folder]
+        if not any(own & MASKS or own & IMAGES for own in words):
+            continue
         parts = stem(path).split("/")
-        words = [set(re.split(r"[-. ]", part.lower())) for part in parts[:-1]]
         if places := [place for place, own in enumerate(words) if own & MASKS]:
             found.setdefault(_key(parts, places[-1], _MASK_SUFFIX), file)
         elif places := [place for place, own in enumerate(words) if own & IMAGES]:

@@ -64,9 +64,9 @@ def _opened(tree: Tree, *, most: int | None = None) -> Tree | None:
     if tree.root.suffix.lower() == SHARD:
         return tree
     places = {path: tree.image(path) for path in tables.sources(tree, SHARD)[:most]}
-    if inside := next((path for path, place in places.items() if not isinstance(place, Path)), ""):
+    if inside := next((path for path, place in places.items() if isinstance(place, bytes)), ""):
         raise UserError("is an archive inside of another", where=f"{tree.root}: {inside}", fix="unpack the outer one")
-    shards = {path: open_archive(place) for path, place in places.items() if isinstance(place, Path)}
+    shards = {path: open_archive(Path(place)) for path, place in places.items() if isinstance(place, str)}
     return ArchivesTree(tree, shards) if shards else None
 
 
