@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.prepare import prepare
 from saccade.core.progress import Progress
-from saccade.data import cache
+from saccade.data import cache, doctor
 from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.dataset import Dataset
-from saccade.data.findings import ERROR
+from saccade.data.findings import ERROR, KINDS, WARNING, Finding
 from saccade.evaluation.evaluate import LabelledBatch
 from saccade.tasks import ROOMS
 
@@ -74,24 +75,49 @@ def refusal(dataset: Dataset, bad: Sequence[BadFile]) -> UserError:
     named = "; ".join(f"{file.path} ({file.reason})" for file in bad[:NAMED])
     rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     count = "1 image" if len(bad) == 1 else f"{len(bad)} images"
-    return UserError(
-        f"{count} cannot be read: {named}{rest}", where=str(dataset.root), fix="repair or remove them, or leave them out with --skip-bad"
-    )
+    fix = "repair or remove them, or leave them out with --skip-bad"
+    findings = [Finding("unreadable-image", file.path, file.reason).to_dict() for file in bad]
+    return UserError(f"{count} cannot be read: {named}{rest}", where=str(dataset.root), fix=fix, findings=findings)
 
 
 def check_labels(dataset: Dataset, *, skip_bad: bool, progress: Progress) -> None:
-    """Say how the set was understood, and refuse labels that cannot be right: all are named, or counted with `skip_bad`."""
-    for note in dataset.annotations.notes:
+    """Say how the set was understood, and run the quick part of the doctor, which decodes no image.
+
+    Errors end it (UserError with all findings), or are left out and counted with `skip_bad`; warnings are counted, a line for each kind.
+    """
+    annotations = dataset.annotations
+    for note in annotations.notes:
         progress.message(note)
-    wrong = [problem for problem in dataset.annotations.problems if problem.severity == ERROR]
+    found = doctor.before_training(annotations, progress, os.cpu_count() or 1)
+    wrong = [one for one in found if one.severity == ERROR]
     for problem in wrong[:NAMED]:
         progress.message(str(problem))
-    if wrong and not skip_bad:
+    names = f"saccade data check {shlex.quote(str(dataset.opened))} names them all"
+    # Classes counted from 1 make every label another one's: nothing can be left out then, unless the reader has set it right.
+    shifted = any(one.code == "ids-from-one" for one in wrong if one not in annotations.problems)
+    if wrong and (shifted or not skip_bad):
         count = "1 label or image is" if len(wrong) == 1 else f"{len(wrong)} labels or images are"
-        fix = f"saccade data check {shlex.quote(str(dataset.opened))} names them all; or leave them out with --skip-bad"
-        raise UserError(f"{count} not right, the first: {wrong[0]}", where=str(dataset.opened), fix=fix)
+        fix = f"{names}; {'--fix DST repairs them' if shifted else 'or leave them out with --skip-bad'}"
+        all_of_it = [one.to_dict() for one in found]
+        raise UserError(f"{count} not right, the first: {wrong[0]}", where=str(dataset.opened), fix=fix, findings=all_of_it)
     if wrong:
         progress.message(f"left out {len(wrong)} labels or images that are not right")
+    lines = warnings([one for one in found if one.severity == WARNING])
+    for line in [*lines, names] if lines else ():
+        progress.message(line)
+
+
+def warnings(found: Sequence[Finding]) -> list[str]:
+    """A line for each code: how many there are, and the first; one that stands alone is told in full."""
+    by_code: dict[str, list[Finding]] = {}
+    for one in found:
+        by_code.setdefault(one.code, []).append(one)
+    return [
+        f"{len(group):,} {code}: {KINDS[code].meaning} (first: {group[0].place})"
+        if len(group) > 1
+        else f"1 {code}: {group[0].place}: {group[0].message}"
+        for code, group in by_code.items()
+    ]
 
 
 def check_trainable(dataset: Dataset) -> None:

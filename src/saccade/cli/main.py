@@ -235,7 +235,7 @@ def _unknown_option(name: str, context: click.Context) -> UserError:
     return UserError(f"unknown option {name}", where=context.command_path, fix=fix)
 
 
-def _report(error: dict[str, str], line: str, as_json: bool, code: int) -> int:
+def _report(error: dict[str, Any], line: str, as_json: bool, code: int) -> int:
     """Print the line to standard error, the object to standard output; gives back `code`."""
     from saccade.core.errors import one_line
 

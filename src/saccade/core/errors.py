@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class SaccadeError(Exception):
@@ -14,24 +15,27 @@ class SaccadeError(Exception):
 class UserError(SaccadeError):
     """The request or its data are at fault (exit code 2).
 
-    `message` says what must be and what was, `where` names the file, row or option, `fix` what would help.
+    `message` says what must be and what was, `where` names the file, row or option, `fix` what would help; `findings`: all that is wrong
+    with a data set, as `data check --json` has it, where the message names the first.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, *, where: str = "", fix: str = "") -> None:
+    def __init__(self, message: str, *, where: str = "", fix: str = "", findings: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message, where, fix)
         self.message = one_line(message)
         self.where = one_line(where)
         self.fix = one_line(fix)
+        self.findings = tuple(findings)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text} ({self.fix})" if self.fix else text
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """The `error` object of `--json`."""
-        return {"message": self.message, "where": self.where, "fix": self.fix}
+        facts = {"message": self.message, "where": self.where, "fix": self.fix}
+        return {**facts, "findings": [dict(found) for found in self.findings]} if self.findings else facts
 
 
 class OtherRankError(SaccadeError):

@@ -85,6 +85,10 @@ class Finding:
         facts = {"code": self.code, "severity": self.severity, "path": self.path, "line": self.line or None, **place}
         return {**facts, "message": self.message, "repair": KINDS[self.code].repair}
 
+    @property
+    def place(self) -> str:
+        """`path:line`, or `path, object 3`."""
+        return self.path + (f":{self.line}" if self.line else "" if self.object is None else f", object {self.object + 1}")
+
     def __str__(self) -> str:
-        place = f":{self.line}" if self.line else "" if self.object is None else f", object {self.object + 1}"
-        return f"{self.path}{place}: {self.message} [{self.code}]"
+        return f"{self.place}: {self.message} [{self.code}]"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data import shapes
-from saccade.data.annotations import Item, Rle
+from saccade.data.annotations import Item, Object, Rle
 from saccade.data.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """What is in one image, fit to learn from: boxes cut at its edges, none empty, none twice.
+    """What is in one image, fit to learn from: boxes cut at its edges, none empty, none twice, nothing that `data check` calls an error.
 
     boxes: float64 `[N, 4]` x1, y1, x2, y2 in pixels; labels: int64 `[N]`; crowd, difficult: bool `[N]`; masks: run lengths by object
     (instances), else empty.
@@ -31,18 +32,28 @@ class Objects:
     @classmethod
     def of(cls, item: Item, size: tuple[int, int], tree: Tree, *, with_masks: bool) -> Objects:
         """Of an image of `size` (height, width). Raises UserError where a mask cannot be read."""
-        boxes = np.array([shapes.box(one, size, tree) for one in item.objects], np.float64).reshape(-1, 4)
+        objects = [one for one in item.objects if _whole(one, size)]
+        boxes = np.array([shapes.box(one, size, tree) for one in objects], np.float64).reshape(-1, 4)
         boxes = boxes.clip(0, [size[1], size[0], size[1], size[0]])
-        labels = np.array([one.label for one in item.objects], np.int64)
+        labels = np.array([one.label for one in objects], np.int64)
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         if not with_masks:  # two objects of one box may be of different shape
             _, first = np.unique(np.column_stack([boxes, labels]), axis=0, return_index=True)
             kept &= np.isin(np.arange(len(boxes)), first)
-        places = np.flatnonzero(kept).tolist()
-        found = [item.objects[place] for place in places]
+        covers = {place: shapes.rle(objects[place], size, tree) for place in np.flatnonzero(kept).tolist()} if with_masks else {}
+        kept[[place for place, cover in covers.items() if cover.size != size]] = False  # pictures; run lengths are left out already
+        found = [objects[place] for place in np.flatnonzero(kept).tolist()]
         crowd, difficult = np.array([one.crowd for one in found], bool), np.array([one.difficult for one in found], bool)
-        covers = tuple(shapes.rle(one, size, tree) for one in found) if with_masks else ()
-        return cls(boxes[kept], labels[kept], crowd, difficult, covers)
+        fitting = tuple(cover for cover in covers.values() if cover.size == size)
+        return cls(boxes[kept], labels[kept], crowd, difficult, fitting)
+
+
+def _whole(one: Object, size: tuple[int, int]) -> bool:
+    """Whether all numbers of an object are finite, its outlines have three points, and its run lengths are of the image's size."""
+    if isinstance(one.shape, Rle) and one.shape.size != size:
+        return False
+    rings = one.shape if isinstance(one.shape, tuple) else ()
+    return all(map(isfinite, one.box or ())) and all(len(ring) >= 6 and all(map(isfinite, ring)) for ring in rings)
 
 
 @dataclass(frozen=True, slots=True)

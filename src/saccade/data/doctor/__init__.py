@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from saccade.core.progress import Progress
 from saccade.data.annotations import Annotations
-from saccade.data.doctor import boxes, classes, likeness, look, pixels
+from saccade.data.doctor import boxes, classes, headers, likeness, look, pixels
 from saccade.data.doctor.flat import Flat
 from saccade.data.findings import ERROR, NOTE, WARNING, Finding
 
@@ -49,6 +49,12 @@ def quick(annotations: Annotations) -> tuple[Finding, ...]:
     return _sorted([*annotations.problems, *_labels(annotations, Flat(annotations))])
 
 
+def before_training(annotations: Annotations, progress: Progress, workers: int = 2) -> tuple[Finding, ...]:
+    """What is known before an image is decoded: `quick`, and what the headers of masks tell."""
+    found = quick(annotations)
+    return _sorted([*found, *_unknown(headers.check(annotations, progress, workers), annotations)])
+
+
 def examine(annotations: Annotations, *, progress: Progress, workers: int = 2) -> Report:
     """Look at every label and every image, in `workers` threads; labels are measured against the images' true sizes."""
     looks = list(look.at_all(annotations, progress, workers))
@@ -56,8 +62,7 @@ def examine(annotations: Annotations, *, progress: Progress, workers: int = 2) -
     flat = Flat(annotations, sizes)
     found = [*_labels(annotations, flat), *boxes.crossings(flat), *pixels.check(annotations, looks)]
     found += pixels.check_masks(annotations, sizes, progress, workers)
-    known = {(one.code, one.path, one.line, one.object) for one in annotations.problems}
-    found = [one for one in found if (one.code, one.path, one.line, one.object) not in known]  # a reader may have seen it as well
+    found = _unknown(found, annotations)
     return Report(_sorted([*annotations.problems, *found]), annotations.format, annotations.task, len(annotations.items))
 
 
@@ -72,6 +77,12 @@ def alike(annotations: Annotations, progress: Progress, workers: int = 2) -> lis
 
 def _labels(annotations: Annotations, flat: Flat) -> list[Finding]:
     return [*boxes.check(flat), *classes.check(annotations, flat)]
+
+
+def _unknown(found: Iterable[Finding], annotations: Annotations) -> list[Finding]:
+    """Those that the reader has not seen as well."""
+    known = {(one.code, one.path, one.line, one.object) for one in annotations.problems}
+    return [one for one in found if (one.code, one.path, one.line, one.object) not in known]
 
 
 def _sorted(found: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ from saccade.data import shapes
 from saccade.data.annotations import Annotations, Item, Picture, Rle
 from saccade.data.doctor import likeness
 from saccade.data.doctor.flat import Size, of_item, of_object
+from saccade.data.doctor.headers import has_masks, unequal
 from saccade.data.doctor.look import Look
 from saccade.data.findings import Finding
 
@@ -101,7 +102,7 @@ def _words(annotations: Annotations, item: Item) -> str:
 
 def check_masks(annotations: Annotations, sizes: Sequence[Size | None], progress: Progress, workers: int) -> Iterator[Finding]:
     """Findings on masks of classes and of objects, each image's in turn."""
-    pairs = [pair for pair in zip(annotations.items, sizes, strict=True) if _has_masks(pair[0])]
+    pairs = [pair for pair in zip(annotations.items, sizes, strict=True) if has_masks(pair[0])]
     if not pairs:
         return
     progress.start("looking at masks", len(pairs), "images")
@@ -110,10 +111,6 @@ def check_masks(annotations: Annotations, sizes: Sequence[Size | None], progress
             progress.advance()
             yield from found
     progress.finish()
-
-
-def _has_masks(item: Item) -> bool:
-    return bool(item.mask) or any(isinstance(one.shape, Rle | Picture) for one in item.objects)
 
 
 def _masks(annotations: Annotations, item: Item, size: Size | None) -> Iterator[Finding]:
@@ -140,7 +137,7 @@ def _classes(annotations: Annotations, item: Item, size: Size | None) -> Iterato
         yield Finding("missing-mask", item.mask, values)
         return
     if size and values.shape != size:
-        yield Finding("mask-size", item.mask, _sizes(values.shape, size))
+        yield Finding("mask-size", item.mask, unequal(values.shape, size))
         return
     found, counts = np.unique(values, return_counts=True)
     present = dict(zip(found.tolist(), counts.tolist(), strict=True))
@@ -165,7 +162,7 @@ def _read(annotations: Annotations, path: str, *, colours: bool) -> masks.Values
 
 def _runs(shape: Rle, size: Size | None) -> tuple[str, str] | None:
     if size and shape.size != size:
-        return "mask-size", _sizes(shape.size, size)
+        return "mask-size", unequal(shape.size, size)
     return None if shapes.covered(shape) else ("empty-mask", "the mask has no pixels")
 
 
@@ -173,10 +170,6 @@ def _picture(shape: Picture, values: masks.Values | str, size: Size | None) -> t
     if isinstance(values, str):
         return "missing-mask", f"{shape.path}: {values}"
     if size and values.shape != size:
-        return "mask-size", f"{shape.path}: {_sizes(values.shape, size)}"
+        return "mask-size", f"{shape.path}: {unequal(values.shape, size)}"
     marked = (values != 0).any() if shape.value is None else (values == shape.value).any()
     return None if marked else ("empty-mask", f"{shape.path}: the mask has no pixels")
-
-
-def _sizes(mask: tuple[int, ...], size: Size) -> str:
-    return f"the mask is {mask[0]}x{mask[1]} (height x width), its image {size[0]}x{size[1]}"
