@@ -81,5 +81,5 @@ def _lost_shape(one: Object, holds: frozenset[str]) -> Iterator[str]:
         yield "outlines and masks of objects"
     elif not isinstance(one.shape, tuple):
         yield "masks of objects, which become outlines: pixels at their edges and holes"
-    elif len(one.shape) > 1:
+    elif len(one.shape) > 1 and "pieces" not in holds:
         yield "further pieces of an object"

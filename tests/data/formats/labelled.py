@@ -69,7 +69,7 @@ def objects(draw: Any, size: tuple[int, int], classes: int, holds: frozenset[str
     """One object that a format of `holds` can state."""
     shape: Any = None
     if task == "instances":
-        kinds = [st.lists(rings(size), min_size=1, max_size=3 if "masks" in holds else 1).map(tuple)]
+        kinds = [st.lists(rings(size), min_size=1, max_size=3 if holds & {"masks", "pieces"} else 1).map(tuple)]
         kinds += [masks(size)] if "masks" in holds else []
         shape = draw(st.one_of(kinds))
     box = draw(boxes(size))

@@ -34,8 +34,8 @@ NAMES = (
 class Format(Protocol):
     """What a module of this package offers.
 
-    TASKS: what it can be written for. HOLDS: what of an item it can state, of "labels", "several labels", "boxes", "polygons", "masks" (of
-    objects, with holes), "crowd", "difficult", "pixel classes", "pairs", "splits".
+    TASKS: what it can be written for. HOLDS: what of an item it can state, of "labels", "several labels", "boxes", "polygons", "pieces"
+    (several outlines of an object), "masks" (of objects, with holes), "crowd", "difficult", "pixel classes", "pairs", "splits".
     """
 
     TASKS: Sequence[str]

@@ -21,7 +21,7 @@ from saccade.data.tree import File, Tree
 from saccade.data.writing import Output
 
 TASKS = ("instances", "detect")
-HOLDS = frozenset({"boxes", "polygons", "splits"})
+HOLDS = frozenset({"boxes", "polygons", "pieces", "splits"})
 LOOKED_AT = 20
 VERSION = "5.5.0"  # whose files these are like
 _EXPECTED = "expected a JSON with shapes beside each image"
