@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade import data
 from saccade.core.errors import UserError
 from saccade.data.dataset import Dataset
-from saccade.data.opening import open_dataset
+from saccade.data.opening import open_annotations, open_dataset
 
 
 def write(path: Path, size: tuple[int, int] = (17, 11), *, grey: bool = False, value: int = 90) -> Path:
@@ -217,3 +218,9 @@ def test_real_photos(photos_folder: Path) -> None:
     assert dataset.schema.classes == ("hat", "pants", "shoes")
     assert dataset.schema.images == {"train": 21, "val": 3, "test": 12}
     assert dataset.schema.channels == 3 and min(dataset.schema.size) > 100
+
+
+def test_a_task_that_the_set_is_not_for(tmp_path: Path) -> None:
+    data.make("shapes", out=tmp_path / "boxes", task="detect", n=18, size=(40, 56))
+    with pytest.raises(UserError, match=r"is read as coco .detect., and nothing there is for segment"):
+        open_annotations(tmp_path / "boxes", task="segment")

@@ -57,14 +57,17 @@ def _tree(root: Path) -> Tree:
         return FolderTree(root)
     if root.suffix.lower() in archives.SUFFIXES:
         return archives.open_archive(root)
-    raise UserError("must be a folder of images, a .zip or a .tar, but is another file", where=str(root))
+    raise UserError("must be a folder, a .zip or a .tar, but is another file", where=str(root), fix="give the folder that it lies in")
 
 
 def _read(tree: Tree, task: str | None, format: str | None) -> Annotations:
     asked = (format,) if format else formats.NAMES
     fitting = [(name, tasks) for name in asked if (tasks := formats.find(name).fits(tree))]
+    found = [f"{name} ({', '.join(tasks)})" for name, tasks in fitting if name not in ("folder", "images")]
     if task:
         fitting = [(name, tasks) for name, tasks in fitting if task in tasks]
+    if not fitting and found:
+        raise UserError(f"is read as {' or '.join(found)}, and nothing there is for {task}", where=str(tree.root))
     if not fitting:
         return formats.find(format or "folder").read(tree, task or "classify")  # says what is missing
     name, tasks = fitting[0]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from saccade.core import images
@@ -17,6 +19,8 @@ from saccade.core.files import os_error
 from saccade.core.progress import Progress
 from saccade.data.annotations import Annotations, Item
 from saccade.data.tree import is_inside
+
+Part = TypeVar("Part")
 
 
 class Output:
@@ -97,6 +101,22 @@ class Output:
                 taken.add(os.path.splitext(name)[0].lower())
             names[item.path] = name
         return names
+
+
+def by_split(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """Images by the name of their split, in order."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.split, []).append(item)
+    return found
+
+
+def numbered(parts: Iterator[Part]) -> Iterator[tuple[int, Iterator[Part]]]:
+    """Numbers of files, each with the parts that are left for it, which takes as many as it holds; until none is left."""
+    for number in itertools.count():
+        if (first := next(parts, None)) is None:
+            return
+        yield number, itertools.chain([first], parts)
 
 
 def check_new(out: Path) -> None:

@@ -21,7 +21,7 @@ from saccade.data.findings import Finding
 from saccade.data.pictures import Pictures, split_of, stem
 from saccade.data.reading import Fault
 from saccade.data.tree import File, Tree
-from saccade.data.writing import Output
+from saccade.data.writing import Output, by_split
 
 TASKS = ("detect", "instances")
 HOLDS = frozenset({"boxes", "polygons", "masks", "crowd", "splits"})
@@ -223,10 +223,7 @@ def _group(rows: list[Any], annotations: list[Any]) -> str:
 def write(annotations: Annotations, out: Output) -> None:
     """`annotations/instances_SPLIT.json` and `SPLIT/NAME`; without a split `annotations/instances.json` and `images/NAME`."""
     categories = [{"id": label, "name": name} for label, name in enumerate(annotations.classes, 1)]
-    splits: dict[str, list[Item]] = {}
-    for item in annotations.items:
-        splits.setdefault(item.split, []).append(item)
-    for split, items in splits.items() or {"": []}.items():
+    for split, items in by_split(annotations.items).items() or {"": []}.items():
         for item in items:
             out.image(item, f"{split or 'images'}/{out.name(item)}")
         images, rows = _rows(items, annotations, out)

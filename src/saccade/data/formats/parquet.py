@@ -7,7 +7,6 @@ names. A row group is read as a whole: groups of about a hundred images serve be
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import posixpath
@@ -26,7 +25,7 @@ from saccade.data.parquet import SUFFIX, ParquetTree, checked, image_columns, ma
 from saccade.data.pictures import SPLITS, Pictures, split_of, stem
 from saccade.data.reading import Fault
 from saccade.data.tree import Tree
-from saccade.data.writing import Output
+from saccade.data.writing import Output, by_split, numbered
 
 TASKS = ("detect", "instances", "classify", "segment", "generate")
 HOLDS = frozenset({"labels", "several labels", "boxes", "polygons", "masks", "crowd", "difficult", "pixel classes", "splits"})
@@ -186,15 +185,9 @@ def write(annotations: Annotations, out: Output) -> None:
     """`SPLIT-NNNNN.parquet` (`data-NNNNN.parquet` without a split) of about half a gigabyte, as Hugging Face's `datasets` opens them."""
     if annotations.task == "segment":
         legends.check_writable(annotations)
-    splits: dict[str, list[Item]] = {}
-    for item in annotations.items:
-        splits.setdefault(item.split, []).append(item)
-    for split, items in splits.items():
-        rows = (_row(item, annotations, out) for item in items)
-        for number in itertools.count():
-            if (first := next(rows, None)) is None:
-                break
-            _write_file(out.place(f"{split or 'data'}-{number:05d}.parquet"), itertools.chain([first], rows), annotations)
+    for split, items in by_split(annotations.items).items():
+        for number, rows in numbered(_row(item, annotations, out) for item in items):
+            _write_file(out.place(f"{split or 'data'}-{number:05d}.parquet"), rows, annotations)
 
 
 def _write_file(path: Path, rows: Iterator[dict[str, Any]], annotations: Annotations) -> None:

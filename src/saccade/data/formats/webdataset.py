@@ -28,7 +28,7 @@ from saccade.data.findings import Finding
 from saccade.data.pictures import SPLITS, split_of, stem
 from saccade.data.reading import Fault
 from saccade.data.tree import File, Tree
-from saccade.data.writing import Output
+from saccade.data.writing import Output, by_split, numbered
 
 TASKS = ("detect", "instances", "classify", "segment", "generate")
 HOLDS = frozenset({"labels", "several labels", "boxes", "polygons", "masks", "crowd", "difficult", "pixel classes", "splits"})
@@ -148,15 +148,10 @@ def write(annotations: Annotations, out: Output) -> None:
     """`SPLIT-NNNNNN.tar` (`data-NNNNNN.tar` without a split) of half a gigabyte, and `classes.txt`; the same bytes for the same set."""
     if annotations.task == "segment":
         legends.check_writable(annotations)
-    splits: dict[str, list[Item]] = {}
-    for item in annotations.items:
-        splits.setdefault(item.split, []).append(item)
-    for split, items in splits.items():
-        samples = (_files(key, item, annotations, out) for key, item in zip(_keys(items, out), items, strict=True))
-        for number in itertools.count():
-            if (first := next(samples, None)) is None:
-                break
-            _write_shard(out.place(f"{split or 'data'}-{number:06d}{SHARD}"), itertools.chain([first], samples))
+    for split, items in by_split(annotations.items).items():
+        keyed = zip(_keys(items, out), items, strict=True)
+        for number, samples in numbered(_files(key, item, annotations, out) for key, item in keyed):
+            _write_shard(out.place(f"{split or 'data'}-{number:06d}{SHARD}"), samples)
     if annotations.classes:
         out.text(CLASSES, "".join(f"{name}\n" for name in annotations.classes))
 
