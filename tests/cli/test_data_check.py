@@ -101,3 +101,8 @@ def test_archives_and_odd_names(clean: Path, tmp_path: Path, capsys: Captured) -
     (found,) = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["severity"] == "error"]
     assert found["path"] == "JPEGImages/\\udcff 'a' é.png"
     assert main(["data", "check", str(odd), "--quiet"]) == 2
+
+
+def test_a_run_that_is_none(clean: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["data", "check", str(clean), "--run", str(tmp_path / "none"), "--quiet"]) == 2
+    assert "no such run or model" in capsys.readouterr().err

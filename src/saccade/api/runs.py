@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from saccade.api.explaining import Explanations
     from saccade.api.exporting import Export
     from saccade.core.progress import Progress
+    from saccade.core.results import Result
     from saccade.evaluation.result import Evaluation
+    from saccade.prediction.pipeline import Failed
     from saccade.prediction.predictions import Predictions
 
 
@@ -101,6 +103,23 @@ class Run:
 
         model = load(self.path, device=device)
         return model.predict(inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+
+    def predict_each(
+        self,
+        inputs: Any,
+        *,
+        out: str | Path | None = None,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        device: str = "auto",
+        precision: str = "auto",
+        progress: Progress | None = None,
+    ) -> Iterator[Result | Failed]:
+        """`saccade.predict_each` with the best model."""
+        from saccade.api.models import load
+
+        model = load(self.path, device=device)
+        return model.predict_each(inputs, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
 
     def explain(
         self,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from saccade.cli import options, output
 from saccade.cli.main import Suggesting
 from saccade.core.errors import UserError
+
+if TYPE_CHECKING:
+    from saccade.api import ExportedModel, Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 SHOWN = 8  # findings of one code that are printed; --json has them all
@@ -139,20 +142,29 @@ def view(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
 @_understood
 @options.out("An HTML file for a page of the findings.")
 @click.option("--fix", metavar="DST", type=click.Path(), help="Write a repaired copy into this new folder.")
+@click.option("--run", metavar="RUN|MODEL", type=click.Path(), help="A classifier: labels that it confidently contradicts are found too.")
 @options.output
 @click.pass_context
-def check(context: click.Context, /, as_json: bool, quiet: bool, data: str, **request: Any) -> None:
+def check(context: click.Context, /, as_json: bool, quiet: bool, data: str, run: str | None, **request: Any) -> None:
     """Look for all that is wrong with a set: labels, boxes, outlines, masks, images, duplicates, leaks."""
     from saccade import data as verbs
 
     with options.progress(quiet) as progress:
-        facts = verbs.check(data, **request, progress=progress)
+        facts = verbs.check(data, **request, run=_model(run), progress=progress)
     if as_json:
         output.say_json(facts)
     else:
         _show(facts)
     if facts["fixed"]["errors_left"] if "fixed" in facts else facts["errors"]:
         context.exit(2)
+
+
+def _model(path: str | None) -> Model | ExportedModel | None:
+    if path is None:
+        return None
+    from saccade import api
+
+    return api.load(path)
 
 
 def _show(facts: Mapping[str, Any]) -> None:

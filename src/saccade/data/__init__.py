@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from saccade.core.progress import Progress
+    from saccade.data.doctor.doubts import Predictor
 
 __all__ = ["check", "convert", "make", "split", "stats", "view"]
 
@@ -103,17 +104,22 @@ def check(
     *,
     out: str | Path | None = None,
     fix: str | Path | None = None,
+    run: Predictor | None = None,
     task: str | None = None,
     format: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Look for all that is wrong with a set, at every label and every image.
 
-    out: an HTML file for a page of the findings. fix: a new folder for a repaired copy in the same format. Returns `{"findings", "counts",
-    "errors", "warnings", "images", "format", "task"}`, with `"page"` where it was asked for, and `"fixed": {"path", "repaired",
-    "errors_left"}`: findings repaired by code, and errors that nothing repairs. Raises UserError.
+    out: an HTML file for a page of the findings. fix: a new folder for a repaired copy in the same format. run: a trained classifier
+    (`saccade.load_run(RUN)`, `saccade.load(FILE)`), and labels that it confidently contradicts are found too; what it has learned from it
+    seldom contradicts, so train it on other images. Returns `{"findings", "counts", "errors", "warnings", "images", "format", "task"}`,
+    with `"page"` where it was asked for, and `"fixed": {"path", "repaired", "errors_left"}`: findings repaired by code, and errors that
+    nothing repairs. Raises UserError.
     """
     from saccade.core.progress import Silent
     from saccade.data import checking
+    from saccade.data.opening import open_annotations
 
-    return checking.check(data, None if out is None else Path(out), None if fix is None else Path(fix), task, format, progress or Silent())
+    annotations = open_annotations(data, task=task, format=format)
+    return checking.check(annotations, None if out is None else Path(out), None if fix is None else Path(fix), run, progress or Silent())

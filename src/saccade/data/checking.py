@@ -9,20 +9,20 @@ from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.data import doctor, formats
 from saccade.data.annotations import Annotations
-from saccade.data.doctor import page, repair
+from saccade.data.doctor import doubts, page, repair
+from saccade.data.doctor.doubts import Predictor
 from saccade.data.findings import ERROR, KINDS
-from saccade.data.opening import open_annotations
 from saccade.data.writing import Output, check_new, new_folder
 
 
-def check(data: str | Path, out: Path | None, fix: Path | None, task: str | None, format: str | None, progress: Progress) -> dict[str, Any]:
+def check(annotations: Annotations, out: Path | None, fix: Path | None, run: Predictor | None, progress: Progress) -> dict[str, Any]:
     """As `saccade.data.check` says."""
-    annotations = open_annotations(data, task=task, format=format)
     if fix is not None:
         check_new(fix)
         if annotations.task not in formats.find(annotations.format).TASKS:
             raise UserError(f"{annotations.format} is read, but not written, for {annotations.task}", where="--fix")
-    report = doctor.examine(annotations, progress=progress)
+    doubted = doubts.check(annotations, run, progress) if run is not None else []
+    report = doctor.examine(annotations, progress=progress).with_doubts(doubted)
     facts = report.to_dict()
     if out is not None:
         facts["page"] = str(page.write(out, annotations, report))

@@ -58,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
     "near-duplicate": Kind(NOTE, "nearly the same picture in several files"),
     "leak": Kind(WARNING, "the same or nearly the same picture in several splits: what is measured there is too good"),
     "conflicting-labels": Kind(ERROR, "the same pixels with different labels"),
+    "doubted-label": Kind(WARNING, "a label that a trained model confidently contradicts"),
     "empty-mask": Kind(WARNING, "a mask that marks nothing", "the object is left out"),
     "unlike-others": Kind(NOTE, "an image that looks unlike all others of the set"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from saccade.core.progress import Progress
@@ -29,6 +29,10 @@ class Report:
     def errors(self) -> int:
         """How many of the findings are errors."""
         return sum(found.severity == ERROR for found in self.findings)
+
+    def with_doubts(self, found: Sequence[Finding]) -> Report:
+        """With what a model doubts, in the order given: the most doubtful is to be looked at first."""
+        return replace(self, findings=_sorted([*self.findings, *found]))
 
     def to_dict(self) -> dict[str, Any]:
         """As `data check --json` has it."""
@@ -86,5 +90,9 @@ def _unknown(found: Iterable[Finding], annotations: Annotations) -> list[Finding
 
 
 def _sorted(found: Sequence[Finding]) -> tuple[Finding, ...]:
-    """By severity, code and place."""
-    return tuple(sorted(found, key=lambda one: (_ORDER.index(one.severity), one.code, one.path, one.line, one.object or 0)))
+    """By severity, code and place; doubted labels stay in the order of doubt."""
+    return tuple(sorted(found, key=lambda one: (_ORDER.index(one.severity), one.code, *_place(one))))
+
+
+def _place(one: Finding) -> tuple[str, int, int]:
+    return ("", 0, 0) if one.code == "doubted-label" else (one.path, one.line, one.object or 0)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.doctor.flat import Flags, Floats, Integers
+from saccade.core.errors import UserError
+from saccade.core.progress import Progress, Silent
+from saccade.core.results import Classification
+from saccade.data.annotations import Annotations
+from saccade.data.doctor.flat import Flags, Floats, Integers, of_item
+from saccade.data.findings import Finding
+from saccade.data.reading import shown
+
+SURE = 20  # times as probable as the label must be what the model says: a model that is often wrong would doubt half of a set
+
+
+class Predictor(Protocol):
+    """What answers for images: what `saccade.load_run` and `saccade.load` give."""
+
+    def predict_each(self, inputs: Any, *, progress: Progress | None = None) -> Iterator[Any]:
+        """A Classification for each image, in order, or something else where it cannot be read."""
+        ...
 
 
 class Doubts(NamedTuple):
@@ -40,3 +57,54 @@ def doubted(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) ->
     found = np.flatnonzero(confident[rows, likeliest] > confident[rows, given])
     order = found[np.argsort(own[found], kind="stable")]
     return Doubts(order, own[order], likeliest[order])
+
+
+def check(annotations: Annotations, run: Predictor, progress: Progress) -> list[Finding]:
+    """Labels of images that `run` speaks against, the most doubtful first; images that it has learned from are judged mildly.
+
+    Raises UserError where images have not one class each, and where the model is no classifier or lacks one of the classes.
+    """
+    if annotations.task != "classify" or annotations.multi:
+        kind = "images of several labels" if annotations.multi else f"{annotations.task} ({annotations.format})"
+        raise UserError(f"is for images of one class each, and this set is for {kind}", where="--run", fix="leave --run out")
+    said, kept = _said(annotations, run, progress)
+    if not said:
+        return []
+    items, names = [annotations.items[index] for index in kept], said[0].classes
+    place = [names.index(name) for name in annotations.classes]
+    probabilities = np.stack([one.probabilities for one in said])
+    doubts = doubted(probabilities, np.array([place[item.labels[0]] for item in items]))
+    found = []
+    for row, own, instead in zip(doubts.place.tolist(), doubts.confidence.tolist(), doubts.instead.tolist(), strict=True):
+        other = float(probabilities[row, instead])
+        if other >= SURE * own:
+            label = annotations.classes[items[row].labels[0]]
+            found.append(of_item("doubted-label", items[row], f"labelled {label}, the model says {names[instead]} ({other:.2f})"))
+    return found
+
+
+def _said(annotations: Annotations, run: Predictor, progress: Progress) -> tuple[list[Classification], list[int]]:
+    """The answers, and the indices of the images that they are for: all that can be read."""
+    items = annotations.items
+    said: list[Classification] = []
+    kept: list[int] = []
+    progress.start("asking the model", len(items), "images")
+    answers = run.predict_each((annotations.tree.image(item.path) for item in items), progress=Silent())
+    for index, answer in enumerate(answers):
+        progress.advance()
+        if getattr(answer, "task", "") not in ("", "classify"):
+            raise UserError(f"must be a classifier, but is for {answer.task}", where="--run")
+        if isinstance(answer, Classification):
+            if not said:
+                _check_classes(annotations, answer.classes)
+            said.append(answer)
+            kept.append(index)
+    progress.finish()
+    return said, kept
+
+
+def _check_classes(annotations: Annotations, known: tuple[str, ...]) -> None:
+    unknown = [name for name in annotations.classes if name not in known]
+    if unknown:
+        fix = f"its classes are {', '.join(known[:10])}{' ...' if len(known) > 10 else ''}"
+        raise UserError(f"the model has no class {shown(unknown[0])}", where="--run", fix=fix)
