@@ -32,8 +32,9 @@ SHARED_DATA = Path(os.environ.get("SACCADE_SHARED_DATA") or REPO.parent / "share
 TINY_CLASSES = {"blue squares": (40, 60, 220), "green": (50, 200, 60), "rot & weiß": (220, 50, 40)}
 TINY_SIZES = ((17, 11), (33, 20), (24, 24), (9, 40), (31, 31), (64, 48), (12, 13), (48, 63))  # (height, width)
 
-hypothesis.settings.register_profile("saccade", deadline=None, derandomize=True, database=None, max_examples=60)
-hypothesis.settings.load_profile("saccade")
+# Property tests: a part of their examples by default; all of them with --run-slow, where they count as slow.
+hypothesis.settings.register_profile("saccade", deadline=None, derandomize=True, database=None, max_examples=15)
+hypothesis.settings.register_profile("saccade-slow", hypothesis.settings.get_profile("saccade"), max_examples=60)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("saccade-slow" if config.getoption("--run-slow") else "saccade")
     guard.install()
     config.pluginmanager.register(guard.GuardPlugin(), "saccade-guard")
 
@@ -50,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     gpu = pytest.mark.skip(reason="needs a CUDA device")
     has_gpu = any(item.get_closest_marker("gpu") for item in items) and _cuda()
     for item in items:
+        if config.getoption("--run-slow") and hypothesis.is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("slow")
         if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
             item.add_marker(slow)
         if item.get_closest_marker("gpu") and not has_gpu:

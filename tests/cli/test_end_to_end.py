@@ -204,6 +204,7 @@ def test_an_interrupt_while_the_images_are_read_writes_nothing(tmp_path: Path) -
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow  # tests/api has all of it but the training
 def test_quickstart(tmp_path: Path) -> None:
     done = saccade("quickstart", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()

@@ -281,8 +281,8 @@ def test_unknown_words_name_the_nearest() -> None:
 
 TIMM = [
     ("resnet18", (40, 24), True),
-    ("vgg11_bn", (32, 32), False),
-    ("densenet121", (33, 20), True),
+    pytest.param("vgg11_bn", (32, 32), False, marks=pytest.mark.slow),  # half a minute each
+    pytest.param("densenet121", (33, 20), True, marks=pytest.mark.slow),
     ("convnext_atto", (64, 48), True),
     ("mobilenetv3_small_050", (48, 64), True),
     ("vit_tiny_patch16_224", (224, 224), False),

@@ -55,6 +55,7 @@ def test_ranks_that_die_change_no_bit(tiny_folder: Path, tmp_path: Path) -> None
     assert RunDir(tmp_path / "broken").read_run()["state"] == "done"
 
 
+@pytest.mark.slow  # tests/training/test_ranks.py has it without torchrun
 def test_a_run_of_two_goes_on_alone(tiny_folder: Path, tmp_path: Path) -> None:
     """A checkpoint knows nothing of the number of processes."""
     arguments = ["train", str(tiny_folder), "--out", str(tmp_path / "run"), *OPTIONS]
@@ -85,18 +86,22 @@ def test_a_signal_to_torchrun_saves_the_run(tiny_folder: Path, tmp_path: Path) -
     assert run.read_run()["state"] == "interrupted"
 
 
-def test_a_mistake_is_said_once(tiny_folder: Path, tmp_path: Path) -> None:
-    for words, expected in (
-        (["--out", str(tmp_path / "run"), "--batch", "6"], "batch must be a multiple of 4 for 2 processes, got 6"),
-        (["--batch", "8"], "several processes need --out"),
-        (["--out", str(tmp_path / "run"), "--model", "resnet81"], "unknown"),
-        (["--out", str(tiny_folder)], "the folder is not empty"),
-    ):
-        code, out, said = ended(torchrun("-m", "saccade", "train", str(tiny_folder), "--epochs", "1", *words, cwd=tmp_path))
-        assert code != 0 and out == ""
-        ours = [line for line in said.splitlines() if line.startswith("error:")]
-        assert len(ours) == 1 and expected in ours[0], said
-        assert not (tmp_path / "run").exists()
+MISTAKES = {
+    "batch": (["--out", "run", "--batch", "6"], "batch must be a multiple of 4 for 2 processes, got 6"),
+    "place": (["--batch", "8"], "several processes need --out"),
+    "model": (["--out", "run", "--model", "resnet81"], "unknown"),
+    "full": (["--out", "tiny"], "the folder is not empty"),
+}
+
+
+@pytest.mark.parametrize("name", [name if name == "batch" else pytest.param(name, marks=pytest.mark.slow) for name in MISTAKES])
+def test_a_mistake_is_said_once(tiny_folder: Path, tmp_path: Path, name: str) -> None:
+    words, expected = MISTAKES[name]
+    code, out, said = ended(torchrun("-m", "saccade", "train", str(tiny_folder), "--epochs", "1", *words, cwd=tmp_path))
+    assert code != 0 and out == ""
+    ours = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(ours) == 1 and expected in ours[0], said
+    assert not (tmp_path / "run").exists()
 
 
 def workers(pid: int) -> list[int]:

@@ -238,7 +238,7 @@ def stopped(arguments: list[str], number: int, environment: dict[str, str], read
     assert b"Traceback" not in errors
 
 
-@pytest.mark.long
+@pytest.mark.slow  # tests/faults kills and stops processes too; this is the one with the command's own options and a run of some length
 @pytest.mark.processes
 def test_processes_stopped_by_signals_end_with_the_same_bytes(digits_folder: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

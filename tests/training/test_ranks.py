@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -16,15 +16,17 @@ from small_jobs import Outcome
 
 pytestmark = [pytest.mark.processes, pytest.mark.long]
 
+Rows: TypeAlias = list[dict[str, Any]]  # of metrics.jsonl
+
 
 @pytest.fixture(scope="module")
-def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
-    """The rows of the same run by 1, 2 and 4 processes."""
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """The rows of a run by one process."""
     import guard
 
-    folder = tmp_path_factory.mktemp("ranks")
     with guard.GUARD.allow("processes", "network"):
-        return {world: launch(world, "train", folder / str(world))[0]["rows"] for world in (1, 2, 4)}
+        rows: Rows = launch(1, "train", tmp_path_factory.mktemp("alone"))[0]["rows"]
+        return rows
 
 
 def test_alone_nothing_is_sent() -> None:
@@ -54,7 +56,7 @@ def test_batch_statistics_are_those_of_all(tmp_path: Path) -> None:
         assert max(rank.values()) < 2e-5, rank
 
 
-def check_curve(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def check_curve(rows: Rows, expected: Rows) -> None:
     assert len(rows) == len(expected) == 24
     for mine, theirs in zip(rows, expected, strict=True):
         assert mine.keys() == theirs.keys()
@@ -65,20 +67,20 @@ def check_curve(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> N
             assert mine["lr"] == theirs["lr"]
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_the_loss_curve_does_not_depend_on_their_number(curves: dict[int, list[dict[str, Any]]], world: int) -> None:
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_loss_curve_does_not_depend_on_their_number(alone: Rows, tmp_path: Path, world: int) -> None:
     """Dropout is on (keyed by position), and so are cutmix, clipping and the average."""
-    check_curve(curves[world], curves[1])
+    check_curve(launch(world, "train", tmp_path)[0]["rows"], alone)
 
 
-def test_a_signal_to_one_stops_all_and_another_number_of_them_goes_on(curves: dict[int, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_a_signal_to_one_stops_all_and_another_number_of_them_goes_on(alone: Rows, tmp_path: Path) -> None:
     launch(2, "train", tmp_path, stop=7)
     assert RunDir(tmp_path / "run").load_checkpoint()[0] == 7
-    check_curve(launch(1, "train", tmp_path)[0]["rows"], curves[1])
+    check_curve(launch(1, "train", tmp_path)[0]["rows"], alone)
 
 
 @pytest.mark.parametrize("ema", [0.1, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_sharded_weights_train_as_whole_ones_do(curves: dict[int, list[dict[str, Any]]], tmp_path: Path, ema: float) -> None:
+def test_sharded_weights_train_as_whole_ones_do(alone: Rows, tmp_path: Path, ema: float) -> None:
     """And what they leave loads on one process, and the other way round."""
     launch(2, "train", tmp_path / "spread", shard=True, stop=9, ema=ema)
     launch(1, "train", tmp_path / "whole", stop=9, ema=ema)
@@ -90,7 +92,7 @@ def test_sharded_weights_train_as_whole_ones_do(curves: dict[int, list[dict[str,
     on_two = launch(2, "train", tmp_path / "whole", shard=True, ema=ema)[0]["rows"]
     check_curve(on_one, on_two)
     if ema:
-        check_curve(on_one, curves[1])
+        check_curve(on_one, alone)
     best = [(tmp_path / name / "run" / "best.safetensors").stat().st_size for name in ("spread", "whole")]
     assert abs(best[0] - best[1]) < 64, "one whole model file, but for the digits of its figures"
 
