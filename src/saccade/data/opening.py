@@ -66,7 +66,7 @@ def _read(tree: Tree, task: str | None, format: str | None) -> Annotations:
     found = [f"{name} ({', '.join(tasks)})" for name, tasks in fitting if name not in ("folder", "images")]
     if task:
         fitting = [(name, tasks) for name, tasks in fitting if task in tasks]
-    if not fitting and found:
+    if not fitting and found and (not format or task not in formats.find(format).TASKS):
         raise UserError(f"is read as {' or '.join(found)}, and nothing there is for {task}", where=str(tree.root))
     if not fitting:
         return formats.find(format or "folder").read(tree, task or "classify")  # says what is missing
