@@ -80,7 +80,7 @@ def refused(capsys: Captured, here: Path, *argv: str | Path, words: tuple[str, .
     assert told.err.splitlines() == lines[-1:], "quiet, and the same line"
     assert told.out.count("\n") == 1
     answer = json.loads(told.out)
-    assert set(answer) == {"error"} and set(answer["error"]) - {"findings"} == {"message", "where", "fix"}
+    assert set(answer) == {"error"} and answer["error"].keys() - {"findings"} == {"message", "where", "fix"}
     assert answer["error"]["message"] and answer["error"]["message"] in lines[-1]
     for word in words:
         assert word in lines[-1], lines[-1]

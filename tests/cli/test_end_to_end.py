@@ -184,12 +184,12 @@ def test_an_interrupt_while_the_images_are_read_writes_nothing(tmp_path: Path) -
     import numpy as np
     from PIL import Image
 
-    generator = np.random.Generator(np.random.Philox(0))
+    pixels = np.random.Generator(np.random.Philox(0)).integers(0, 256, (600, 800, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png", compress_level=1)
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(150):  # some two seconds of reading: time enough for the signal on a busy machine
-            pixels = generator.integers(0, 256, (600, 800, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png", compress_level=1)
+            os.link(tmp_path / "one.png", tmp_path / "data" / name / f"{number}.png")
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "saccade" / "pixels"
     before = set(cache.glob("*"))
     command = [*COMMAND, "train", str(tmp_path / "data"), *TINY, "--epochs", "1", "--out", str(tmp_path / "r")]
