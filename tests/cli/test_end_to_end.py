@@ -77,6 +77,7 @@ def test_train_json_and_the_default_place(shapes: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+@pytest.mark.slow  # tests/api repeats a run from its run.json to the bit, tests/cli/test_verbs.py looks at the seed
 def test_a_configuration_keeps_its_seed_unless_one_is_given(run: Path, tmp_path: Path) -> None:
     again = as_json("train", "--config", run / "run.json", "--out", tmp_path / "again")
     assert json.loads((tmp_path / "again" / "run.json").read_text())["config"]["seed"] == 1

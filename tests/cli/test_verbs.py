@@ -62,6 +62,7 @@ def test_train_defaults_are_the_apis(api: Any, a_run: Any, capsys: Captured) -> 
     options = api.calls[0][2]
     assert (options["data"], options["resume"], options["out"], options["batch"]) == (None, True, "r", "auto")
     assert (options["images"], options["skip_bad"], options["set"], options["size"]) == (True, False, {}, None)
+    assert options["seed"] is None, "a configuration's seed stays"
 
 
 def test_train_prints_recipe_outcome_places_and_next_commands(api: Any, a_run: Any, capsys: Captured) -> None:
