@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,7 +87,7 @@ def evaluator(ranks: Ranks | None = None) -> Any:
         metric = task.metrics(CARD)
         session = SharedSession(TorchSession(module, CARD, task.decode), ranks or Ranks())
         measure(session, rows, metric, progress=Silent())
-        return SimpleNamespace(metrics=metric.compute())
+        return metric.compute()
 
     return evaluate
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         eval_predictions,
         explain,
         export,
+        generate,
         load,
         load_run,
         predict,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     )
     from saccade.core.config import TrainConfig
     from saccade.core.errors import Interrupted, SaccadeError, UserError
-    from saccade.core.results import Classification
+    from saccade.core.results import Classification, Generated
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ __all__ = [
     "Export",
     "ExportedModel",
     "Failed",
+    "Generated",
     "Interrupted",
     "Model",
     "Predictions",
@@ -61,6 +63,7 @@ __all__ = [
     "eval_predictions",
     "explain",
     "export",
+    "generate",
     "load",
     "load_run",
     "predict",
@@ -72,6 +75,7 @@ __all__ = [
 
 _MODULES = {
     "Classification": "saccade.core.results",
+    "Generated": "saccade.core.results",
     "Interrupted": "saccade.core.errors",
     "SaccadeError": "saccade.core.errors",
     "TrainConfig": "saccade.core.config",

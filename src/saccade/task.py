@@ -119,7 +119,7 @@ class Metric(Protocol):
 
 
 class Task(Protocol):
-    """The doors of a room, the same for all."""
+    """The doors of a room, the same for all: those of `Answering` or those of `Making` stand beside them."""
 
     name: str
 
@@ -151,12 +151,24 @@ class Task(Protocol):
         """The updates of a training step; asked for again after every change to the model."""
         ...
 
-    def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-        """The model's outputs as tensors of fixed shapes: exported with it; `core.finish` does the rest."""
-        ...
-
     def metrics(self, card: Card) -> Metric:
         """Fresh figures for this model's classes."""
+        ...
+
+    def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
+        """Why these figures, beside the best so far, mean that training has gone wrong and should go back; "" where it has not."""
+        ...
+
+    def example(self, n: int, generator: np.random.Generator) -> Batch:
+        """Tiny data that can be learned: tests, export, docs."""
+        ...
+
+
+class Answering(Task, Protocol):
+    """A room whose models answer for images: they predict, are explained, exported and served."""
+
+    def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The model's outputs as tensors of fixed shapes: exported with it; `core.finish` does the rest."""
         ...
 
     def features(self, model: nn.Module) -> nn.Module:
@@ -171,6 +183,47 @@ class Task(Protocol):
         """The answer, drawn over or below the image uint8 `[H, W, C]`."""
         ...
 
-    def example(self, n: int, generator: np.random.Generator) -> Batch:
-        """Tiny data that can be learned: tests, export, docs."""
+
+@dataclass(frozen=True)
+class Taken:
+    """What a model that makes images says of given ones.
+
+    nats: lower bound of log p `[B]`; weighted: the tighter importance-weighted bound, or None; reconstructions: uint8 `[B, H, W, C]`.
+    """
+
+    nats: Array
+    weighted: Array | None
+    reconstructions: Array
+
+
+class Making(Task, Protocol):
+    """A room whose models make images. Latents are float32 `[N, L]` of a standard normal distribution, labels int64 `[N]` or None;
+    images uint8 `[N, H, W, C]`, with 4 channels premultiplied by alpha."""
+
+    def latent(self, model: nn.Module) -> int:
+        """L."""
+        ...
+
+    def frequencies(self, model: nn.Module) -> Array:
+        """How often each class was seen in training, float64 `[K]` that sums to 1; empty where images are not made by class."""
+        ...
+
+    def sample(self, model: nn.Module, latents: Array, labels: Array | None, truncation: float = 1.0) -> Array:
+        """An image from each latent. `truncation` below 1: likelier and less different ones."""
+        ...
+
+    def encodes(self, model: nn.Module) -> bool:
+        """Whether `take` and `encode` can be asked of this model."""
+        ...
+
+    def take(self, model: nn.Module, images: Array, labels: Array | None, noise: Array) -> Taken:
+        """What the model says of images uint8 `[B, C, H, W]`; noise: normals `[S, B, L]`, S draws of the posterior."""
+        ...
+
+    def encode(self, model: nn.Module, images: Array, labels: Array | None) -> tuple[Array, Array]:
+        """Mean and standard deviation of the posterior of images uint8 `[B, C, H, W]`: float32 `[B, L]` each."""
+        ...
+
+    def judge(self, model: nn.Module, images: Array, labels: Array | None) -> Array | None:
+        """How real images uint8 `[B, C, H, W]` look to the model's own judge, float32 `[B]`; None where it has none."""
         ...

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from saccade.core import images
+from saccade.core.alpha import over_white
 from saccade.core.errors import UserError
+from saccade.core.images import Header
 
 RGB = np.random.default_rng(0).integers(0, 256, (17, 11, 3), np.uint8)
 GREY = RGB[:, :, 0]
@@ -42,10 +44,10 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: b
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def turned(orientation: int) -> tuple[Image.Image, Image.Exif]:
-    """RGB as a camera would store it that writes `orientation`."""
+def turned(orientation: int, pixels: np.ndarray = RGB) -> tuple[Image.Image, Image.Exif]:
+    """Pixels as a camera would store them that writes `orientation`."""
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the inverse transposition of each orientation, by Pillow's number
-    image = Image.fromarray(RGB)
+    image = Image.fromarray(pixels)
     exif = Image.Exif()
     exif[0x0112] = orientation
     return (image.transpose(Image.Transpose(back[orientation])) if orientation > 1 else image), exif
@@ -66,10 +68,14 @@ def test_hard_inputs(shared_data: Path, capfd: pytest.CaptureFixture[str]) -> No
             else:
                 width, height = map(int, row["pil_size"].split("x"))
                 good = (
-                    row["pil13_load"] == "ok" and picture.pixels.shape == (height, width, 3) and images.probe(path)[:2] == (height, width)
+                    row["pil13_load"] == "ok" and picture.pixels.shape == (height, width, 3) and images.probe(path).size == (height, width)
                 )
                 good = good and (int(row["frames"]) > 1) == ("only the first frame or page was read" in picture.notes)
                 good = good and images.read(path, channels=1).pixels.shape == (height, width, 1)
+                four = images.read(path, channels=4)
+                good = good and np.abs(over_white(four.pixels).astype(int) - picture.pixels).max() <= 1
+                clear = bool((four.pixels[..., 3] < 255).any())
+                good = good and images.probe(path).alpha >= clear >= ("transparent pixels laid over white" in picture.notes)
             if not good:
                 wrong.append(row["file"])
     assert wrong == []
@@ -93,7 +99,7 @@ def test_orientation(orientation: int, name: str, tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(encoded(image, name, exif=exif, **({"lossless": True} if name == "WEBP" else {})))
     picture = images.read(path)
-    assert images.probe(path) == (17, 11, False)
+    assert images.probe(path) == Header(17, 11, grey=False, alpha=False)
     if name == "JPEG":
         assert picture.pixels.shape == RGB.shape
         return
@@ -110,7 +116,7 @@ def test_orientation_after_the_pixels_of_a_png(orientation: int, tmp_path: Path)
     path.write_bytes(plain[:-12] + chunk(b"eXIf", exif.tobytes()[6:]) + plain[-12:])
     pixels = images.read(path).pixels
     np.testing.assert_array_equal(pixels, RGB if orientation == 6 else np.asarray(image))
-    assert images.probe(path) == (*pixels.shape[:2], False)
+    assert images.probe(path) == Header(*pixels.shape[:2], grey=False, alpha=False)
 
 
 def test_damaged_exif_costs_the_orientation_only() -> None:
@@ -182,7 +188,90 @@ def test_modes(mode: str, tmp_path: Path) -> None:
     assert pixels.flags.c_contiguous
     path = tmp_path / "image"
     path.write_bytes(data)
-    assert images.probe(path) == (*expected.shape[:2], grey)
+    assert images.probe(path) == Header(*expected.shape[:2], grey=grey, alpha=mode in see_through())
+
+
+def see_through() -> dict[str, np.ndarray]:
+    """Of the modes with transparency the alpha that they must have, 0 or 255: `[H, W]`."""
+    alpha = np.where(GREY > 99, 255, 0)
+    return {
+        "RGBA": alpha,
+        "LA": alpha,
+        "WEBP RGBA": alpha,
+        "P, index": np.where(GREY % 5 == 3, 0, 255),
+        "P, alphas": np.where(GREY % 5 == 1, 0, 255),
+        "L, colour": np.where(GREY[3, 3] == GREY, 0, 255),
+        "RGB, colour": np.where((RGB[3, 3] == RGB).all(2), 0, 255),
+        "RGB 16 bit, colour": np.array([[0, 255], [255, 255]]),
+        "I;16, colour": np.array([[0], [255]]),
+    }
+
+
+@pytest.mark.parametrize("mode", list(modes()))
+def test_four_channels_of_any_mode(mode: str, tmp_path: Path) -> None:
+    data, over = modes()[mode]
+    alpha = see_through().get(mode, np.full(over.shape[:2], 255))
+    picture = images.read(data, channels=4)
+    colours = np.where(alpha[..., None], np.stack([over] * 3, 2) if over.ndim == 2 else over, 0)
+    np.testing.assert_array_equal(picture.pixels, np.concatenate([colours, alpha[..., None]], 2))
+    assert picture.pixels.dtype == np.uint8 and picture.pixels.flags.writeable and picture.pixels.flags.c_contiguous
+    assert "laid over white" not in " ".join(picture.notes)
+    np.testing.assert_array_equal(images.read(Image.open(io.BytesIO(data)), channels=4).pixels, picture.pixels)
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+def test_four_channels_are_premultiplied_and_stand_upright(name: str, orientation: int, tmp_path: Path) -> None:
+    alpha = np.random.default_rng(1).integers(0, 256, (17, 11, 1), np.uint8)
+    expected = np.concatenate([np.rint(RGB * (alpha / 255)), alpha], 2)
+    lying, exif = turned(orientation)
+    lying = Image.merge("RGBA", (*lying.split(), *turned(orientation, np.repeat(alpha, 3, 2))[0].split()[:1]))
+    options = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    data = encoded(lying, name, exif=exif, **options)
+    np.testing.assert_array_equal(images.read(data, channels=4).pixels, expected)
+    assert images.probe(data) == Header(17, 11, grey=False, alpha=True)
+
+
+def test_four_channels_of_arrays_tensors_and_pillows_own_modes() -> None:
+    rng = np.random.default_rng(2)
+    colour, grey = rng.integers(0, 256, (17, 11, 4), np.uint8), rng.integers(0, 256, (17, 11, 2), np.uint8)
+    expected = np.concatenate([np.rint(colour[..., :3] * (colour[..., 3:] / 255)), colour[..., 3:]], 2)
+    planes = torch.from_numpy(colour.transpose(2, 0, 1).copy())
+    for source in (colour, np.asfortranarray(colour), Image.fromarray(colour), planes, planes.double() / 255):
+        np.testing.assert_array_equal(images.read(source, channels=4).pixels, expected)
+    grey_expected = np.concatenate([*[np.rint(grey[..., :1] * (grey[..., 1:] / 255))] * 3, grey[..., 1:]], 2)
+    for source in (grey, Image.fromarray(grey), torch.from_numpy(grey.transpose(2, 0, 1).copy())):
+        np.testing.assert_array_equal(images.read(source, channels=4).pixels, grey_expected)
+    indexed = Image.fromarray(GREY).convert("P")
+    indexed.putpalette(RGB.reshape(-1, 3)[:100].tobytes() * 2)
+    with_alpha = indexed.convert("PA")
+    with_alpha.putalpha(Image.fromarray(colour[..., 3]))
+    assert with_alpha.mode == "PA"
+    found = images.read(with_alpha, channels=4).pixels
+    np.testing.assert_array_equal(found[..., :3], np.rint(np.asarray(indexed.convert("RGB")) * (colour[..., 3:] / 255)))
+    np.testing.assert_array_equal(found[..., 3], colour[..., 3])
+    # Premultiplied already: nothing is lost on a way there and back.
+    for image in (Image.fromarray(colour).convert("RGBa"), Image.fromarray(grey).convert("La")):
+        own = np.frombuffer(image.tobytes(), np.uint8).reshape(17, 11, -1)
+        np.testing.assert_array_equal(images.read(image, channels=4).pixels, own if own.shape[2] == 4 else own[..., [0, 0, 0, 1]])
+
+
+def test_four_channels_of_small_and_unseen_images() -> None:
+    assert images.read(encoded(np.array([[[200, 100, 50, 128]]], np.uint8)), channels=4).pixels.tolist() == [[[100, 50, 25, 128]]]
+    assert images.read(encoded(np.array([[[9, 9, 9, 0]]], np.uint8)), channels=4).pixels.tolist() == [[[0, 0, 0, 0]]]
+    one_bit = png(8, 1, 1, 0, b"\0\xf0", chunk(b"tRNS", b"\0\1"))
+    assert images.read(one_bit, channels=4).pixels[0, :, 3].tolist() == [0] * 4 + [255] * 4
+    wide = png(1, 1, 16, 4, b"\0\xff\xff\x80\x00")  # grey and alpha of 16 bit
+    assert images.read(wide, channels=4).pixels.tolist() == [[[128, 128, 128, 128]]]
+    assert images.probe(one_bit).alpha and images.probe(wide).alpha
+
+
+def test_four_channels_of_a_jpeg_are_opaque() -> None:
+    for image, covering in ((RGB, None), (GREY, None), (np.tile(RGB, (20, 20, 1)), (17, 11)), (Image.fromarray(RGB).convert("CMYK"), None)):
+        data = encoded(image, "JPEG")
+        picture, three = (images.read(data, channels=c, covering=covering) for c in (4, 3))
+        np.testing.assert_array_equal(picture.pixels[..., :3], three.pixels)
+        assert (picture.pixels[..., 3] == 255).all() and picture.size == three.size and not images.probe(data).alpha
 
 
 def test_half_transparent_over_white_and_notes() -> None:
@@ -327,9 +416,10 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
         os.seteuid(user)
 
 
-def test_read_wants_1_or_3_channels() -> None:
-    with pytest.raises(UserError, match="1 or 3 channels, not 4"):
-        images.read(RGB, channels=4)
+def test_read_wants_1_3_or_4_channels() -> None:
+    for channels in (0, 2, 5):
+        with pytest.raises(UserError, match=f"1, 3 or 4 channels, not {channels}"):
+            images.read(RGB, channels=channels)
 
 
 def huge_headers() -> dict[str, bytes]:
@@ -396,15 +486,17 @@ SEEDS = [encoded(RGB, name, **({"exif": turned(6)[1]} if name != "GIF" else {}))
 SEEDS += [modes()[name][0] for name in ("RGBA", "P, alphas", "I;16", "BMP", "PPM")]
 
 
-@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
-def test_mutants_decode_or_get_a_user_error(seed: bytes, edits: list[tuple[int, int]]) -> None:
+@given(
+    st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6), st.sampled_from([3, 4])
+)
+def test_mutants_decode_or_get_a_user_error(seed: bytes, edits: list[tuple[int, int]], channels: int) -> None:
     data = bytearray(seed)
     for place, value in edits:
         data[place % min(len(data), 400)] = value
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with contextlib.suppress(UserError):
-            pixels = images.read(data, max_pixels=10**6).pixels
+            pixels = images.read(data, channels=channels, max_pixels=10**6).pixels
             assert pixels.dtype == np.uint8
             assert pixels.ndim == 3
     assert caught == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from saccade.core.alpha import premultiplied, straight
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import covering
-from saccade.core.prepare import prepare
+from saccade.core.prepare import prepare, read
 
 SIDES = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 3, 8, 11, 17, 224, 500]))
 SIZES = st.tuples(SIDES, SIDES)
@@ -21,8 +23,12 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
-@given(SIZES, st.tuples(st.integers(1, 64), st.integers(1, 64)), st.sampled_from([1, 3]), st.sampled_from([1, 3]))
+@given(SIZES, st.tuples(st.integers(1, 64), st.integers(1, 64)), st.sampled_from([1, 3, 4]), st.sampled_from([1, 3, 4]))
 def test_any_shape_becomes_the_size_of_the_spec(source: tuple[int, int], size: tuple[int, int], have: int, want: int) -> None:
+    if have == 4 > want:
+        with pytest.raises(UserError, match=r"must be uint8 \[H, W, 1 or 3\]"):
+            prepare(noise(*source, have), InputSpec(want, size))
+        return
     out = prepare(noise(*source, have), InputSpec(want, size))
     assert out.shape == (want, *size)
     assert out.dtype == np.uint8
@@ -83,6 +89,39 @@ def test_channels() -> None:
     np.testing.assert_array_equal(prepare(pixels[:, ::-1], InputSpec(3, (17, 11))), pixels[:, ::-1].transpose(2, 0, 1))
 
 
+@given(SIZES, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+def test_premultiplied_channels_are_resampled_each_by_itself(source: tuple[int, int], size: tuple[int, int]) -> None:
+    pixels = premultiplied(noise(*source, 4))
+    out = prepare(pixels, InputSpec(4, size))
+    for channel in range(4):
+        np.testing.assert_array_equal(out[channel], prepare(pixels[:, :, channel : channel + 1], InputSpec(1, size))[0])
+    assert (out[:3] <= out[3]).all()  # what is premultiplied stays so
+
+
+def test_the_colour_of_what_is_not_seen_counts_for_nothing() -> None:
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[:, :4] = (200, 100, 50, 255)
+    pixels[:, 4:, :3] = noise(8, 4)
+    planes = prepare(premultiplied(pixels), InputSpec(4, (4, 4)))
+    other = premultiplied(np.where(pixels[..., 3:] > 0, pixels, 0).astype(np.uint8))
+    np.testing.assert_array_equal(planes, prepare(other, InputSpec(4, (4, 4))))
+    out = straight(planes.transpose(1, 2, 0))
+    half = (out[..., 3] > 20) & (out[..., 3] < 235)
+    assert half.any() and (out[..., 3] == 0).any() and (np.abs(out[half][:, :3] - [200.0, 100, 50]) <= 6).all()
+
+
+def test_others_become_opaque(tmp_path: Path) -> None:
+    for have in (1, 3):
+        out = prepare(noise(17, 11, have), InputSpec(4, (8, 8)))
+        np.testing.assert_array_equal(out[:3], prepare(noise(17, 11, have), InputSpec(3, (8, 8))))
+        assert (out[3] == 255).all() and out.flags.c_contiguous
+    path = tmp_path / "a.png"
+    Image.fromarray(noise(17, 11, 4)).save(path)
+    picture = read(path, InputSpec(4, (17, 11)))
+    np.testing.assert_array_equal(picture.pixels, premultiplied(noise(17, 11, 4)).transpose(2, 0, 1))
+    assert read(path, InputSpec(3, (17, 11))).notes == ("transparent pixels laid over white",) and picture.notes == ()
+
+
 @pytest.mark.parametrize("shape", [(1, 60000), (60000, 1)])
 def test_extreme_aspects_make_no_enormous_intermediate(shape: tuple[int, int]) -> None:
     started = time.perf_counter()
@@ -94,8 +133,10 @@ def test_extreme_aspects_make_no_enormous_intermediate(shape: tuple[int, int]) -
 def test_what_is_not_supported_is_said() -> None:
     with pytest.raises(UserError, match="resize 'stretch' to 3 channels"):
         prepare(noise(4, 4), InputSpec(3, (4, 4), "stretch"))
-    with pytest.raises(UserError, match="to 4 channels"):
-        prepare(noise(4, 4), InputSpec(4, (4, 4)))
+    with pytest.raises(UserError, match="to 2 channels"):
+        prepare(noise(4, 4), InputSpec(2, (4, 4)))
+    with pytest.raises(UserError, match=r"must be uint8 \[H, W, 1, 3 or 4\]"):
+        prepare(noise(4, 4, 2), InputSpec(4, (4, 4)))
     for bad in (noise(4, 4)[:, :, 0], noise(4, 4, 2), noise(4, 4).astype(np.float32), noise(0, 4)):
         with pytest.raises(UserError, match="pixels must be uint8"):
             prepare(bad, InputSpec(3, (4, 4)))

@@ -269,6 +269,45 @@ def test_mixing_happens_as_often_as_asked_and_not_at_0() -> None:
     assert torch.equal(same, images) and torch.equal(none.partner, torch.arange(4000)) and (none.share == 1).all()
 
 
+def see_through(count: int = COUNT, shape: tuple[int, int] = (17, 11)) -> torch.Tensor:
+    """Premultiplied pictures `[N, 4, H, W]`, parts of them not seen at all."""
+    pixels = pictures((4, *shape), count)
+    alpha = (pixels[:, 3:] - 60).clamp_min(0)
+    return torch.cat([pixels[:, :3] * (alpha / 255), alpha], 1)
+
+
+def test_recolor_of_premultiplied_colours_is_that_of_their_own() -> None:
+    config, draws, colour = AugmentConfig(color=0.5, hue=0.2, grey=0.2), Draws.at(0, np.arange(COUNT)), pictures()
+    alone = augment.recolor(colour.clone(), draws, config).clamp(0, 255)
+    for alpha in (1.0, 0.3):
+        layer = torch.full_like(colour[:, :1], 255 * alpha)
+        found = augment.recolor(torch.cat([colour * alpha, layer], 1), draws, config)
+        assert torch.allclose(found[:, :3], alone * alpha, atol=1e-2) and torch.equal(found[:, 3:], layer)
+    # What is not seen does not count: a border of nothing changes nothing inside.
+    inside = torch.cat([colour, torch.full_like(colour[:, :1], 255)], 1)
+    found = augment.recolor(torch.nn.functional.pad(inside, (3, 0, 1, 2)), draws, config)
+    assert torch.allclose(found[:, :3, 1:-2, 3:], alone, atol=1e-2) and (found[:, :, :1] == 0).all() and (found[..., :3] == 0).all()
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_premultiplied_pictures_stay_so(name: str) -> None:
+    config = AugmentConfig(**{name: FULL[name]})
+    images = everything(torch.cat([see_through(), torch.zeros(1, 4, 17, 11)]), Draws.at(0, np.arange(COUNT + 1)), config)
+    assert (images[:, :3] <= images[:, 3:] + 1e-3).all() and (images >= -1e-3).all() and not images.isnan().any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_premultiplied_pictures_shrink_channel_by_channel(seed: int) -> None:
+    pixels = see_through(1, (97, 81))[0].round().byte().permute(1, 2, 0).numpy()
+    size = (5 + 9 * seed, 40)
+    out = augment.shrink(pixels, size)
+    assert out.shape[2] == 4 and (out[..., :3] <= out[..., 3:]).all()
+    each = [augment.shrink(np.ascontiguousarray(pixels[..., c : c + 1]), size) for c in range(4)]
+    assert np.abs(out.astype(int) - np.concatenate(each, 2)).max() <= 1
+    cut = augment.crop_and_resize(pixels, (3, 5, 50, 40), (17, 11), flip=True)
+    assert cut.shape == (17, 11, 4) and (cut[..., :3] <= cut[..., 3:]).all()
+
+
 SIDES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 
 

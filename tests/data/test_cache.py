@@ -59,6 +59,20 @@ def test_the_second_load_reads_no_image(tiny_folder: Path, tmp_path: Path, monke
         load(dataset, tmp_path / "cache", preparation=HALF)
 
 
+def test_pictures_with_alpha_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "set").mkdir()
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 256, (17, 11 + i, 4), np.uint8)).save(tmp_path / f"set/{i}.png")
+    dataset = open_dataset(tmp_path / "set", task="generate")
+    truth = [dataset[i].image for i in range(5)]
+    first, _ = load(dataset, tmp_path / "cache")
+    forbid(monkeypatch)
+    second, _ = load(dataset, tmp_path / "cache")
+    for i, pixels in enumerate(truth):
+        assert pixels.shape == (17, 11 + i, 4) and np.array_equal(first[i], pixels) and np.array_equal(second[i], pixels)
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2, 16])
 def test_order_with_any_number_of_threads(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CHUNK", 3)

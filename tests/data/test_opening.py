@@ -16,6 +16,7 @@ from saccade import data
 from saccade.core.errors import UserError
 from saccade.data.dataset import Dataset
 from saccade.data.opening import open_annotations, open_dataset
+from saccade.data.sample import Schema
 
 
 def write(path: Path, size: tuple[int, int] = (17, 11), *, grey: bool = False, value: int = 90) -> Path:
@@ -109,6 +110,33 @@ def test_grey_only_where_all_are_grey(tmp_path: Path) -> None:
     make(tmp_path, "a/3.png")
     mixed = open_dataset(tmp_path)
     assert mixed.schema.channels == 3 and mixed[0].image.shape == (17, 11, 3)
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "L, colour", "RGB"])
+def test_four_channels_only_to_make_more_of_images_with_alpha(tmp_path: Path, kind: str) -> None:
+    make(tmp_path, "cat/1.png", "dog/1.png", grey=True)
+    image = Image.fromarray(np.arange(17 * 11, dtype=np.uint8).reshape(17, 11))
+    extra = {"P": {"transparency": 3}, "L, colour": {"transparency": 7}}.get(kind, {})
+    image.convert(kind.partition(",")[0]).save(tmp_path / "dog/2.png", **extra)
+    made, told = open_dataset(tmp_path, task="generate"), open_dataset(tmp_path, task="classify")
+    assert made.schema.channels == (3 if kind == "RGB" else 4) and made[0].image.shape == (17, 11, made.schema.channels)
+    assert told.schema.channels == (3 if kind in ("RGB", "RGBA") else 1)
+    assert (made[2].image[..., -1].min() < 255) == bool(extra) or kind == "RGB"
+    assert made.schema.classes == told.schema.classes == ("cat", "dog")
+
+
+def test_images_are_counted_whatever_is_in_them(tmp_path: Path) -> None:
+    data.make("shapes", out=tmp_path / "boxes", task="detect", n=18, size=(40, 56))
+    boxes = open_dataset(tmp_path / "boxes")
+    counted = {name: len(indices) for name, indices in boxes.splits.items()}
+    assert boxes.schema.images == counted != {name: sum(counts) for name, counts in boxes.schema.counts.items()}
+    less = boxes.without(boxes.split("train")[:2])
+    assert less.schema.images == {**counted, "train": counted["train"] - 2}
+    assert boxes.relabelled((*reversed(boxes.schema.classes), "more")).schema.images == counted
+    flat = open_dataset(make(tmp_path / "flat", *(f"{i}.png" for i in range(20))), task="generate")
+    assert flat.schema.images == {"train": 17, "val": 3} and flat.schema.counts == {"train": (), "val": ()}
+    assert flat.without(flat.split("val")[:1]).schema.images == {"train": 17, "val": 2}
+    assert Schema("classify", ("a", "b"), {"train": (3, 4)}, 3, (8, 8), True).images == {"train": 7}
 
 
 def test_bad_headers_do_not_stop_the_opening(tmp_path: Path) -> None:

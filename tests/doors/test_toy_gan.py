@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,7 +103,7 @@ def distance(module: Gan) -> Any:
     with torch.no_grad():
         made = module.generator(latents)
     real = torch.tensor([[0.5, -0.4], [0.1, 0.2]])
-    return SimpleNamespace(metrics={"distance": float((torch.stack([made.mean(0), made.std(0)]) - real).norm())})
+    return {"distance": float((torch.stack([made.mean(0), made.std(0)]) - real).norm())}
 
 
 def job(path: Path, progress: Any = None, workers: int = 0) -> Job:

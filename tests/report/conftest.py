@@ -109,3 +109,54 @@ def attack(texts: list[str]) -> ReportData:
         environment={texts[1]: texts[0]}, licenses=[{texts[2]: texts[10]}], next_steps=[{"text": texts[0], "command": texts[1]}],
         headline=[{"name": texts[0], "value": 0.5, "low": 0.4, "high": 0.6}],
     )  # fmt: skip
+
+
+SHAPES = [(17, 11, 3), (40, 5000, 3), (64, 96, 4), (17, 11, 1), (17, 11), (700, 700, 3)]
+
+
+def pixels(shape: tuple[int, ...]) -> Any:
+    return np.random.Generator(np.random.Philox(len(shape))).integers(0, 256, shape).astype(np.uint8)
+
+
+def make_gan(texts: list[str], **changes: Any) -> ReportData:
+    """A run of a GAN whose figures are called `texts`."""
+    steps = range(100, 3001, 100)
+    training = [{"step": s, "epoch": s / 500, "judge/loss": 0.5 + 1e-5 * s, "judge/real": 1.0, "judge/made": -1.0, "judge/told_apart": 0.7,
+                 "judge/penalty": 0.01, "generator/loss": 0.9, "lr": 1e-3, "time": {"step": 0.1}} for s in steps]  # fmt: skip
+    found = dict.fromkeys(("precision_classifier", "recall_classifier", "coverage_classifier"), 0.9)
+    evaluations = [{"step": s, "epoch": s / 500, "split": "val", "metrics": {"fid_classifier": 2e4 / s, **found}} for s in steps[9::10]]
+    headline = [{"name": "fid_classifier", "value": 12.3, "low": 11.8, "high": 12.9}, {"name": "kid_classifier", "value": 0.0031},
+                {"name": "precision_classifier", "value": 0.91}, {"name": "recall_classifier", "value": 0.6},
+                {"name": "density_classifier", "value": 1.03}, {"name": "coverage_classifier", "value": 0.88},
+                {"name": "spread_classifier", "value": 0.97}, {"name": "told_apart", "value": 0.62}]  # fmt: skip
+    figures = [{"title": text, "text": text, "picture": pixels(SHAPES[i % len(SHAPES)])} for i, text in enumerate(texts)]
+    values: dict[str, Any] = {
+        "title": texts[0], "task": "generate", "run": "runs/digits-3", "model": "gan-small", "dataset": "data/digits",
+        "counts": {"train": {"a": 54_000}, "val": {"a": 6000}}, "headline": headline, "split": "val", "images": 6000,
+        "primary": "fid_classifier", "figures": figures, "curves": [*training, *evaluations], "classes": ["a", "b"],
+        "command": "saccade train data/digits --task generate",
+    }  # fmt: skip
+    return ReportData(**{**values, **changes})
+
+
+@pytest.fixture(scope="session")
+def gan() -> ReportData:
+    return make_gan([f"figure {i}" for i in range(len(SHAPES))])
+
+
+@pytest.fixture(scope="session")
+def vae() -> ReportData:
+    steps = range(100, 3001, 100)
+    training = [{"step": s, "epoch": s / 500, "loss": 100 / s, "bits_per_dim": 1.2, "divergence": 20.0, "lr": 1e-3} for s in steps]
+    found = {"elbo": -700.0, "psnr": 20.0, "ssim": 0.9}
+    evaluations = [{"step": s, "epoch": s / 500, "split": "val", "metrics": {"bits_per_dim": 1 + 9 / s, **found}} for s in steps[9::10]]
+    headline = [{"name": "bits_per_dim", "value": 1.0213}, {"name": "elbo", "value": -12345.6, "low": -12_400, "high": -12_300},
+                {"name": "psnr", "value": 24.13}, {"name": "ssim", "value": 0.912}, {"name": "fid_clusters", "value": 31.2}]  # fmt: skip
+    return make_gan(
+        ["reconstructions", "the latent map"], headline=headline, curves=[*training, *evaluations], primary="bits_per_dim", split="test"
+    )
+
+
+@pytest.fixture(scope="session")
+def make_generated() -> Any:
+    return make_gan

@@ -194,3 +194,70 @@ def test_write_is_what_render_gives(digits: ReportData, tmp_path: Path) -> None:
     assert write(tmp_path / "report.html", digits).read_text("utf-8") == render(digits)
     with pytest.raises(UserError):
         write(tmp_path / "missing" / "report.html", digits)
+
+
+def plain(page: Page) -> str:
+    return " ".join(page.text.replace("\u202f", " ").split())
+
+
+@pytest.fixture(scope="module")
+def gan_page(gan: ReportData) -> Page:
+    return Page(render(gan))
+
+
+def test_a_gan_shows_what_it_makes_and_nothing_of_answers(gan_page: Page) -> None:
+    text = plain(gan_page)
+    assert gan_page.ids() == {"made", "training", "used", "next"}
+    assert {a["href"] for a in gan_page.all("a")} == {f"#{name}" for name in gan_page.ids()}
+    assert "image generation report" in text and "What it makes" in text
+    assert "The made images are at FID 12.3 (classifier features; 95 % interval 11.8–12.9) from the 6,000 validation images" in text
+    assert "Best FID (classifier features) on the validation images: 6.667 at epoch 6 of 6." in text
+    assert "Measured on the validation images, which also chose the best state of the network" in text and "a little less" not in text
+    assert "neither has to fall" in text and "1 class" not in text
+    assert not re.search(r"(?i)mistake|right answer|mixe[sd] up|not been evaluated", text)
+
+
+def test_figures_stand_in_order_as_png_with_their_words(gan_page: Page, gan: ReportData) -> None:
+    shown = [a for a in gan_page.all("img") if (a.get("src") or "").startswith("data:image/png")]
+    assert [a["alt"] for a in shown] == [row["title"] for row in gan.figures]
+    assert [(a["class"] or "").split() for a in shown] == [["hard"], ["strip"], ["hard", "clear"], ["hard"], ["hard"], []]
+    sizes = [Image.open(io.BytesIO(pictures(a["src"] or "")[0][1])).size for a in shown]
+    assert sizes == [(11, 17), (1600, 12), (96, 64), (11, 17), (11, 17), (700, 700)]
+
+
+def test_a_vae_says_how_it_stores(vae: ReportData) -> None:
+    page = Page(render(vae))
+    text = plain(page)
+    assert "It stores the 6,000 held-out test images in 1.021 bits per value (lower is better), and its reconstructions match" in text
+    assert "Best bits per dimension" in text and "Loss: what training makes small" in text and "neither has to fall" not in text
+    assert "−12,346" in text and "24.13 dB" in text and page.ids() == {"made", "training", "used", "next"}
+
+
+def test_without_images_the_figures_go_with_their_section(gan: ReportData) -> None:
+    text = render(gan, images=False)
+    assert {kind for kind, _ in pictures(text)} == {"image/svg+xml"}
+    assert Page(text).ids() == {"training", "used", "next"} and "figure 0" not in Page(text).text.replace(gan.title, "")
+
+
+def test_figures_called_hostile_names_add_nothing(make_generated: Any, hostile: list[str]) -> None:
+    tame = [f"harmless {i}" for i in range(len(hostile))]
+    headlines = [[{"name": f"fid_{texts[0]}", "value": 1.0, "low": 0.5, "high": 2.0}] for texts in (hostile, tame)]
+    # One plot's worth of rows: what is attacked here is text.
+    attacked, harmless = (
+        Page(render(make_generated(texts, headline=headline, curves=())))
+        for texts, headline in zip((hostile, tame), headlines, strict=True)
+    )
+    assert [(tag, sorted(a)) for tag, a in attacked.elements] == [(tag, sorted(a)) for tag, a in harmless.elements]
+    assert all(visible(text) in attacked.text for text in hostile)
+
+
+def test_a_figure_without_a_picture_and_a_run_without_anything() -> None:
+    page = Page(render(ReportData("new", task="generate", figures=[{"title": "to come", "text": "", "picture": None}])))
+    assert page.ids() == {"made"} and "to come" in page.text and "no picture" in page.text
+    bare = Page(render(ReportData("new", task="generate")))
+    assert bare.ids() == set() and "not been measured on any image yet" in bare.text
+
+
+def test_answers_handed_to_a_run_that_makes_images_are_not_shown(digits: ReportData) -> None:
+    page = Page(render(dataclasses.replace(digits, task="generate", curves=(), headline=())))
+    assert page.ids() == {"used", "next"} and "digit 9 for digit 0" not in plain(page)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,7 +88,7 @@ def test_the_seed_changes_everything(whole: Callable[[str], Outcome], tmp_path: 
 @pytest.mark.parametrize("name", ["default", "no average, rows"])
 def test_looking_changes_nothing(whole: Callable[[str], Outcome], tmp_path: Path, name: str) -> None:
     """The evaluation leaves weights, strides and the stream of random numbers as they were."""
-    blind = fit(job(tmp_path, CONFIGS[name], evaluate=lambda module: SimpleNamespace(metrics={"accuracy": 0.5})))
+    blind = fit(job(tmp_path, CONFIGS[name], evaluate=lambda module: {"accuracy": 0.5}))
     assert set(blind.differs(whole(name))) <= {"best", "last", "loop", "rows"}
 
 
@@ -116,7 +115,7 @@ def test_a_signal_in_the_last_step_is_no_interruption(tmp_path: Path) -> None:
 def scripted(*values: float | None) -> Callable[[Any], Any]:
     """An evaluation that answers with these accuracies in turn."""
     left = list(values)
-    return lambda module: SimpleNamespace(metrics={"accuracy": left.pop(0)})
+    return lambda module: {"accuracy": left.pop(0)}
 
 
 def test_the_best_is_the_first_of_equals(tmp_path: Path) -> None:

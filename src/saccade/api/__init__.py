@@ -4,12 +4,14 @@ from saccade.api.benching import Bench, bench
 from saccade.api.evaluating import eval, eval_predictions
 from saccade.api.explaining import Explanations, explain
 from saccade.api.exporting import Export, export
+from saccade.api.generating import generate
 from saccade.api.models import ExportedModel, Model, load
 from saccade.api.predicting import predict, predict_each
 from saccade.api.runs import Run, load_run
 from saccade.api.starting import quickstart
 from saccade.api.training import train
 from saccade.api.verifying import verify
+from saccade.core.results import Generated
 from saccade.evaluation.result import Evaluation
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Predictions
@@ -21,6 +23,7 @@ __all__ = [
     "Export",
     "ExportedModel",
     "Failed",
+    "Generated",
     "Model",
     "Predictions",
     "Run",
@@ -29,6 +32,7 @@ __all__ = [
     "eval_predictions",
     "explain",
     "export",
+    "generate",
     "load",
     "load_run",
     "predict",

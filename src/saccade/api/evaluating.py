@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.api.runs import read_record
-from saccade.api.sets import as_the_model_sees, read_split, relabelled
+from saccade.api.sets import Split, as_the_model_sees, read_split, relabelled
+from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, automatic
 from saccade.core.rundir import RunDir
@@ -15,9 +17,10 @@ from saccade.data.opening import open_dataset
 from saccade.evaluation import predictions
 from saccade.evaluation.evaluate import evaluate
 from saccade.evaluation.result import Evaluation
-from saccade.tasks import room
+from saccade.tasks import MAKING, making, room
 
 if TYPE_CHECKING:
+    from saccade.api.judging import Features
     from saccade.api.models import Model, Predictor
 
 
@@ -29,19 +32,21 @@ def eval(
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,
+    features: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a run's best model, a model file or an exported file. A run knows its data; test is taken where there is one,
     else validation.
 
-    For a run the answers are written to predictions/<split>.jsonl and its report shows them.
+    For a run the answers are written to predictions/<split>.jsonl and its report shows them. features: what a model that makes images is
+    measured on: a classifier's model file, or a model of timm with its published weights; a run has its own.
     """
     from saccade.api.models import Model, load
 
     progress = progress or automatic()
     model = load(target, device=device)
     if data is not None:
-        return evaluate_model(model, data, split=split, precision=precision, seed=seed, progress=progress)
+        return evaluate_model(model, data, split=split, precision=precision, seed=seed, features=features, progress=progress)
     run = RunDir(Path(target))
     if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
@@ -51,6 +56,9 @@ def eval(
 def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, seed: int, progress: Progress) -> Evaluation:
     """On the run's own data, what training left out left out again; kept in the run."""
     from saccade.api.reporting import write_report
+
+    if model.card.task in MAKING:
+        return _evaluate_making_run(run, model, split, seed, progress)
 
     record = read_record(run)
     dataset = open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"))
@@ -65,6 +73,47 @@ def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, 
     return evaluation
 
 
+def _evaluate_making_run(run: RunDir, model: Model, split: str | None, seed: int, progress: Progress) -> Evaluation:
+    from saccade.api.displaying import conclude, pictures
+    from saccade.api.reporting import write_report
+
+    dataset = _run_data(run)
+    name = split or default_split(dataset)
+    on, train = features_of_run(run, "train", model.device, progress)
+    held = train if name == "train" else _split_of_run(run, name, progress)
+    task = making(model.card.task)
+    evaluation, looked = conclude(task, model.module, model.card, on, (name, held), seed)
+    if name != "train":
+        shown = list(pictures(task, model.module, on, looked, (train, held), run))
+        write_report(run, model, evaluation, progress=progress, figures=shown)
+    return evaluation
+
+
+def features_of_run(run: RunDir, split: str, device: str, progress: Progress) -> tuple[Features, Split]:
+    """What a run that makes images compares them on, and one of its splits as its model sees it."""
+    from saccade.api import judging
+    from saccade.core import config as configs
+
+    record = read_record(run)
+    config = configs.from_dict(record["config"], where=str(run.run_file))
+    images = _split_of_run(run, split, progress)
+    device = device if device != "auto" else str(record["resolved"].get("device", "cpu"))
+    return judging.features(config, _run_data(run).schema, images, device, run.features, progress), images
+
+
+def _run_data(run: RunDir) -> Dataset:
+    record = read_record(run)
+    return open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"))
+
+
+def _split_of_run(run: RunDir, name: str, progress: Progress) -> Split:
+    config = read_record(run)["config"]
+    dataset = _run_data(run)
+    dataset = replace(dataset, schema=replace(dataset.schema, channels=config["channels"]))
+    spec = InputSpec(config["channels"], (config["size"][0], config["size"][1]))
+    return read_split(dataset, name, as_the_model_sees(spec), skip_bad=bool(config.get("skip_bad")), progress=progress, workers=2)[0]
+
+
 def evaluate_model(
     model: Predictor,
     data: str | Path,
@@ -72,10 +121,40 @@ def evaluate_model(
     split: str | None = None,
     precision: str = "auto",
     seed: int = 0,
+    features: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """The same for an opened model."""
+    """The same for an opened model.
+
+    features: what a model that makes images is measured on (see `GenerationConfig`): a classifier's file, or a model of timm.
+    """
+    if model.card.task in MAKING:
+        return _measure_making(model, data, split, seed, progress or automatic(), features)
     return _measure(model, open_dataset(data, task=model.card.task), split, precision, seed, progress or automatic())
+
+
+def _measure_making(
+    model: Predictor, data: str | Path, split: str | None, seed: int, progress: Progress, features: str | Path | None
+) -> Evaluation:
+    from saccade.api import judging
+    from saccade.api.displaying import conclude
+    from saccade.api.models import Model
+
+    if not isinstance(model, Model):
+        raise UserError("an exported file makes no images so far", where=str(model.path))
+    beside = model.path.parent / "features.safetensors"
+    if features is None and not beside.is_file():
+        fix = "--features RUN/features.safetensors, or a model of timm: --features inception_v3"
+        raise UserError("what made images are compared on is not known", where="--features", fix=fix)
+    on = judging.named(str(features or beside), model.device)
+    if features is None:
+        on = replace(on, name=str(model.card.architecture.get("features")))
+    dataset = open_dataset(data, task=model.card.task)
+    dataset = replace(dataset, schema=replace(dataset.schema, channels=model.card.input.channels))
+    dataset = relabelled(dataset, model.card.classes) if len(dataset.targets) else dataset
+    name = split or default_split(dataset)
+    images, _ = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=False, progress=progress, workers=2)
+    return conclude(making(model.card.task), model.module, model.card, on, (name, images), seed)[0]
 
 
 def _measure(

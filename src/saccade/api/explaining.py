@@ -17,7 +17,7 @@ from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.rundir import RunDir
 from saccade.prediction.sources import count, expand
-from saccade.tasks import room
+from saccade.tasks import answering
 
 if TYPE_CHECKING:
     from saccade.api.models import Model
@@ -105,6 +105,7 @@ def explain(
 def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, progress: Progress | None = None) -> Explanations:
     """The same for an opened model; writes nothing."""
     progress = progress or automatic()
+    answering(model.card.task, "explain")
     classes = model.card.classes
     if target_class is not None and target_class not in classes:
         raise unknown("class", target_class, classes, where="--class")
@@ -140,7 +141,7 @@ def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8],
     from saccade.explanation.attribution import gradcam, to_original
     from saccade.explanation.overlay import overlay
 
-    task = room(model.card.task)
+    task = answering(model.card.task, "explain")
     size: tuple[int, int] = pixels.shape[:2]
     batch = ready[None]
     result = finish.results(model.session("fp32").run(batch), model.card, [size], [source])[0]
@@ -164,22 +165,14 @@ def worst_of(run: RunDir, n: int = WORST) -> tuple[dict[str, Any], ...]:
 
 
 def _write(folder: Path, shown: Sequence[Attribution]) -> tuple[dict[str, str], ...]:
-    import io
+    from saccade.core import encoding, folders
 
-    from PIL import Image
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=str(folder), fix="give another --out") from None
+    folders.make(folder)
     rows = []
     for number, one in enumerate(shown):
         stem = f"{number:04d}-{_file_name(one.source)}"
-        map_data, picture_data = io.BytesIO(), io.BytesIO()
-        np.save(map_data, one.map)
-        Image.fromarray(one.picture).save(picture_data, "PNG")
-        map_file = files.write_bytes(folder / f"{stem}.npy", map_data.getvalue())
-        picture_file = files.write_bytes(folder / f"{stem}.png", picture_data.getvalue())
+        map_file = files.write_bytes(folder / f"{stem}.npy", encoding.npy(one.map))
+        picture_file = files.write_bytes(folder / f"{stem}.png", encoding.png(one.picture))
         rows.append({"source": one.source, "target": one.target, "map": str(map_file), "picture": str(picture_file)})
     return tuple(rows)
 

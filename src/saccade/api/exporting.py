@@ -31,7 +31,7 @@ from saccade.evaluation.proof import Case, Proof
 from saccade.evaluation.reference import FEW, Reference
 from saccade.prediction.opening import open_export
 from saccade.prediction.session import ExportedFile, Session
-from saccade.tasks import room
+from saccade.tasks import answering, room
 
 if TYPE_CHECKING:
     from saccade.exporting.graph import Graph
@@ -90,11 +90,12 @@ def export(
     if not 0 <= tolerance <= 100:
         raise UserError(f"must be 0 to 100 points, got {tolerance:g}", where="--tolerance")
     model = load_model(target, device=device)
+    decode = answering(model.card.task, "export so far").decode
     dataset, split, places = _images(Path(target), model, data)
     folder = Path(out) if out is not None else model.path.parent / "exports" / f"{to}-{precision}"
     _check_free(folder)
     progress.message(f"exporting {model.path} to {to}, {precision}")
-    graph = assemble(model.module, room(model.card.task).decode, model.card)
+    graph = assemble(model.module, decode, model.card)
     written = targets.write(to, graph, precision)
     with tempfile.TemporaryDirectory(prefix="saccade-") as temporary:
         for name, content in written.files.items():

@@ -14,16 +14,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from saccade import __version__
+from saccade.api.displaying import conclude, keep_samples, pictures
+from saccade.api.judging import save_features
 from saccade.api.runs import Run, load_run
 from saccade.api.setup import Setup
 from saccade.core.card import Card
 from saccade.core.errors import Interrupted, UserError
 from saccade.core.progress import Progress, Silent
 from saccade.core.rundir import RunDir
+from saccade.tasks import making
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from saccade.api.judging import Looked
     from saccade.training.budget import Resolved
     from saccade.training.loop import Trainer
     from saccade.training.state import State
@@ -54,6 +58,9 @@ def fit(start: Start) -> Run:
     steps = 0
     try:
         ranks.first(lambda: run.update_run(start.record) if start.resume else run.write_run(start.record))
+        if setup.features is not None:
+            found = setup.features
+            ranks.first(lambda: save_features(run.features, found))
         trainer = _trainer(start)
         if start.resume:
             take_up(trainer, run, setup.progress)
@@ -80,9 +87,13 @@ def fit(start: Start) -> Run:
 def _trainer(start: Start) -> Trainer:
     from saccade.training.loop import Job, Trainer
 
-    setup, config = start.setup, start.setup.config
+    setup, config, run = start.setup, start.setup.config, start.run
+
+    def keep(looked: Looked) -> None:
+        keep_samples(run, trainer.state.step, looked)
+
     deadline = None if config.minutes is None else start.started + config.minutes * 60 * (1 - 0.02) - 8
-    return Trainer(
+    trainer = Trainer(
         Job(
             setup.task,
             start.model,
@@ -91,12 +102,13 @@ def _trainer(start: Start) -> Trainer:
             start.resolved,
             setup.loader(start.resolved.workers),
             start.run,
-            setup.evaluator(start.card, start.resolved, setup.ranks),
+            setup.evaluator(start.card, start.resolved, setup.ranks, keep),
             setup.progress,
             deadline,
             setup.ranks,
         )
     )
+    return trainer
 
 
 def _give_up(start: Start, changes: dict[str, Any]) -> None:
@@ -132,6 +144,12 @@ def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> No
 
     run.update_run({"steps": state.step, "metrics": state.best_metrics})
     model = load_model(run.best, device=resolved.device)
+    if setup.features is not None:
+        task = making(setup.config.task)
+        evaluation, looked = conclude(task, model.module, model.card, setup.features, ("val", setup.val), setup.config.seed)
+        shown = pictures(task, model.module, setup.features, looked, (setup.train, setup.val), run)
+        write_report(run, model, evaluation, progress=setup.progress, figures=list(shown))
+        return
     metric = setup.task.metrics(model.card)
     session = model.session(resolved.precision)
     evaluation = evaluate(

@@ -17,7 +17,7 @@ from saccade.core.images import MAX_PIXELS
 from saccade.core.rundir import RunDir
 from saccade.prediction.opening import find_export, open_export
 from saccade.prediction.session import ExportedFile, Session
-from saccade.tasks import room
+from saccade.tasks import answering, room
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,7 +106,7 @@ class Model(Predictor):
         from saccade.training import precision as precisions
 
         on = precisions.device(self.device)
-        decode, form = room(self.card.task).decode, precisions.resolve(precision, on)
+        decode, form = answering(self.card.task, "an answer").decode, precisions.resolve(precision, on)
         return TorchSession(self.module, self.card, decode, device=str(on), precision=form, streams=streams)
 
     def explain(

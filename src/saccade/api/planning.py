@@ -69,7 +69,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise UserError("a configuration must be a JSON object", where=str(path))
     values = raw.get("config", raw)
     configs.from_dict(values, where=str(path))
-    return _dotted(values)
+    return configs.dotted(values)
 
 
 def command(dataset: Dataset, config: str | Path | None, asked: Mapping[str, Any]) -> str:
@@ -93,7 +93,7 @@ def _option(name: str, value: Any) -> list[str]:
 def _checked(values: Mapping[str, Any]) -> TrainConfig:
     """The values in a configuration of defaults; raises UserError for keys and values that no data could make right."""
     config = configs.override(TrainConfig(), values)
-    for key, value in _dotted(asdict(config)).items():
+    for key, value in configs.dotted(asdict(config)).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} must be a finite number, got {value}", where="--set")
     if config.minutes is not None and not config.minutes:
@@ -101,8 +101,3 @@ def _checked(values: Mapping[str, Any]) -> TrainConfig:
     if "epochs" in values and not config.epochs and config.minutes is None:
         raise UserError("epochs must be above 0", where="--epochs", fix="or give --minutes")
     return config
-
-
-def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {f"augment.{name}": value for name, value in values.get("augment", {}).items()}
-    return {name: value for name, value in values.items() if name != "augment"} | nested

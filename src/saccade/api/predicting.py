@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.api.models import Predictor, load
+from saccade.core import folders
 from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
@@ -53,7 +54,7 @@ def predict(
     failed = tuple(one.to_dict() for one in answers if isinstance(one, Failed))
     found = Predictions(results, failed, time.perf_counter() - begin)
     if out is not None and format != "jsonl":
-        found.save(_folder(out) / f"predictions.{format}", format)
+        found.save(folders.make(out) / f"predictions.{format}", format)
     return found
 
 
@@ -82,7 +83,7 @@ def predict_each(
     # One call on all cores answers a few images soonest; many images are answered fastest by as many calls as there are cores.
     session = model.session(precision, streams=cores() if len(first) > BATCH else 1)
     answers = pipeline.stream(session, itertools.chain(first, sources), max_pixels=max_pixels)
-    lines = Lines(_folder(out) / "predictions.jsonl") if out is not None else None
+    lines = Lines(folders.make(out) / "predictions.jsonl") if out is not None else None
     return _watched(answers, lines, strict, total, progress or automatic())
 
 
@@ -115,12 +116,3 @@ def _refused(answers: Iterator[Result | Failed], strict: bool) -> Iterator[Resul
     if bad and (strict or not good):
         more = f" (and {bad - 1} more)" if bad > 1 else ""
         raise UserError(f"{first.reason}{more}", where=first.source, fix="without --strict the rest goes on" if strict else "")
-
-
-def _folder(out: str | Path) -> Path:
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=str(out), fix="give another --out") from None
-    return folder

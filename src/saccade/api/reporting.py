@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from saccade.evaluation.predictions import write_predictions
 from saccade.evaluation.result import Evaluation
 from saccade.report import page
 from saccade.report.page import ReportData
-from saccade.tasks import room
+from saccade.tasks import MAKING, room
 
 if TYPE_CHECKING:
     from saccade.api.models import Model
@@ -23,12 +24,19 @@ MISTAKES = 24
 EXAMPLES = 12
 
 
-def write_report(run: RunDir, model: Model, evaluation: Evaluation, *, progress: Progress) -> None:
-    """Keep the evaluation's answers in predictions/ and write report.html from them and the run's own record."""
-    write_predictions(run.predictions, evaluation)
+def write_report(
+    run: RunDir, model: Model, evaluation: Evaluation, *, progress: Progress, figures: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Keep the evaluation's answers in predictions/ and write report.html from them and the run's own record.
+
+    figures: pictures of what the model makes, {"title", "text", "picture"}.
+    """
+    if evaluation.predictions:
+        write_predictions(run.predictions, evaluation)
     record = run.read_run()
     pictured = bool(record["config"].get("images", True))
-    page.write(run.report, _data(run, record, model, evaluation, pictured=pictured, progress=progress), images=pictured)
+    data = _data(run, record, model, evaluation, pictured=pictured, progress=progress)
+    page.write(run.report, replace(data, figures=figures), images=pictured)
 
 
 def _data(
@@ -67,7 +75,7 @@ def _data(
         config=_flat({**config, **{f"resolved.{k}": v for k, v in record["resolved"].items()}}),
         environment={**record["versions"], **record["machine"]},
         command=record["command"],
-        next_steps=_next_steps(run, evaluation.split),
+        next_steps=_next_steps(run, evaluation.split, making=config["task"] in MAKING),
         licenses=[{"what": row.get("weights", ""), **row} for row in model.card.licenses],
         notes=_notes(data),
     )
@@ -103,12 +111,19 @@ def _case(row: Mapping[str, Any], model: Model, root: str, *, pictured: bool) ->
 def _event(event: Mapping[str, Any]) -> str:
     if event.get("event") == "shorten":
         return f"shortened from {event['from']} to {event['total_steps']} steps to keep to the minutes"
+    if event.get("event") == "back" and "fault" in event:
+        return f"{event['fault']}: gone back to step {event['to']}, on at half the rate"
     return str(event.get("event", ""))
 
 
-def _next_steps(run: RunDir, split: str) -> Sequence[Mapping[str, str]]:
+def _next_steps(run: RunDir, split: str, *, making: bool) -> Sequence[Mapping[str, str]]:
     path = shlex.quote(str(run.path))
     measure = [{"text": "Measure it on the test images", "command": f"saccade eval {path}"}] if split != "test" else []
+    if making:
+        return [
+            {"text": "Make images", "command": f"saccade generate {path} --n 64 --out made"},
+            {"text": "Measure it on other images", "command": f"saccade eval {path} DATA"},
+        ]
     return [
         *measure,
         {"text": "Use it", "command": f"saccade predict {path} IMAGE..."},

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,19 +19,20 @@ from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.dataset import Dataset
 from saccade.data.findings import ERROR, KINDS, WARNING, Finding
 from saccade.evaluation.evaluate import LabelledBatch
-from saccade.tasks import ROOMS
+from saccade.tasks import MAKING, ROOMS
 
 MOST = 128  # images a batch of evaluation
 PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches
 NAMED = 20
+FEWEST = {"train": 50, "val": 8}  # images to make more of
 
 
 @dataclass(frozen=True)
 class Split:
-    """The readable images of one split, prepared: store, targets and names are in the same order."""
+    """The readable images of one split, prepared: store, targets (None where images have no class) and names are in the same order."""
 
     store: Store
-    targets: list[int]
+    targets: list[Any]
     names: list[str]
 
     def __len__(self) -> int:
@@ -67,7 +69,8 @@ def read_split(
     if not len(good):
         first = f"; the first, {bad[0].path}, {bad[0].reason}" if bad else ""
         raise UserError(f"none of the {len(indices)} images of {name} can be read{first}", where=str(dataset.root))
-    return Split(store, dataset.targets[good].tolist(), [dataset.paths[i] for i in good]), bad
+    targets = dataset.targets[good].tolist() if len(dataset.targets) else [None] * len(good)
+    return Split(store, targets, [dataset.paths[i] for i in good]), bad
 
 
 def refusal(dataset: Dataset, bad: Sequence[BadFile]) -> UserError:
@@ -126,6 +129,9 @@ def check_trainable(dataset: Dataset) -> None:
     if schema.task not in ROOMS:
         said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {' and '.join(ROOMS)}"
         raise UserError(said, where=str(dataset.opened), fix="where its folders are classes: --task classify")
+    if schema.task in MAKING:
+        _check_enough(dataset)
+        return
     if dataset.annotations.multi:
         raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if "train" not in schema.counts:
@@ -155,6 +161,19 @@ def check_trainable(dataset: Dataset) -> None:
             where=str(dataset.root),
             fix="training and validation need one each: add images, or remove the class",
         )
+
+
+def _check_enough(dataset: Dataset) -> None:
+    """Refuse a set that nothing could be made like: distances between sets need some tens of images on either side."""
+    images = dataset.schema.images
+    for split, what in (("train", "learn from"), ("val", "compare to")):
+        if images.get(split, 0) < FEWEST[split]:
+            count = sum(images.values())
+            raise UserError(
+                f"has {images.get(split, 0)} images to {what} ({split}), and at least {FEWEST[split]} are needed",
+                where=str(dataset.root),
+                fix=f"add images: it holds {count}, and good ones come from some thousands" if count < 1000 else f"add images to {split}/",
+            )
 
 
 def relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:

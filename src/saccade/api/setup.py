@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
 
 from saccade import __version__
+from saccade.api import judging
+from saccade.api.judging import Features, Looked
 from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split, refusal
 from saccade.core import keys, modelfile
 from saccade.core.card import Card, InputSpec
@@ -25,7 +26,7 @@ from saccade.core.progress import Progress, Silent
 from saccade.data.cache import BadFile
 from saccade.data.dataset import Dataset
 from saccade.task import Task
-from saccade.tasks import room
+from saccade.tasks import MAKING, answering, making, room
 from saccade.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -48,10 +49,14 @@ class Setup:
     bad: list[BadFile]
     progress: Progress
     ranks: Ranks
+    features: Features | None = None
 
     @classmethod
-    def make(cls, dataset: Dataset, config: TrainConfig, progress: Progress, ranks: Ranks) -> Setup:
-        """Read every image once; raises UserError that names all that cannot be read."""
+    def make(cls, dataset: Dataset, config: TrainConfig, progress: Progress, ranks: Ranks, features: Path | None = None) -> Setup:
+        """Read every image once; raises UserError that names all that cannot be read.
+
+        features: where a run that makes images keeps the network that they are compared to real ones by, if it has one already.
+        """
         task = room(config.task)
         dataset = replace(dataset, schema=replace(dataset.schema, channels=config.channels))
         readers = config.workers or os.cpu_count() or 1
@@ -68,7 +73,10 @@ class Setup:
             progress.message(f"left out {len(failures)} of {len(dataset)} images that cannot be read")
             dataset = dataset.without(np.array([file.index for file in failures], np.int64))
             check_trainable(dataset)
-        return cls(task, config, dataset, splits["train"], splits["val"], failures, progress, ranks)
+        setup = cls(task, config, dataset, splits["train"], splits["val"], failures, progress, ranks)
+        if config.task not in MAKING:
+            return setup
+        return replace(setup, features=judging.features(config, dataset.schema, setup.train, str(setup.device), features, progress))
 
     def pixels(self) -> str:
         """What a resumed run must find again: a hash of all prepared pixels, by the library that decodes them."""
@@ -119,20 +127,32 @@ class Setup:
             source, self.task.augment(config), seed=config.seed, batch=config.batch, micro_batch=config.micro_batch, workers=workers
         )
 
-    def evaluator(self, card: Card, resolved: Resolved, ranks: Ranks) -> Callable[[nn.Module], Any]:
-        """Measures a module on the validation images, without the bootstrap; the ranks share them out, and all get the figures."""
+    def evaluator(
+        self, card: Card, resolved: Resolved, ranks: Ranks, keep: Callable[[Looked], None] | None = None
+    ) -> Callable[[nn.Module], Mapping[str, float | None]]:
+        """Measures a module on the validation images, without the bootstrap; the ranks share them out, and all get the figures.
+
+        What makes images is measured by every rank alike."""
         from saccade.api.sharing import SharedSession
         from saccade.evaluation.evaluate import measure
         from saccade.prediction.torch_session import TorchSession
 
-        def evaluate(module: nn.Module) -> Any:
-            alone = TorchSession(module, card, self.task.decode, device=resolved.device, precision=resolved.precision)
+        def answers(module: nn.Module) -> Mapping[str, float | None]:
+            decode = answering(self.config.task, "train").decode
+            alone = TorchSession(module, card, decode, device=resolved.device, precision=resolved.precision)
             session = SharedSession(alone, ranks)
             metric = self.task.metrics(card)
             measure(session, self.val.batches(session.batch), metric, progress=Silent())
-            return SimpleNamespace(metrics=metric.compute())
+            return metric.compute()
 
-        return evaluate
+        def images(module: nn.Module) -> Mapping[str, float | None]:
+            on: Features = self.features  # type: ignore[assignment]
+            looked = judging.look(making(self.config.task), module, card, on, ("val", self.val), count=judging.LOOKED_AT)
+            if keep is not None and ranks.is_first:
+                keep(looked)
+            return looked.metric.compute()
+
+        return answers if self.features is None else images
 
     def resolve(self, model: nn.Module, card: Card, started: float) -> Resolved:
         """Measure what has to be measured, once."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from saccade.api.runs import Run
 from saccade.api.training import train
+from saccade.core import folders
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
 
@@ -43,7 +44,7 @@ def quickstart(
         raise unknown("task", task, TASKS, where="--task")
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
-    folder = _place(Path(out)) if out is not None else _free("quickstart")
+    folder = _place(Path(out)) if out is not None else folders.free("quickstart")
     precisions.resolve(precision, precisions.device(device))  # refused before anything is written
     data = write_digits(folder / "digits")
     run = train(data, out=folder / "run", device=device, precision=precision, seed=seed, progress=progress, started=started)
@@ -87,10 +88,3 @@ def _place(folder: Path) -> Path:
     if (folder / "run").exists():
         raise UserError("holds a quickstart already", where=str(folder), fix="give another --out")
     return folder
-
-
-def _free(name: str) -> Path:
-    number = 1
-    while (Path(name) if number == 1 else Path(f"{name}-{number}")).exists():
-        number += 1
-    return Path(name) if number == 1 else Path(f"{name}-{number}")

@@ -176,7 +176,7 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
         if settings.device == "auto":
             settings = replace(settings, device=resolved.device)
         ranks.first(lambda: check_batch(settings.batch, ranks.world))
-        setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks))
+        setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks, run.features))
         _check_pixels(setup, str(told["data"].get("pixels", "")))
         model, card = ranks.after_first(setup.fresh_model)
         # A step that was left out is met again by whoever resumes from before it: then too it must be left out.

@@ -17,8 +17,9 @@ MAX_CARD_BYTES = 4 << 20
 class InputSpec:
     """How pixels become the model's input.
 
-    The network takes uint8 `[B, channels, height, width]`; mean and std (per channel, of values in 0..1) are applied
-    inside it. `resize` is what `core.prepare` does first: "crop" scales the shorter side to fit and cuts the middle out.
+    The network takes uint8 `[B, channels, height, width]`: 1 grey, 3 RGB, 4 RGB premultiplied by alpha, and alpha. mean and std (per
+    channel, of values in 0..1) are applied inside it. `resize` is what `core.prepare` does first: "crop" scales the shorter side to fit and
+    cuts the middle out.
     """
 
     channels: int

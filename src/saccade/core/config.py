@@ -47,13 +47,48 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class GenerationConfig:
+    """What only models that make images are trained by.
+
+    conditional: images are made by class. latent: numbers an image is made from (0: the model's own). features: what the distances
+    between made and real images are measured on: "classifier" or "clusters" (a small network trained on the same images before the first
+    step, to tell their classes, or groups of alike ones), a model of timm with published weights, or the path of a model file of a
+    classifier.
+
+    GANs. loss: see `tasks/generation/adversarial.py`. r1, r2: weights of the gradient penalties at real and at made images (gamma; Huang
+    et al. 2024), taken at every `penalty_every`-th step and multiplied by it; gradient_penalty: that of WGAN-GP.
+    augment: probability of each differentiable change to what the judge sees; adaptive: it is found by how
+    sure the judge is of real images.
+
+    VAEs. likelihood: of a pixel's 256 values; beta: weight of the divergence, in full after `kl_warmup` steps;
+    free_bits: nats of each latent number that cost nothing.
+    """
+
+    conditional: bool = False
+    latent: Annotated[int, Ge(0), Le(1 << 16)] = 0
+    features: str = "clusters"
+    loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = "relativistic"
+    r1: Annotated[float, Ge(0)] = 0.0
+    r2: Annotated[float, Ge(0)] = 0.0
+    gradient_penalty: Annotated[float, Ge(0)] = 0.0
+    penalty_every: Annotated[int, Ge(1)] = 1
+    augment: Share = 0.0
+    adaptive: bool = False
+    likelihood: Literal["logistic", "gaussian", "bernoulli"] = "logistic"
+    beta: Annotated[float, Ge(0)] = 1.0
+    kl_warmup: Annotated[int, Ge(0)] = 0
+    free_bits: Annotated[float, Ge(0)] = 0.0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything a run is made from, but for data and seed-independent facts of the machine.
 
     data: absolute path. epochs counts passes over the training split; minutes is wall time from the start of the
     command and wins where both are given. size: (height, width) of the model's input. batch: images per optimizer
     step; micro_batch: images per forward pass (0: the whole batch). lr: peak learning rate; warmup: share of all steps
-    spent rising to it. weight_decay spares biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
+    spent rising to it. betas: of AdamW. weight_decay spares
+    biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
@@ -68,12 +103,13 @@ class TrainConfig:
     epochs: Annotated[float, Ge(0)] = 0.0
     minutes: Annotated[float, Ge(0)] | None = None
     size: tuple[Annotated[int, Ge(1), Le(16384)], Annotated[int, Ge(1), Le(16384)]] = (224, 224)
-    channels: Literal[1, 3] = 3
+    channels: Literal[1, 3, 4] = 3
     batch: Annotated[int, Ge(1)] = 64
     micro_batch: Annotated[int, Ge(0)] = 0
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Annotated[float, Ge(0)] = 1e-3
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Ge(0)] = 0.05
     warmup: Share = 0.05
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
@@ -90,19 +126,29 @@ class TrainConfig:
     skip_bad: bool = False
     images: bool = True
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, nested as the fields are."""
-        return dataclasses.asdict(self) | {"size": list(self.size)}
+        return dataclasses.asdict(self) | {"size": list(self.size), "betas": list(self.betas)}
+
+
+GROUPS = {"augment": AugmentConfig, "generation": GenerationConfig}  # the nested ones, by the key before the dot
 
 
 def keys() -> list[str]:
     """Every name that `key=value` takes, nested ones with a dot."""
-    nested = [f"augment.{f.name}" for f in dataclasses.fields(AugmentConfig)]
-    return [f.name for f in dataclasses.fields(TrainConfig) if f.name != "augment"] + nested
+    nested = [f"{group}.{f.name}" for group, kind in GROUPS.items() for f in dataclasses.fields(kind)]
+    return [f.name for f in dataclasses.fields(TrainConfig) if f.name not in GROUPS] + nested
 
 
-_TEXTS = frozenset(f.name for f in dataclasses.fields(TrainConfig) if f.type == "str")
+def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `to_dict`, or some of them, by dotted key."""
+    nested = {f"{group}.{name}": value for group in GROUPS for name, value in values.get(group, {}).items()}
+    return {name: value for name, value in values.items() if name not in GROUPS} | nested
+
+
+_TEXTS = frozenset(f.name for f in dataclasses.fields(TrainConfig) if f.type == "str") | {"generation.features"}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -169,14 +215,12 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
 
 
 def _numbers(config: TrainConfig) -> Iterable[tuple[str, float]]:
-    plain = config.to_dict()
-    flat = plain | {f"augment.{name}": value for name, value in plain["augment"].items()}
-    return ((name, value) for name, value in flat.items() if isinstance(value, float))
+    return ((name, value) for name, value in dotted(config.to_dict()).items() if isinstance(value, float))
 
 
 def _flat_names(raw: Mapping[str, Any]) -> Iterable[str]:
     for name, value in raw.items():
-        if name == "augment" and isinstance(value, Mapping):
-            yield from (f"augment.{inner}" for inner in value)
-        elif name != "augment":
+        if name in GROUPS and isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in value)
+        elif name not in GROUPS:
             yield str(name)

@@ -1,13 +1,14 @@
-"""Safe decoding: whatever a user has (path, bytes, PIL image, array, tensor) becomes uint8 RGB or grey pixels, or one clear line.
+"""Safe decoding: whatever a user has (path, bytes, PIL image, array, tensor) becomes uint8 grey, RGB or RGBA pixels, or one clear line.
 
 What a file's pixels become:
 
 - the pixel limit is checked on the header, before anything is decoded;
 - EXIF orientation is applied (damaged EXIF is passed over, and said so); of an animation the first frame is read (said so);
-- alpha and transparent colours are laid over white; palettes, CMYK, YCbCr and LAB are converted to RGB;
+- palettes, CMYK, YCbCr and LAB are converted to RGB; for one or three channels alpha and transparent colours are laid over white;
 - 16 bit grey keeps the upper 8 bits of each value, as Pillow does for 16 bit RGB; 32 bit integers are clipped to 0..65535 first;
 - floats must lie in 0..1 or, where the largest exceeds 1, in 0..255;
-- one channel is ITU-R 601 luminance (Pillow's "L"), three channels of a grey image are three copies.
+- one channel is ITU-R 601 luminance (Pillow's "L"), three channels of a grey image are three copies;
+- four channels are red, green and blue, premultiplied by alpha, and alpha, which is 255 where an image has no transparency (`core.alpha`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from saccade.core import jpeg
+from saccade.core import alpha, jpeg, modes
 from saccade.core.errors import UserError
 from saccade.core.pillow import TOO_LARGE, Decoding, silence_libtiff
 
@@ -81,14 +82,16 @@ def read(
     """Decode one image to uint8 `[H, W, channels]`.
 
     source: a path, an encoded file's bytes, a PIL image (the frame it stands at), an array uint8 `[H, W]` or `[H, W, C]`, or a tensor
-    `[H, W]` or `[C, H, W]`, uint8 or float in 0..1. `local` also admits TIFF and PPM, which a server does not.
+    `[H, W]` or `[C, H, W]`, uint8 or float in 0..1; alpha of arrays and tensors is straight, as in files. `local` also admits TIFF and
+    PPM, which a server does not.
+    channels: 1, grey, or 3, RGB, both over white where the image is transparent; 4, RGB premultiplied by alpha, and alpha.
     covering: (height, width) that is all the caller needs. A JPEG of more than twice that is decoded at 1/2, 1/4 or 1/8 of its size,
     which spares most of the time, and comes scaled so that it just covers it (see `core.geometry`).
     A `max_pixels` beyond Pillow's own limit (179 million) raises that one for the process: Pillow offers no other way.
     Raises UserError, and nothing else, for whatever is wrong with the source. Safe to call from several threads.
     """
-    if channels not in (1, 3):
-        raise UserError(f"images are read with 1 or 3 channels, not {channels}")
+    if channels not in (1, 3, 4):
+        raise UserError(f"images are read with 1, 3 or 4 channels, not {channels}")
     if isinstance(source, (str, os.PathLike)):
         with _open_file(source) as file:
             return _read_file(file, os.fsdecode(source), channels, max_pixels, local, covering)
@@ -104,20 +107,36 @@ def read(
     return _read_array(source, channels, max_pixels)
 
 
-def probe(source: str | os.PathLike[str] | bytes) -> tuple[int, int, bool]:
-    """Height, width (after EXIF orientation) and whether grey, from the header alone; raises UserError as `read` does.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's header tells: height and width after EXIF orientation, whether it is grey, whether it has alpha.
 
-    Grey means the file's mode: an RGB file of equal channels is not grey, a palette of nothing but greys is.
+    Grey means the file's mode: an RGB file of equal channels is not grey, a palette of nothing but greys is. Alpha means that there is an
+    alpha channel or a transparent colour; only the pixels tell whether any of them is transparent.
     """
+
+    height: int
+    width: int
+    grey: bool
+    alpha: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+
+def probe(source: str | os.PathLike[str] | bytes) -> Header:
+    """From the header alone; raises UserError as `read` does."""
     with opened(source) as (image, file):
-        grey = _is_grey(image)
+        grey, see_through = modes.is_grey(image), modes.has_alpha(image)
         width, height = image.size
         if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and _late_metadata(file):
             check_pixels(image.size, str(source)[:500], MAX_PIXELS)
             image.load()  # rare: what says the orientation stands after the pixels
         if image.format != "TIFF" and _orientation(image)[0] >= 5:
             width, height = height, width
-        return height, width, grey
+        return Header(height, width, grey, see_through)
 
 
 # Opening
@@ -218,10 +237,9 @@ def _decode(
     image.load()
     orientation, damaged = turn or _orientation(image)
     notes = [damaged] if damaged else []
-    if image.mode not in ("L", "RGB") or "transparency" in image.info:
-        image, note = _plain(image, where)
-        notes += [note] if note else []
-    return _with_channels(_turned(np.atleast_3d(np.asarray(image)), orientation), channels), tuple(notes)
+    pixels, note = modes.plain(image, where, with_alpha=channels == 4)
+    notes += [note] if note else []
+    return _with_channels(_turned(pixels, orientation), channels), tuple(notes)
 
 
 def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -229,12 +247,12 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """uint8 `[H, W, 1 or 3]` -> `[H, W, channels]`, contiguous and writable."""
+    """uint8 `[H, W, 1 or 3]`, or `[H, W, 4]` for four -> `[H, W, channels]`, contiguous and writable."""
     if pixels.shape[2] == channels:
         return pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
     if channels == 1:
         return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None].copy()
-    return np.repeat(pixels, channels, axis=2)
+    return np.repeat(pixels, 3, axis=2) if channels == 3 else alpha.opaque(pixels)
 
 
 def _has_more(image: Image.Image) -> bool:
@@ -256,55 +274,6 @@ def _orientation(image: Image.Image) -> tuple[int, str]:
     except Exception:  # a hostile EXIF block raises nearly anything, and costs us no more than the orientation
         return 1, "damaged EXIF data passed over"
     return (value if isinstance(value, int) and value in _TURN else 1), ""
-
-
-def _plain(image: Image.Image, where: str) -> tuple[Image.Image, str]:
-    """An image of any mode as L or RGB, and a note."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _narrow(image, where)
-    if image.has_transparency_data:
-        return _over_white(image)
-    return image.convert("L" if image.mode == "1" else "RGB"), ""
-
-
-def _narrow(image: Image.Image, where: str) -> tuple[Image.Image, str]:
-    """16 and 32 bit grey as 8 bit, by the rules at the top of this file."""
-    array = np.asarray(image)
-    if image.mode == "F":
-        if array.max() > 1:
-            array = array / 255
-        return Image.fromarray(_from_unit(array, where)), "float values scaled to 8 bit"
-    grey = (np.clip(array, 0, 65535) >> 8).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[array == transparent] = 255
-    return Image.fromarray(grey), "16 bit values scaled to 8 bit"
-
-
-def _from_unit(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """Floats in 0..1 (give or take what rounds away) as uint8; UserError for others, NaN included."""
-    values = np.rint(array * 255.0)
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):
-        message = f"float pixels must lie in 0..1, these lie in {low / 255:.4g}..{high / 255:.4g}"
-        raise UserError(message, where=where, fix="rescale them, or give 8 bit values as uint8")
-    return values.astype(np.uint8)
-
-
-def _over_white(image: Image.Image) -> tuple[Image.Image, str]:
-    colour = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255:  # of a 16 bit PNG, whose pixels kept their upper bytes
-        image = image.copy()
-        image.info["transparency"] = tuple(value >> 8 for value in colour)
-    grey = image.mode in ("1", "L", "LA", "La")
-    image = image.convert("LA" if grey else "RGBA")
-    alpha = image.getchannel("A")
-    flat = image.convert("L" if grey else "RGB")
-    if alpha.getextrema()[0] == 255:
-        return flat, ""
-    white = Image.new(flat.mode, flat.size, "white")
-    white.paste(flat, mask=alpha)
-    return white, "transparent pixels laid over white"
 
 
 # Arrays and tensors
@@ -339,21 +308,12 @@ def _from_tensor(tensor: Any) -> NDArray[np.uint8]:
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         values = tensor.float().numpy()
-        array = _from_unit(values, "tensor") if values.size else values.astype(np.uint8)
+        array = modes.from_unit(values, "tensor") if values.size else values.astype(np.uint8)
     else:
         array = tensor.numpy()
     if array.dtype != np.uint8:
         raise UserError(f"a tensor of pixels must be uint8 or float in 0..1, this is {array.dtype}", where="tensor")
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
-
-
-def _is_grey(image: Image.Image) -> bool:
-    if image.mode != "P" or image.palette is None:
-        return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-    step = len(image.palette.rawmode or image.palette.mode)
-    raw = bytes(image.palette.palette)
-    colours = np.frombuffer(raw[: len(raw) // step * step], np.uint8).reshape(-1, step)[:, :3]
-    return bool((colours == colours[:, :1]).all())
 
 
 def _late_metadata(file: IO[bytes]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.core import images
+from saccade.core import alpha, images
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import covering, margin
@@ -29,22 +29,26 @@ def read(source: images.Source, spec: InputSpec, *, max_pixels: int = images.MAX
 def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """uint8 `[H, W, 1 or 3]` -> contiguous uint8 `[spec.channels, h, w]`; may share memory with `pixels`.
 
-    3 -> 1 channels is ITU-R 601 luminance (Pillow's "L"), 1 -> 3 makes copies. Raises UserError for a spec that is not supported.
+    3 -> 1 channels is ITU-R 601 luminance (Pillow's "L"), 1 -> 3 makes copies, 4 takes `[H, W, 4]`, premultiplied, too and is opaque for
+    the others. Raises UserError for a spec that is not supported.
     """
-    if spec.resize != "crop" or spec.channels not in (1, 3):
+    if spec.resize != "crop" or spec.channels not in (1, 3, 4):
         asked = f"resize {spec.resize!r} to {spec.channels} channels"
-        raise UserError(f"images are prepared by resize 'crop' to 1 or 3 channels, not by {asked}")
-    _check(pixels)
+        raise UserError(f"images are prepared by resize 'crop' to 1, 3 or 4 channels, not by {asked}")
+    _check(pixels, with_alpha=spec.channels == 4)
     if pixels.shape[2] == 3 and spec.channels == 1:
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
     pixels = _crop(pixels, spec.size)
+    if spec.channels == 4 and pixels.shape[2] != 4:
+        pixels = alpha.opaque(pixels)
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
     return planes if len(planes) == spec.channels else np.repeat(planes, spec.channels, axis=0)
 
 
-def _check(pixels: NDArray[np.uint8]) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
-        raise UserError(f"pixels must be uint8 [H, W, 1 or 3] and not empty, are {pixels.dtype} {list(pixels.shape)}")
+def _check(pixels: NDArray[np.uint8], *, with_alpha: bool) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4)[: 2 + with_alpha] or pixels.size == 0:
+        channels = "1, 3 or 4" if with_alpha else "1 or 3"
+        raise UserError(f"pixels must be uint8 [H, W, {channels}] and not empty, are {pixels.dtype} {list(pixels.shape)}")
 
 
 def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -65,7 +69,10 @@ def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 
 def _resample(pixels: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
     """`pixels`, or the part in `box` (left, top, right, bottom), at `size` (height, width)."""
-    grey = pixels.shape[2] == 1
-    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels))
-    array = np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
-    return array[:, :, None] if grey else array
+    pixels = np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        # As "RGBA" Pillow would multiply the colours by alpha once more, and divide them again, round its resampling.
+        image = Image.frombuffer("RGBX", (pixels.shape[1], pixels.shape[0]), pixels.tobytes(), "raw", "RGBX", 0, 1)
+    else:
+        image = Image.fromarray(pixels)
+    return np.atleast_3d(np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)))

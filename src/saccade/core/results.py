@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,61 @@ class Classification:
             for i, s in zip(self.labels[:5], self.scores[:5], strict=True)
         )
         return f"<table><caption>{html.escape(self.source)}</caption>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images that a model has made.
+
+    images: uint8 `[N, H, W, C]`, C 1, 3 or 4 (straight alpha); latents: float32 `[N, L]` that each was made from, which make it again;
+    labels: int64 `[N]`, the class that each was made as, or None; files: where they were written, empty where they were not.
+    """
+
+    images: NDArray[np.uint8]
+    latents: NDArray[np.float32]
+    labels: NDArray[np.int64] | None = None
+    classes: tuple[str, ...] = ()
+    seed: int = 0
+    files: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    task = "generate"
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8 or len(self.images) != len(self.latents):
+            raise ValueError(f"images must be uint8 [N, H, W, C] for {len(self.latents)} latents, got {list(self.images.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `generate --json`: paths where files were written, and what was found of the images."""
+        named = {} if self.labels is None else {"labels": [self.classes[i] for i in self.labels]}
+        return {"images": [], "latents": None, **self.files, "seed": self.seed, "n": len(self.images), **named, **self.notes}
+
+    def plot(self, most: int = 64) -> Figure:
+        """The first `most` images in a grid."""
+        from matplotlib.figure import Figure
+
+        count = max(1, min(most, len(self.images)))
+        columns = math.ceil(math.sqrt(count))
+        rows = -(-count // columns)
+        figure = Figure(figsize=(0.9 * columns, 0.9 * rows), layout="constrained")
+        cells = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, image in zip(cells, self.images[:count], strict=False):
+            axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for axes in cells:
+            axes.axis("off")
+        return figure
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the images as PNG files 000000.png, ... into a folder, and latents.npy beside them; raises UserError as a disk refuses."""
+        from saccade.core import encoding
+        from saccade.core.files import write_bytes
+
+        for number, image in enumerate(self.images):
+            write_bytes(Path(folder) / f"{number:06d}.png", encoding.png(image))
+        return write_bytes(Path(folder) / "latents.npy", encoding.npy(self.latents))
 
 
 Result = Classification

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from saccade.core import lines
 from saccade.core.errors import UserError
 from saccade.core.files import (
     DISK,
@@ -23,7 +24,6 @@ from saccade.core.files import (
     os_error,
     read_folder,
     read_json,
-    read_lines,
     set_aside,
     sync_folder,
     write_folder,
@@ -32,7 +32,6 @@ from saccade.core.files import (
 
 LOCK = ".lock"
 HOLDER = ".holder.json"
-_BLOCK = 1 << 16
 _STEP = re.compile(r"step-(\d+)|\.step-(\d+)\.old")  # the second: set aside by a writer that was killed
 _HOLDER_WAIT = 2.0  # seconds that a new holder of the lock may take to write who it is
 
@@ -127,6 +126,16 @@ class RunDir:
         return self.path / "explanations"
 
     @property
+    def features(self) -> Path:
+        """The network that made images are compared to real ones by, a model file."""
+        return self.path / "features.safetensors"
+
+    @property
+    def samples(self) -> Path:
+        """Images made from the same latents as training went on."""
+        return self.path / "samples"
+
+    @property
     def not_finite(self) -> Path:
         """Batches whose loss or gradient was no finite number."""
         return self.path / "not-finite"
@@ -192,15 +201,15 @@ class RunDir:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl."""
-        return _rows(self.metrics_file)
+        return lines.rows(self.metrics_file)
 
     def metrics_size(self) -> int:
         """Bytes of metrics.jsonl up to its last whole line: the offset that a checkpoint keeps."""
-        return _line_sizes(self.metrics_file)[0]
+        return lines.sizes(self.metrics_file)[0]
 
     def truncate_metrics(self, offset: int) -> None:
         """Cut metrics.jsonl back to `offset`, so that resume writes the lines after it anew."""
-        _truncate(self.metrics_file, offset, self._disk)
+        lines.truncate(self.metrics_file, offset, self._disk)
 
     def append_event(self, row: Mapping[str, Any]) -> None:
         """Add one line to events.jsonl, durably."""
@@ -208,10 +217,10 @@ class RunDir:
 
     def events(self) -> list[dict[str, Any]]:
         """The whole lines of events.jsonl."""
-        return _rows(self.events_file)
+        return lines.rows(self.events_file)
 
-    def save_checkpoint(self, step: int, files: Mapping[str, bytes], *, keep: int = 2) -> Path:
-        """Write checkpoints/step-<step> durably, then remove all but the newest `keep`.
+    def save_checkpoint(self, step: int, files: Mapping[str, bytes], *, keep: int = 2, also: int = 0) -> Path:
+        """Write checkpoints/step-<step> durably, then remove all but the newest `keep` and that of step `also`.
 
         A checkpoint of a later step belongs to a history that was given up (it was damaged, or the run went back), so it goes too.
         """
@@ -225,7 +234,8 @@ class RunDir:
             write_folder(path, files, disk=self._disk)
             steps = self._steps()
             for old in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
-                self._drop(self._step_path(old))
+                if old != also:
+                    self._drop(self._step_path(old))
             if steps[0] > step:  # come back after a power loss, it would be the newest
                 sync_folder(self.checkpoints, disk=self._disk)
         except OSError as error:
@@ -233,6 +243,11 @@ class RunDir:
         if (newest := self._steps()[0]) > step:
             raise UserError("a later checkpoint, which was given up, is in the way", where=str(self._step_path(newest)), fix="remove it")
         return path
+
+    def give_up_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps."""
+        for later in [s for s in self._steps() if s > step]:
+            self._drop(self._step_path(later))
 
     def has_checkpoint(self) -> bool:
         """Whether there is any, sound or not."""
@@ -273,9 +288,9 @@ class RunDir:
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         """What a crash left of a last line was never acknowledged: it is cut off first."""
-        whole, size = _line_sizes(path)
+        whole, size = lines.sizes(path)
         if size > whole:
-            _truncate(path, whole, self._disk)
+            lines.truncate(path, whole, self._disk)
         append_lines(path, rows, disk=self._disk)
 
     def _check_links(self) -> None:
@@ -352,48 +367,3 @@ def _slug(name: str) -> str:
 
 def _numbered(name: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(name)}-([0-9]{{1,9}})")
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return read_lines(path) if path.exists() else []
-
-
-def _line_sizes(path: Path) -> tuple[int, int]:
-    """Bytes up to the end of the last whole line, and in all; 0 where there is no file."""
-    try:
-        with open(path, "rb") as file:
-            return _after_last_break(file), file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        return 0, 0
-    except OSError as error:
-        raise os_error(error, path, "read") from error
-
-
-def _after_last_break(file: BinaryIO) -> int:
-    end = file.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - _BLOCK)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
-
-
-def _truncate(path: Path, size: int, disk: Disk) -> None:
-    """Cut a file of lines to its first `size` bytes, durably; raises DamagedError where no line ends there."""
-    if size == 0 and not path.exists():
-        return
-    try:
-        fd = disk.open(path, os.O_RDWR)
-        try:
-            if size and disk.read(fd, 1, size - 1) != b"\n":
-                message = f"no line ends at byte {size:,} of {disk.size(fd):,}"
-                raise DamagedError(message, where=str(path), fix="restore the file from a copy, or train anew")
-            disk.truncate(fd, size)
-            disk.fsync(fd)
-        finally:
-            disk.close(fd)
-    except OSError as error:
-        raise os_error(error, path, "cut") from error

@@ -104,7 +104,8 @@ def crop_and_resize(image: Array, box: tuple[int, int, int, int], size: tuple[in
 def warp(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
     """Flip, shift, zoom, rotate, shear and crop each image by one bilinear sampling: float32 `[B, C, H, W]` -> the same.
 
-    Outside a colour image it is mirrored; outside a grey one, which often shows a character, the border's pixel goes on.
+    Outside a colour image it is mirrored; outside a grey one, which often shows a character, or one with alpha, which often is cut out, the
+    border's pixel goes on.
     """
     flips = draws["flip"] < config.flip
     if not (config.zooms or config.shift):
@@ -138,10 +139,20 @@ def _matrices(draws: Draws, config: AugmentConfig, flips: Array, size: Sequence[
 def recolor(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
     """Brightness, contrast, saturation, hue and grey as one matrix and offset by image: float32 0..255 `[B, C, H, W]`.
 
-    Hue turns the chroma plane of YIQ; for grey images (C = 1) only brightness and contrast apply.
+    Hue turns the chroma plane of YIQ; for grey images (C = 1) only brightness and contrast apply. Premultiplied colours (C = 4) change as
+    they would on their own: their mean is that of what is seen, alpha stays, and none is above it.
     """
     if not (config.color or config.hue or config.grey):
         return images
+    if images.shape[1] == 4:
+        alpha = images[:, 3:]
+        seen = alpha / alpha.mean((1, 2, 3), keepdim=True).clamp_min(1e-6)  # where the mean of the colours counts, and how much
+        colours = _recolored(images[:, :3], seen, draws, config)
+        return torch.cat([colours.clamp_min(0).minimum(alpha), alpha], 1)
+    return _recolored(images, 1.0, draws, config)
+
+
+def _recolored(images: Tensor, seen: Tensor | float, draws: Draws, config: AugmentConfig) -> Tensor:
     gain = torch.from_numpy(1 + draws.spread("brightness", config.color)).float()
     contrast = torch.from_numpy(1 + draws.spread("contrast", config.color)).float()
     if images.shape[1] == 3:
@@ -149,7 +160,7 @@ def recolor(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
         images = torch.bmm(mixing, images.flatten(2)).view_as(images)
     mean = images.mean((1, 2, 3), keepdim=True)
     column = (slice(None), None, None, None)
-    return (images - mean) * (contrast * gain)[column] + mean * gain[column]
+    return (images - mean * seen) * (contrast * gain)[column] + mean * seen * gain[column]
 
 
 _TO_YIQ = np.array([GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])

@@ -38,6 +38,7 @@ class Dataset:
     @classmethod
     def of(cls, annotations: Annotations) -> Dataset:
         """Validation is held out of the training images where the set brings none."""
+        annotations = _with_classes_of_all(annotations)
         items, classes = annotations.items, annotations.classes
         targets = _targets(annotations)
         named = np.array([item.split or "train" for item in items])
@@ -48,7 +49,7 @@ class Dataset:
             splits = {"train": train[~held], "val": train[held], **{k: v for k, v in splits.items() if k == "test"}}
         size, uniform, channels = _look(annotations)
         present = _present(annotations, targets)
-        schema = Schema(annotations.task, classes, _counts(present, splits), channels, size, uniform)
+        schema = Schema(annotations.task, classes, _counts(present, splits), channels, size, uniform, _totals(splits))
         return cls(annotations, schema, targets, splits)
 
     @property
@@ -123,7 +124,7 @@ class Dataset:
         """The same set with these indices left out of every split (`--skip-bad`)."""
         splits = {name: np.setdiff1d(indices, bad) for name, indices in self.splits.items()}
         counts = _counts(_present(self.annotations, self.targets), splits)
-        return replace(self, splits=splits, schema=replace(self.schema, counts=counts))
+        return replace(self, splits=splits, schema=replace(self.schema, counts=counts, totals=_totals(splits)))
 
     def relabelled(self, classes: tuple[str, ...]) -> Dataset:
         """The same set with its classes in another order, among more of them; each of its own must be there."""
@@ -167,6 +168,16 @@ class Dataset:
         return found
 
 
+def _with_classes_of_all(annotations: Annotations) -> Annotations:
+    """Images to make more of have classes where each has one; where only some do, it is said, and none counts."""
+    labelled = sum(bool(item.labels) for item in annotations.items)
+    if annotations.task != "generate" or not annotations.classes or labelled == len(annotations.items):
+        return annotations
+    note = f"{labelled:,} of {len(annotations.items):,} images have a class: classes are passed over"
+    items = tuple(replace(item, labels=(), objects=()) for item in annotations.items)
+    return replace(annotations, classes=(), items=items, multi=False, notes=(*annotations.notes, *[note] * bool(labelled)))
+
+
 def _targets(annotations: Annotations) -> NDArray[Any]:
     items = annotations.items
     if annotations.task != "classify" and not (annotations.task == "generate" and all(item.labels for item in items)):
@@ -195,6 +206,10 @@ def _counts(present: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]])
     return {name: tuple(present[indices].sum(0).tolist()) for name, indices in splits.items()}
 
 
+def _totals(splits: Mapping[str, NDArray[np.int64]]) -> dict[str, int]:
+    return {name: len(indices) for name, indices in splits.items()}
+
+
 def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
     """Median size, whether all have it, and channels, from the headers of up to PROBED images spread evenly over the set."""
     seen = []
@@ -205,5 +220,8 @@ def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
             continue  # named with all the other bad files when the images are read
     if not seen:
         return (224, 224), False, 3
-    height, width = np.median([s[:2] for s in seen], axis=0).astype(int).tolist()
-    return (height, width), len({s[:2] for s in seen}) == 1, 1 if all(s[2] for s in seen) else 3
+    height, width = np.median([header.size for header in seen], axis=0).astype(int).tolist()
+    channels = 1 if all(header.grey for header in seen) else 3
+    if annotations.task == "generate" and any(header.alpha for header in seen):
+        channels = 4
+    return (height, width), len({header.size for header in seen}) == 1, channels

@@ -75,6 +75,9 @@ def _read(tree: Tree, task: str | None, format: str | None) -> Annotations:
     others = [f"--format {other}" for other, _ in fitting[1:] if other not in ("folder", "images")] + [
         f"--task {other}" for other in tasks[1:] if not task
     ]
+    if name == "images" and found:
+        every = f"read as images ({annotations.task}), every picture there is, masks too; it is also {' and '.join(found)}"
+        return replace(annotations, notes=(every, *annotations.notes))
     if not others:
         return annotations
     note = f"read as {name} ({annotations.task}); otherwise: {', '.join(others)}"

@@ -71,7 +71,8 @@ class Schema:
     """What can be known of a data set before training; the recipe reads nothing else.
 
     counts: images (or objects in them) of each split by class, `{split: [n_class_0, ...]}`; size: the median (height, width) of the images
-    looked at, uniform: whether all those had the same size; channels: 1 where all are grey, else 3.
+    looked at, uniform: whether all those had the same size; channels: 1 where all are grey, 4 where images to make more of have alpha
+    (`core.alpha`), else 3; totals: images by split, where classes do not count them (`images`).
     """
 
     task: str
@@ -80,8 +81,9 @@ class Schema:
     channels: int
     size: tuple[int, int]
     uniform: bool
+    totals: Mapping[str, int] | None = None
 
     @property
     def images(self) -> Mapping[str, int]:
-        """Images by split."""
-        return {split: sum(counts) for split, counts in self.counts.items()}
+        """Images by split: `totals`, or, where an image has one class, the sum over `counts`."""
+        return self.totals if self.totals is not None else {split: sum(counts) for split, counts in self.counts.items()}

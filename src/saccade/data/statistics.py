@@ -60,7 +60,7 @@ def _asset(name: str) -> str:
 
 def _size(item: Item, annotations: Annotations) -> tuple[int, int] | None:
     try:
-        return images.probe(annotations.tree.image(item.path))[:2]
+        return images.probe(annotations.tree.image(item.path)).size
     except UserError:
         return None
 

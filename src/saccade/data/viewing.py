@@ -96,7 +96,7 @@ def _row(item: Item, annotations: Annotations, out: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"path": _text(item.path), "split": item.split, "labels": list(item.labels)}
     try:
         source = tree.image(item.path)
-        height, width, _ = images.probe(source)
+        height, width = images.probe(source).size
         row |= {"height": height, "width": width, "src": _address(item, annotations, out)}
         row["objects"] = [_object(one, (height, width), annotations) for one in item.objects]
         if item.mask:

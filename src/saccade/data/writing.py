@@ -35,7 +35,7 @@ class Output:
 
     def size(self, item: Item) -> tuple[int, int]:
         """(height, width) of the image as it is shown, from its header; raises UserError where it cannot be read."""
-        return images.probe(self._annotations.tree.image(item.path))[:2]
+        return images.probe(self._annotations.tree.image(item.path)).size
 
     def image(self, item: Item, to: str) -> None:
         """Copy the image, byte by byte."""

@@ -11,8 +11,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from saccade.core import folders
 from saccade.core.errors import UserError, unknown
-from saccade.core.files import dumps, os_error, parse_json, read_all, to_plain, write_bytes
+from saccade.core.files import dumps, parse_json, read_all, to_plain, write_bytes
 from saccade.core.finish import SLACK, classifications
 from saccade.core.results import Classification
 from saccade.evaluation.evaluate import summarise
@@ -34,11 +35,7 @@ class LabelMetric(Protocol):
 
 def write_predictions(folder: Path, evaluation: Evaluation) -> Path:
     """Write `<folder>/<split>.jsonl`, one row (see `result.row`) a line; the folder is made. Raises UserError where the disk refuses."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise os_error(error, folder, "make the folder") from None
-    return write_bytes(folder / f"{evaluation.split}.jsonl", (f"{dumps(one)}\n".encode() for one in evaluation.predictions))
+    return write_bytes(folders.make(folder) / f"{evaluation.split}.jsonl", (f"{dumps(one)}\n".encode() for one in evaluation.predictions))
 
 
 def read_predictions(path: Path, where: str = "") -> list[Row]:

@@ -97,7 +97,7 @@ def _pack(model: onnx.ModelProto, graph: Graph) -> bytes:
     for part in _parts(model):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    kind = {1: "grey", 3: "RGB", 4: "RGB premultiplied by alpha, and alpha"}.get(channels, f"{channels} channels")
     model.graph.input[
         0
     ].doc_string = f"uint8 [batch, {channels}, height, width], {kind}, 0 to 255; prepared as the card says ({height}x{width})"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.core.files import write_bytes
 from saccade.report import plots, tables, words
-from saccade.report.pictures import Thumb, thumbnail
+from saccade.report.pictures import Thumb, sheet, thumbnail
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -24,11 +24,15 @@ Row = Mapping[str, Any]
 class ReportData:
     """All that a report shows, as plain values; whatever is empty or None is left out of the page.
 
-    title: what stands on top; task: "classify" ...; run: the run's path as a user would type it; model: its name;
+    title: what stands on top; task: "classify", or "generate", whose page has nothing of answers (classes, confusion, reliability,
+    mistakes, examples), whatever is given; run: the run's path as a user would type it; model: its name;
     parameters: of the network; dataset: path or name; counts: images by split and class {split: {class: n}};
     headline: [{"name", "value", "low", "high"}], the primary figure first (low, high may be None);
     split: the one that was evaluated ("test", "val", ...); images: how many it holds; primary: the metric that chose the best.
-    curves: rows of metrics.jsonl: {"step", "epoch", "loss", "lr"} from training, {"step", "epoch", "split", "metrics": {}} from evaluation;
+    figures: what the model makes, in this order: [{"title", "text", "picture"}], text is a line or two, picture a uint8 array
+    `[H, W, 1|3|4]` (alpha straight) of any size, or None;
+    curves: rows of metrics.jsonl: {"step", "epoch", "loss", "lr"} from training (or a loss by phase: "judge/loss"),
+    {"step", "epoch", "split", "metrics": {}} from evaluation;
     marks: events as [{"step", "text"}];
     per_class: [{"class", any figures in 0..1, "images" or "support"}];
     classes, confusion: names and counts `[K][K]`, rows truth, columns answers;
@@ -50,6 +54,7 @@ class ReportData:
     split: str = ""
     images: int = 0
     primary: str = "accuracy"
+    figures: Sequence[Row] = ()
     curves: Sequence[Row] = ()
     marks: Sequence[Row] = ()
     per_class: Sequence[Row] = ()
@@ -74,11 +79,16 @@ def write(path: str | Path, data: ReportData, *, images: bool = True) -> Path:
 
 def render(data: ReportData, *, images: bool = True) -> str:
     """The page as HTML; `images=False` leaves every picture of the data out. Raises ValueError for shapes that do not fit."""
+    making = data.task == "generate"
+    if making:
+        data = replace(data, confusion=None, per_class=(), reliability=(), mistakes=(), examples=())
     found = tables.confusion(data.confusion, data.classes)
     per_class = tables.class_table(data.per_class)
     return _template().render(
         data=data,
-        verdict=words.verdict(data.split, data.images, data.headline),
+        making=making,
+        verdict=words.verdict(data.split, data.images, data.headline, data.task),
+        figures=[_figure(row) for row in data.figures] if images else [],
         cards=tables.cards(data.headline),
         confusion=found,
         per_class=per_class,
@@ -101,11 +111,18 @@ def _curves(data: ReportData) -> dict[str, Any]:
     last = float(lines.score.x[-1]) if best else 0.0
     return {
         "loss_plot": plots.loss_plot(lines),
+        "several_losses": len(lines.losses) > 1,
+        "losses_words": words.losses_words(list(lines.losses)),
         "score_plot": plots.score_plot(lines),
         "rate_plot": plots.rate_plot(lines),
         "score_name": words.measure(lines.score_name).label,
         "best": words.best_words(lines.score_name, best, last, lines.unit, rising=lines.rising()) if best else "",
     }
+
+
+def _figure(row: Row) -> dict[str, Any]:
+    picture = row.get("picture")
+    return {"title": row.get("title", ""), "text": row.get("text", ""), "picture": None if picture is None else sheet(picture)}
 
 
 def _gallery(rows: Sequence[Row], most: int, *, images: bool) -> list[dict[str, Any]]:

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 SIDE = 224  # pixels of a thumbnail's longer side
 TINY = 64  # up to this longer side a picture is kept exactly and enlarged with hard pixels
+WIDEST, HIGHEST = 1600, 3200  # pixels of a sheet; larger ones are reduced
+ROOM = (960, 640)  # CSS pixels, width and height, that a small sheet is enlarged to at most
+ENLARGED = 8  # times, at most
+STRIP = 4  # from this width by height a sheet is a strip: made narrow it would be nothing to see, so it scrolls
 MATRIX_SIDE = 640  # pixels of the compact confusion matrix
 RIGHT, WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion of Okabe and Ito, apart for colour-blind eyes too
 
@@ -24,6 +28,19 @@ class Thumb:
     width: int
     height: int
     tiny: bool
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture at its own pixels. uri: `data:` address; width, height: in CSS pixels, `scale` (whole) for each of the picture;
+    strip: scrolls rather than becoming smaller; clear: has see-through parts."""
+
+    uri: str
+    width: int
+    height: int
+    scale: int
+    strip: bool
+    clear: bool
 
 
 def data_uri(kind: str, data: bytes) -> str:
@@ -53,6 +70,33 @@ def thumbnail(pixels: NDArray[np.uint8], side: int = SIDE) -> Thumb:
         return Thumb(data_uri("image/png", stream.getvalue()), *image.size, tiny=True)
     image.save(stream, "JPEG", quality=82, optimize=True)
     return Thumb(data_uri("image/jpeg", stream.getvalue()), *image.size, tiny=False)
+
+
+def sheet(pixels: NDArray[np.uint8]) -> Sheet:
+    """A picture that keeps every pixel unless it is larger than `WIDEST` or `HIGHEST`, as PNG.
+
+    pixels: uint8 `[H, W, C]` with C 1, 3 or 4 (straight alpha), or `[H, W]`. Raises ValueError for anything else.
+    """
+    from PIL import Image
+
+    pixels = np.asarray(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))) or 0 in pixels.shape:
+        raise ValueError(f"a picture must be uint8 [H, W, 1, 3 or 4], got {pixels.dtype} {list(pixels.shape)}")
+    clear = pixels.ndim == 3 and pixels.shape[2] == 4 and bool((pixels[:, :, 3] < 255).any())
+    if pixels.ndim == 3 and not clear:
+        pixels = pixels[:, :, :3]
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    width, height = image.size
+    if width > WIDEST or height > HIGHEST:
+        share = min(WIDEST / width, HIGHEST / height)
+        width, height = max(1, int(width * share)), max(1, int(height * share))
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    scale = max(1, min(ENLARGED, ROOM[0] // width, ROOM[1] // height))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return Sheet(data_uri("image/png", stream.getvalue()), width * scale, height * scale, scale, width >= STRIP * height, clear)
 
 
 def confusion_picture(matrix: NDArray[Any]) -> Thumb:

@@ -6,6 +6,7 @@ Each figure holds numbers and our own words only, never a class's or file's name
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 POINTS = 240  # points a line is thinned to: about what its pixels can show
 SIZE = (5.2, 3.1)  # inches of 72 CSS pixels * 4/3
+STROKES = ("-", "-.", ":")
+MOST_LOSSES = 12  # lines that theme and strokes keep apart
 FONT = "system-ui,-apple-system,Segoe UI,Roboto,DejaVu Sans,sans-serif"
 Row = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -31,17 +34,24 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one surrounding; first and second stay apart for colour-blind eyes (Okabe and Ito)."""
+    """Colours of one surrounding; first to fourth stay apart for colour-blind eyes (Okabe and Ito)."""
 
     ink: str
     faint: str
     grid: str
     first: str
     second: str
+    third: str
+    fourth: str
+
+    def line(self, i: int) -> dict[str, Any]:
+        """Colour and strokes of the i-th line of a plot: every one differs from the others in one or the other."""
+        colours = (self.first, self.second, self.third, self.fourth)
+        return {"color": colours[i % len(colours)], "linestyle": STROKES[i // len(colours) % len(STROKES)]}
 
 
-LIGHT = Theme(ink="#1d2733", faint="#5d6b7a", grid="#e3e8ee", first="#0072b2", second="#d55e00")
-DARK = Theme(ink="#e8edf2", faint="#9aa8b6", grid="#2d3742", first="#56b4e9", second="#f0934e")
+LIGHT = Theme(ink="#1d2733", faint="#5d6b7a", grid="#e3e8ee", first="#0072b2", second="#d55e00", third="#009e73", fourth="#cc79a7")
+DARK = Theme(ink="#e8edf2", faint="#9aa8b6", grid="#2d3742", first="#56b4e9", second="#f0934e", third="#2fbf93", fourth="#e3a0c6")
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,12 @@ class Line:
 class Curves:
     """What the rows of `metrics.jsonl` hold, by epoch where every row knows its epoch, else by step.
 
-    marks: x of each event; score: the primary metric on the validation images, by the name `score_name`.
+    losses: those of training by name ("loss", "judge/loss"), at most `MOST_LOSSES`; marks: x of each event;
+    score: the primary metric on the validation images, by the name `score_name`.
     """
 
     unit: str
-    loss: Line
+    losses: Mapping[str, Line]
     rate: Line
     validation_loss: Line
     score: Line
@@ -103,13 +114,19 @@ def curves(rows: Sequence[Row], marks: Sequence[Row], primary: str) -> Curves:
         primary = next((name for name in evaluations[0] if name not in ("loss", unit)), primary)
     return Curves(
         unit=unit,
-        loss=_line(training, unit, "loss"),
+        losses=_losses(training, unit),
         rate=_line(training, unit, "lr"),
         validation_loss=_line(evaluations, unit, "loss"),
         score=_line(evaluations, unit, primary),
         score_name=primary,
         marks=_places(rows, marks, unit),
     )
+
+
+def _losses(rows: Sequence[Row], unit: str) -> dict[str, Line]:
+    names = dict.fromkeys(name for row in rows for name in row if name == "loss" or name.endswith("/loss"))
+    lines = {name: _line(rows, unit, name) for name in names}
+    return dict(itertools.islice(((name, line) for name, line in lines.items() if len(line)), MOST_LOSSES))
 
 
 def _line(rows: Sequence[Row], x: str, y: str) -> Line:
@@ -146,30 +163,51 @@ def smooth(values: Floats) -> Floats:
 
 
 def loss_plot(lines: Curves) -> Plot | None:
-    """Training loss (smoothed over its spread) and validation loss; None where neither has two points."""
-    if max(len(lines.loss), len(lines.validation_loss)) < 2:
+    """Training losses (smoothed over their spread) and validation loss; None where none has two points."""
+    training = dict(zip(_loss_labels(lines.losses), lines.losses.values(), strict=True))
+    every = training | ({"validation": lines.validation_loss} if len(lines.validation_loss) else {})
+    if max((len(line) for line in every.values()), default=0) < 2:
         return None
 
     def draw(axes: Axes, theme: Theme) -> None:
-        if len(lines.loss):
-            mean, low, high = thin(lines.loss)
-            if len(lines.loss) > POINTS:
-                axes.fill_between(mean.x, low, high, color=theme.first, alpha=0.18, linewidth=0)
-            else:
-                axes.plot(mean.x, mean.y, color=theme.first, alpha=0.3, linewidth=0.9)
-            axes.plot(mean.x, smooth(mean.y), color=theme.first, label="training", marker=_single(mean))
+        for i, (label, line) in enumerate(training.items()):
+            _noisy(axes, line, theme.line(i), label)
         if len(lines.validation_loss):
-            axes.plot(lines.validation_loss.x, lines.validation_loss.y, color=theme.second, label="validation", marker=".", linestyle="--")
-        values = np.concatenate([lines.loss.y, lines.validation_loss.y])
-        if values.min() > 0 and values.max() > 50 * values.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
+            look = theme.line(len(training) or 1) | {"linestyle": "--"}
+            axes.plot(lines.validation_loss.x, lines.validation_loss.y, label="validation", marker=".", **look)
+        _stretch(axes, np.concatenate([line.y for line in every.values()]))
         _marks(axes, lines, theme)
         axes.set_xlabel(lines.unit)
         axes.legend(frameon=False, labelcolor=theme.ink)
 
-    first, last = (lines.loss if len(lines.loss) else lines.validation_loss).y[[0, -1]]
-    return _plot(draw, f"Loss by {lines.unit}, from {first:.3g} to {last:.3g}")
+    ends = {label: f"from {line.y[0]:.3g} to {line.y[-1]:.3g}" for label, line in every.items()}
+    if len(training) > 1:
+        return _plot(draw, f"Losses by {lines.unit}: {', '.join(f'{label} {words}' for label, words in ends.items())}")
+    return _plot(draw, f"Loss by {lines.unit}, {next(iter(ends.values()))}")
+
+
+def _loss_labels(losses: Mapping[str, Line]) -> list[str]:
+    """What the lines are called: "judge/loss" is "judge". No text from outside may stand in a plot, and a $ would begin a formula."""
+    if len(losses) == 1:
+        return ["training"]
+    names = [name.removesuffix("/loss") for name in losses]
+    return [name if re.fullmatch(r"[a-z][a-z0-9_ ]{0,31}", name) else f"loss {i}" for i, name in enumerate(names, 1)]
+
+
+def _noisy(axes: Axes, line: Line, look: Mapping[str, Any], label: str) -> None:
+    mean, low, high = thin(line)
+    if len(line) > POINTS:
+        axes.fill_between(mean.x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    else:
+        axes.plot(mean.x, mean.y, color=look["color"], alpha=0.3, linewidth=0.9)
+    axes.plot(mean.x, smooth(mean.y), label=label, marker=_single(mean), **look)
+
+
+def _stretch(axes: Axes, values: Floats) -> None:
+    """A logarithmic scale where a plain one would press most of the values onto the ground."""
+    if values.min() > 0 and values.max() > 50 * values.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def score_plot(lines: Curves) -> Plot | None:
@@ -188,6 +226,8 @@ def score_plot(lines: Curves) -> Plot | None:
             fontweight="bold", horizontalalignment=_side(best[0], lines.score.x), parse_math=False,
         )  # fmt: skip
         axes.margins(y=0.15)
+        if scale == 1:
+            _stretch(axes, lines.score.y)
         _marks(axes, lines, theme, top=False)
         axes.set_xlabel(lines.unit)
         if scale == 100:

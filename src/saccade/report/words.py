@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
@@ -17,12 +17,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measure:
-    """How a metric is called and read; `percent`: a share that is written in per cent; `higher`: more is better."""
+    """How a metric is called and read; `percent`: a share that is written in per cent; `higher`: more is better; unit: after the number."""
 
     label: str
     meaning: str
     percent: bool = True
     higher: bool = True
+    unit: str = ""
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -37,14 +38,47 @@ MEASURES: Mapping[str, Measure] = {
     "support": Measure("Images", "how many of this class were evaluated", percent=False),
     "nll": Measure("Log loss", "punishes confident mistakes; 0 is best", percent=False, higher=False),
     "loss": Measure("Loss", "what training makes small", percent=False, higher=False),
+    "told_apart": Measure(
+        "Told apart", "how often the run's own judge picks the real one of a real and a made image; 50 % is a guess", higher=False
+    ),
+    "bits_per_dim": Measure(
+        "Bits per dimension", "the most bits it needs to store one value of a pixel; lower is better", percent=False, higher=False
+    ),
+    "bits_per_dim_weighted": Measure(
+        "Bits per dimension, closer", "the same by a closer bound, from several draws; lower is better", percent=False, higher=False
+    ),
+    "elbo": Measure("ELBO", "how likely the model finds an image at least, in nats; higher is better", percent=False),
+    "psnr": Measure("PSNR", "how close reconstructions are to their images; higher is better", percent=False, unit="dB"),
+    "ssim": Measure("SSIM", "how alike reconstructions and their images are in structure; 1 is the same", percent=False),
 }
+# Figures of whole sets of images, named after the features that the sets are compared on: "fid_classifier".
+COMPARED: Mapping[str, Measure] = {
+    "fid": Measure("FID", "how far the made images are from real ones, as sets; lower is better", percent=False, higher=False),
+    "kid": Measure(
+        "KID", "how far the made images are from real ones, whatever their number; lower is better", percent=False, higher=False
+    ),
+    "precision": Measure("Precision", "the share of made images that look real"),
+    "recall": Measure("Recall", "the share of real images that could have been made"),
+    "density": Measure("Density", "how crowded real images are around made ones; about 1 where both are alike", percent=False),
+    "coverage": Measure("Coverage", "the share of real images with a made one among their neighbours"),
+    "spread": Measure("Spread", "how much made images differ, by how much real ones do; near 0 all are alike", percent=False),
+}
+FEATURES: Mapping[str, str] = {"clusters": "cluster features"}  # names of features that do not read well before "features"
 SPLITS: Mapping[str, str] = {"test": "held-out test", "val": "validation", "train": "training"}
 
 
 def measure(name: str) -> Measure:
-    """The entry for a metric; a name that is not in the table speaks for itself and is written as a plain number."""
+    """The entry for a metric; a name that is not in the tables speaks for itself and is written as a plain number."""
+    kind, _, features = name.partition("_")
+    if kind in COMPARED and features:
+        return replace(COMPARED[kind], label=f"{COMPARED[kind].label} ({_features(name)})")
     readable = visible(name).replace("_", " ")
     return MEASURES.get(name, Measure(readable[:1].upper() + readable[1:], "", percent=False))
+
+
+def _features(name: str) -> str:
+    features = visible(name.partition("_")[2])
+    return FEATURES.get(features, f"{features} features")
 
 
 def visible(text: object) -> str:
@@ -86,7 +120,17 @@ def figure(name: str, value: object) -> str:
     known = number(value)
     if known is None:
         return "—"
-    return percent(known) if measure(name).percent else f"{known:.4g}"
+    kind = measure(name)
+    return percent(known) if kind.percent else f"{_plain(known)}{_unit(kind)}"
+
+
+def _plain(value: float) -> str:
+    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return f"−{text[1:]}" if text.startswith("-") else text
+
+
+def _unit(kind: Measure) -> str:
+    return kind.unit and f"{NARROW}{kind.unit}"
 
 
 def interval(name: str, low: object, high: object) -> str:
@@ -94,9 +138,11 @@ def interval(name: str, low: object, high: object) -> str:
     bottom, top = number(low), number(high)
     if bottom is None or top is None or bottom == top:
         return ""
-    if measure(name).percent:
+    kind = measure(name)
+    if kind.percent:
         return f"{_percent_digits(bottom)}–{_percent_digits(top)}{NARROW}%"
-    return f"{bottom:.4g}–{top:.4g}"
+    between = " to " if bottom < 0 else "–"  # a dash beside a minus cannot be read
+    return f"{_plain(bottom)}{between}{_plain(top)}{_unit(kind)}"
 
 
 def count(value: int, one: str, many: str = "") -> str:
@@ -110,17 +156,69 @@ def images_of(split: str, n: int) -> str:
     return count(n, f"{kind} image") if kind else f"{count(n, 'image')} of the split {short(split)}"
 
 
-def verdict(data_split: str, n: int, headline: Sequence[Row]) -> str:
-    """The result in one sentence, from the first figure of the headline."""
+def verdict(data_split: str, n: int, headline: Sequence[Row], task: str = "classify") -> str:
+    """The result in one sentence, from the first figure of the headline; of "generate" in one or two, from those that say most."""
     first = next((row for row in headline if number(row.get("value")) is not None), None)
     if n == 0 or first is None:
         return "This model has not been measured on any image yet."
     where, value = images_of(data_split, n), figure(first["name"], first["value"])
-    range_ = interval(first["name"], first.get("low"), first.get("high"))
-    doubt = f" (95{NARROW}% interval {range_})" if range_ else ""
+    if task == "generate" and (said := _made_words(where, headline)):
+        return said
+    range_ = _range(first)
+    doubt = f" ({range_})" if range_ else ""
     if first["name"] == "accuracy":
         return f"On {where} the model is right {value} of the time{doubt}."
     return f"On {where} the model reaches {measure(first['name']).label} {value}{doubt}."
+
+
+def _range(row: Row) -> str:
+    range_ = interval(row["name"], row.get("low"), row.get("high"))
+    return f"95{NARROW}% interval {range_}" if range_ else ""
+
+
+def _made_words(where: str, headline: Sequence[Row]) -> str:
+    """What is known of stored and made images, in this order; "" where none of the figures is there that can be said in words."""
+    known: dict[str, Row] = {}
+    for row in headline:
+        kind, _, features = row["name"].partition("_")
+        if number(row.get("value")) is not None:
+            known.setdefault(kind if kind in COMPARED and features else row["name"], row)
+    stored = _stored(where, known)
+    distance = _distance("the real ones" if stored else f"the {where}", known)
+    shares = _shares("of them" if distance else "of the made images", known)
+    made = "; ".join(part for part in (distance, shares) if part)
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in (stored, made) if part)
+
+
+def _stored(where: str, known: Mapping[str, Row]) -> str:
+    parts = []
+    if bits := known.get("bits_per_dim"):
+        doubt = f"; {_range(bits)}" if _range(bits) else ""
+        parts.append(f"it stores the {where} in {figure(bits['name'], bits['value'])} bits per value (lower is better{doubt})")
+    if psnr := known.get("psnr"):
+        images = "them" if parts else f"the {where}"
+        parts.append(f"its reconstructions match {images} at {figure('psnr', psnr['value'])} PSNR (higher is better)")
+    return ", and ".join(parts)
+
+
+def _distance(real: str, known: Mapping[str, Row]) -> str:
+    row = known.get("fid") or known.get("kid")
+    if row is None:
+        return ""
+    kind = COMPARED[row["name"].partition("_")[0]].label
+    told = "; ".join(part for part in (_features(row["name"]), _range(row)) if part)
+    return f"the made images are at {kind} {figure(row['name'], row['value'])} ({told}) from {real}"
+
+
+def _shares(of: str, known: Mapping[str, Row]) -> str:
+    parts = []
+    if precision := known.get("precision"):
+        parts.append(f"{figure(precision['name'], precision['value'])} {of} look real (precision)")
+    if reached := known.get("coverage") or known.get("recall"):
+        name = reached["name"].partition("_")[0]
+        who = "they" if parts or of == "of them" else "the made images"
+        parts.append(f"{who} cover {figure(reached['name'], reached['value'])} of the real ones ({name})")
+    return " and ".join(parts)
 
 
 def calibration(bins: Sequence[Row]) -> str:
@@ -149,7 +247,19 @@ def no_mistakes(n: int) -> str:
 def best_words(name: str, best: tuple[float, float], last: float, unit: str, *, rising: bool) -> str:
     """Where the best evaluation lay and what that says; best = (x, value), last = x of the last evaluation."""
     at, value = best
-    text = f"Best {measure(name).label.lower()} on the validation images: {figure(name, value)} at {unit} {at:.4g} of {last:.4g}."
+    text = f"Best {_inside(measure(name).label)} on the validation images: {figure(name, value)} at {unit} {at:.4g} of {last:.4g}."
     if rising:
         return f"{text} It was still getting better at the end: longer training may help."
     return f"{text} That state of the network is the one that was kept."
+
+
+def _inside(label: str) -> str:
+    """A label within a sentence: in small letters but for abbreviations (FID)."""
+    return " ".join(word if sum(c.isupper() for c in word) > 1 else word.lower() for word in label.split(" "))
+
+
+def losses_words(names: Sequence[str]) -> str:
+    """What to know before reading the losses of these names; "" where they mean what they seem to."""
+    if {"judge/loss", "generator/loss"} <= set(names):
+        return "The losses of the generator and of its judge answer each other: neither has to fall while the images get better."
+    return ""

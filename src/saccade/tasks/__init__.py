@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 
-from saccade.core.errors import unknown
-from saccade.task import Task
+from saccade.core.errors import UserError, unknown
+from saccade.task import Answering, Making, Task
 
-ROOMS = {"classify": ("saccade.tasks.classification.task", "Classification")}
+ROOMS = {
+    "classify": ("saccade.tasks.classification.task", "Classification"),
+    "generate": ("saccade.tasks.generation.task", "Generation"),
+}
+MAKING = ("generate",)
 
 
 def room(name: str) -> Task:
@@ -16,4 +20,20 @@ def room(name: str) -> Task:
         raise unknown("task", name, ROOMS, where="--task")
     module, kind = ROOMS[name]
     task: Task = getattr(importlib.import_module(module), kind)()
+    return task
+
+
+def answering(name: str, verb: str) -> Answering:
+    """The room of a task whose models answer for images; raises UserError where they make images instead."""
+    if name in MAKING:
+        raise UserError(f"this model makes images, which {verb} has no use for", fix="saccade generate MODEL; saccade eval measures it")
+    task: Answering = room(name)  # type: ignore[assignment]
+    return task
+
+
+def making(name: str) -> Making:
+    """The room of a task whose models make images; raises UserError where they do not."""
+    if name not in MAKING:
+        raise UserError(f"this model answers for images and makes none: it was trained to {name}", fix="saccade train DATA --task generate")
+    task: Making = room(name)  # type: ignore[assignment]
     return task

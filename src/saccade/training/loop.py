@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +44,9 @@ LOGGED_STEPS = 500
 LATE = 1.03
 
 
-class Measured(Protocol):
-    """What an evaluation during training must tell."""
-
-    @property
-    def metrics(self) -> Mapping[str, float | None]: ...
-
-
 @dataclass(frozen=True)
 class Job:
-    """Everything that a run needs. `evaluate` measures a module on the validation images; deadline: monotonic seconds, or None;
+    """Everything that a run needs. `evaluate` gives a module's figures on the validation images; deadline: monotonic seconds, or None;
     ranks: the processes that share the work, of which the first alone has a `progress` that is seen."""
 
     task: Task
@@ -63,7 +56,7 @@ class Job:
     resolved: Resolved
     loader: Loader
     run: RunDir
-    evaluate: Callable[[nn.Module], Measured]
+    evaluate: Callable[[nn.Module], Mapping[str, float | None]]
     progress: Progress
     deadline: float | None = None
     ranks: Ranks = field(default_factory=Ranks)
@@ -100,9 +93,11 @@ class Trainer:
         step = self._load()
         self.job.progress.message(f"going on from step {step} of {self.schedule.total}")
 
-    def _load(self) -> int:
-        """The state of the newest good checkpoint; returns its step."""
+    def _load(self, before: int | None = None) -> int:
+        """The state of the newest good checkpoint, not after step `before`, since later ones are given up; returns its step."""
         self.saver.wait()
+        if before is not None and self.job.ranks.is_first:
+            self.job.run.give_up_after(before)
         run, ranks = self.job.run, self.job.ranks
         step, contents, passed_over = ranks.after_first(run.load_checkpoint)
         for line in passed_over:
@@ -167,16 +162,17 @@ class Trainer:
         begun = saved_at = time.monotonic()
         stop = 0
         while not self._ended() and not stop:
+            due = False
             try:
                 self._step(next(self.stream))
+                if self._due():
+                    due = self._evaluate(board)
             except BackError as error:
                 self._go_back(error)
                 continue
-            if self._due():
-                self._evaluate(board)
             logged = self._log(board, (time.monotonic() - begun) / self.steps_taken)
             self.saver.check()
-            due = signals.noticed or (logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS)
+            due = due or signals.noticed or (logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS)
             stop, total, due = self._agreed(signals.received or 0, self._affordable(begun) or 0, due)
             self._keep_time(total)
             if due:
@@ -229,11 +225,11 @@ class Trainer:
         self.job.progress.advance(config.batch)
 
     def _go_back(self, error: BackError) -> None:
-        """To the last checkpoint, and on from there at a lower rate."""
-        message, told = error.args
+        """To the last checkpoint, or the last one without a fault, and on from there at a lower rate."""
+        message, told, before = error.args
         self.stream.close()
         self.rows = []
-        to = self._load()
+        to = self._load(before)
         self.recovery.went_back(told, to)
         self.stream = self._stream()
         self.job.progress.message(f"{message}; going back to step {to}, on at {self.recovery.slowdown(to):g} times the rate")
@@ -266,11 +262,14 @@ class Trainer:
         best = f"  best {self.primary} {value:.4f}" if value is not None else ""
         self.job.progress.note(f"epoch {self.state.step / self.job.resolved.steps_per_epoch:.1f}  loss {loss:.4f}{best}")
 
-    def _evaluate(self, board: Board) -> None:
-        """Measure, keep the model if it is the best so far, and count how long nothing got better."""
+    def _evaluate(self, board: Board) -> bool:
+        """Measure, keep the model if it is the best so far, and count how long nothing got better.
+
+        Whether this state is one to go back to, and so to be kept. Raises BackError where the figures say that training has failed.
+        """
         state, job = self.state, self.job
         begin = time.monotonic()
-        metrics = dict(job.evaluate(self.shipped()).metrics)
+        metrics = dict(job.evaluate(self.shipped()))
         row = {
             "step": state.step,
             "epoch": round(state.step / job.resolved.steps_per_epoch, 4),
@@ -280,6 +279,7 @@ class Trainer:
         }
         self.rows.append(row)
         board.add(row)
+        self.recovery.judge(job.task.fault(metrics, state.best_metrics), state.step, state.good)
         value = metrics.get(self.primary)
         better = value is not None and not math.isnan(value) and (state.best is None or self.sign * value > self.sign * state.best)
         if better:
@@ -288,6 +288,9 @@ class Trainer:
         else:
             state.stale += 1
             state.stopped = 0 < job.config.patience <= state.stale
+        if job.config.on_nan == "back":
+            state.good = state.step
+        return job.config.on_nan == "back"
 
     def _keep_time(self, total: int) -> None:
         """Once, when the run is clearly too slow for its deadline, shorten the schedule to `total` and record it; resume does it again."""
@@ -338,11 +341,12 @@ class Trainer:
             return
         kept = checkpoint.snapshot(tensors)
         state = {"loop": copy.deepcopy(vars(self.state)), "scaler": self.updater.scaler.state_dict()}
-        run, step = self.job.run, self.state.step
+        run, step, good = self.job.run, self.state.step, self.state.good
 
         def write() -> None:
             run.append_metrics(rows)
-            run.save_checkpoint(step, checkpoint.encode(kept, {**state, "metrics_bytes": run.metrics_size()}))
+            files = checkpoint.encode(kept, {**state, "metrics_bytes": run.metrics_size()})
+            run.save_checkpoint(step, files, also=good)
 
         self.saver.submit(write)
 

@@ -32,7 +32,7 @@ def build(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
     fused = all(p.device.type in ("cpu", "cuda") and not is_sharded(p) for p in parameters)  # torch has no fused SGD for what is sharded
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
-    return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
 def trained(phase: Phase) -> list[nn.Parameter]:

@@ -22,7 +22,7 @@ MOST_SKIPPED = 10  # steps, or one in a hundred where that is more
 
 
 class BackError(Exception):
-    """The run must go back to its last checkpoint."""
+    """The run must go back to its last checkpoint. args: what happened, the event that tells of it, the last step to go back to or None."""
 
 
 class Recovery:
@@ -88,7 +88,7 @@ class Recovery:
             self._record({"event": "skip", **told})
             self.progress.message(f"{error} at step {step}{finding}; the step is left out")
         elif self.config.on_nan == "back" and done["back"] < MOST_BACK:
-            raise BackError(f"{error} at step {step}{finding}", told) from error
+            raise BackError(f"{error} at step {step}{finding}", told, None) from error
         else:
             raise refusal(error, step, finding, self.config) from error
 
@@ -106,6 +106,21 @@ class Recovery:
         finding = diagnosis.Finding(tuple(dict.fromkeys(names)), module, diagnosis.keep(self.run, batches, self.loader, step))
         told: dict[str, Any] = {"step": step, "phase": error.phase.name, "what": error.what, "images": list(finding.images)}
         return {**told, "module": finding.module, "said": str(finding)}
+
+    def judge(self, fault: str, step: int, good: int) -> None:
+        """Go back to step `good`, end the run or only say it, as the configuration says, where an evaluation found a `fault`."""
+        if not fault:
+            return
+        done = sum(event["event"] == "back" for event in self.events)
+        message = f"{fault}, at step {step}"
+        if self.config.on_nan == "back" and done < MOST_BACK:
+            raise BackError(message, {"step": step, "fault": fault}, good)
+        if self.config.on_nan == "skip":
+            self.progress.message(message)
+            return
+        again = f" {done} times" if done else ""
+        fix = f"lower the rate, e.g. --set lr={self.config.lr / 4:g}, or see the other losses and penalties of generation.*"
+        raise UserError(f"{message}; gone back{again} already" if done else message, fix=fix)
 
     def went_back(self, told: dict[str, Any], to: int) -> None:
         """Record that the run goes on from step `to`, slower. Each time counts."""

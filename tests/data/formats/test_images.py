@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data.formats.labelled import codes, picture, written
+from saccade import data
 from saccade.core.errors import UserError
+from saccade.core.progress import Silent
 from saccade.data.converting import convert
+from saccade.data.doctor import before_training
 from saccade.data.opening import open_annotations, open_dataset
 
 
@@ -36,6 +41,60 @@ def test_any_folder(tmp_path: Path, paths: tuple[str, ...], classes: tuple[str, 
     assert [(item.path, item.split, item.labels) for item in found.items] == said
     dataset = open_dataset(tmp_path, task="generate")
     assert [dataset[place].target for place in range(len(dataset))] == [item.labels[0] if classes else None for item in found.items]
+
+
+@pytest.mark.parametrize(
+    ("paths", "outside", "classes", "totals"),
+    [
+        (("1.png", "2.png", "3.png"), (), (), {"train": 2, "val": 1}),
+        (("train/1.png", "train/2.png", "val/3.png"), ("README.md", "docs/LICENSE"), (), {"train": 2, "val": 1}),
+        (("train/1.png", "val/3.png", "test/1.png"), (), (), {"train": 1, "val": 1, "test": 1}),
+        (("train/cat/1.png", "train/dog/1.png", "val/cat/3.png"), ("labels.txt",), ("cat", "dog"), {"train": 2, "val": 1}),
+        (("train/1.png", "1.png"), (), (), {"train": 1, "val": 1}),
+        (("cat/1.png", "cat/2.png", "dog/1.png"), ("README.md",), ("cat", "dog"), {"train": 2, "val": 1}),
+        (("png/1.png", "png/2.png", "png/3.png"), ("LICENSE",), (), {"train": 2, "val": 1}),
+    ],
+)
+def test_splits_and_classes_whatever_else_lies_there(
+    tmp_path: Path, paths: tuple[str, ...], outside: tuple[str, ...], classes: tuple[str, ...], totals: dict[str, int]
+) -> None:
+    made(tmp_path, *paths)
+    for name in outside:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    dataset = open_dataset(tmp_path, task="generate")
+    assert (dataset.schema.task, dataset.schema.classes, dataset.schema.images) == ("generate", classes, totals)
+    assert {name: len(indices) for name, indices in dataset.splits.items()} == totals and len(dataset.targets) == len(classes and paths)
+    assert all((dataset[i].target is None) == (not classes) for i in range(len(dataset)))
+    assert [found for found in before_training(dataset.annotations, Silent()) if found.code != "rare-class"] == []
+
+
+def test_classes_count_where_all_images_have_one(tmp_path: Path) -> None:
+    made(tmp_path / "set", *(f"{i}.png" for i in range(5)))
+    for i in range(4):
+        (tmp_path / f"set/{i}.cls").write_text("ab"[i % 2])
+    with tarfile.open(tmp_path / "packed.tar", "w") as archive:
+        archive.add(tmp_path / "set", ".")
+    dataset = open_dataset(tmp_path / "packed.tar", task="generate")
+    assert (dataset.schema.classes, dataset.targets.shape, dataset.schema.images) == ((), (0,), {"train": 4, "val": 1})
+    assert [dataset[i].target for i in range(5)] == [None] * 5
+    assert dataset.annotations.notes[-1] == "4 of 5 images have a class: classes are passed over"
+    assert before_training(dataset.annotations, Silent()) == ()
+
+
+def test_masks_are_pictures_too_and_that_is_said(tmp_path: Path) -> None:
+    data.make("shapes", out=tmp_path / "boxes", task="detect", n=18, size=(40, 56))
+    found = open_annotations(tmp_path / "boxes", task="generate")
+    assert found.notes == ("read as images (generate), every picture there is, masks too; it is also coco (detect)",)
+
+
+def test_emoji(unpacked: Callable[[str], Path]) -> None:
+    dataset = open_dataset(unpacked("noto-emoji-32"), task="generate")
+    assert (dataset.schema.channels, dataset.schema.size, dataset.schema.uniform, len(dataset)) == (4, (32, 32), True, 3583)
+    assert dataset.schema.images == {"train": 3225, "val": 358} and dataset.schema.classes == ()
+    image = dataset[100].image
+    assert image.shape == (32, 32, 4) and (image[..., :3] <= image[..., 3:]).all() and image[..., 3].min() == 0
+    assert before_training(dataset.annotations, Silent()) == ()
 
 
 def test_a_flat_folder_is_for_generation_unless_something_else_is_asked(tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ def _names(annotations: Annotations, labels: Integers) -> str:
 
 
 def _unlabelled(annotations: Annotations) -> Iterator[Finding]:
+    if annotations.task == "generate" and not annotations.classes:
+        return  # images alone are all there need be
     bare = [item for item in annotations.items if not (item.labels or item.objects or item.mask)]
     if bare:
         yield of_item("unlabelled-image", bare[0], f"{len(bare):,} of {len(annotations.items):,} images have no label, this is the first")

@@ -74,6 +74,6 @@ def _fault(annotations: Annotations, path: str, size: Size | None) -> Fault | No
 
 def _image_size(annotations: Annotations, item: Item) -> Size | None:
     try:
-        return images.probe(annotations.tree.image(item.path))[:2]
+        return images.probe(annotations.tree.image(item.path)).size
     except UserError:
         return None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.core import images
+from saccade.core import images, modes
 from saccade.core.errors import UserError
 from saccade.core.pillow import TOO_LARGE
 from saccade.core.progress import Progress
@@ -93,7 +93,7 @@ def _header(item: Item, source: str | os.PathLike[str] | bytes) -> tuple[str, Si
     """Kind of pixels, (height, width) before EXIF, whether EXIF turns it, and a finding where the name says another format."""
     with images.opened(source) as (image, _):
         mode, form, (width, height) = image.mode, image.format or "", image.size
-        see_through = image.has_transparency_data
+        see_through = modes.has_alpha(image)
         turned = form != "TIFF" and _orientation(image) > 1
     kind = "alpha" if see_through else _KINDS.get(mode.partition(";")[0], mode)
     suffix = os.path.splitext(item.path)[1].lower()

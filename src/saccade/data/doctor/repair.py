@@ -68,7 +68,7 @@ def _place(item: Item) -> tuple[str, int]:
 
 def _size(annotations: Annotations, item: Item) -> Size | None:
     try:
-        return images.probe(annotations.tree.image(item.path))[:2]
+        return images.probe(annotations.tree.image(item.path)).size
     except UserError:
         return item.size
 

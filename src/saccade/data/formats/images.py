@@ -1,6 +1,6 @@
 """Images alone, to learn to make more of their kind, in folders by class or not; or pairs of an image and what it becomes.
 
-Splits are folders train, val (valid) and test at the root, if there is nothing else. Where all images then lie in two folders or more,
+Splits are folders train, val (valid) and test at the root, if no image lies elsewhere. Where all images then lie in two folders or more,
 these are classes. Pairs have the same name in `input/` and `target/` (or `A/` and `B/`), within a split or around it.
 """
 
@@ -37,7 +37,7 @@ def read(tree: Tree, task: str) -> Annotations:
     items, problems = _pairs(found)
     classes: tuple[str, ...] = ()
     if not items:
-        splits = all(name in folder.SPLITS for name in tree.folders()) and not tree.files("")
+        splits = all("/" in file.path and file.path.partition("/")[0] in folder.SPLITS for file in found)
         inner = {file.path: file.path.split("/")[1 if splits else 0 :] for file in found}
         heads = {parts[0] if len(parts) > 1 else "" for parts in inner.values()}
         classes = tuple(sorted(heads)) if len(heads) > 1 and "" not in heads else ()

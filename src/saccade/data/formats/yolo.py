@@ -174,7 +174,7 @@ def _items(tree: Tree, labels: list[_Labels], ids: dict[int, int], task: str, pr
 
 def _size(tree: Tree, path: str) -> tuple[int, int] | UserError:
     try:
-        return images.probe(tree.image(path))[:2]
+        return images.probe(tree.image(path)).size
     except UserError as error:
         return error
 

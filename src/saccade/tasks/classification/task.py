@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,10 @@ class Classification:
     def metrics(self, card: Card) -> Metric:
         """accuracy, top5_accuracy, f1_macro, ece, nll."""
         return ClassificationMetric(card.classes)
+
+    def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
+        """Nothing: a classifier that learns badly does not fail for good."""
+        return ""
 
     def features(self, model: nn.Module) -> nn.Module:
         """The last module whose output `[B, F, h, w]` still has places."""

@@ -1,0 +1,256 @@
+"""How good made images are: the features that they are compared to real ones on, and the figures of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.api.sets import Split
+from saccade.core import alpha, keys, modelfile
+from saccade.core.card import Card
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
+from saccade.core.prepare import prepare
+from saccade.core.progress import Progress
+from saccade.data.sample import Schema
+from saccade.task import Budget, Making
+from saccade.tasks import answering
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from saccade.tasks.generation.metrics import GenerationMetric
+
+Array = NDArray[Any]
+OWN = ("classifier", "clusters")  # features that are learned from the run's own images
+GROUPS = 16  # of alike images, where there are no classes
+SEEN, EPOCHS = 24_000, 10  # images that a network learns its features from, and times that it sees each, at most
+THUMB = 8  # pixels a side by which images are alike
+PART = 256
+LOOKED_AT = 2_000  # images made for an evaluation in the midst of a run
+FINAL = 10_000  # and for a final one
+WEIGHTED = 16  # draws of the posterior for the importance-weighted bound
+
+
+@dataclass
+class Features:
+    """A network whose last features, averaged over places, images are compared on. `name` stands in the figures' names."""
+
+    name: str
+    module: nn.Module
+    card: Card
+    device: str
+    _kept: dict[str, Array] = field(default_factory=dict)
+
+    def of(self, images: Array) -> Array:
+        """uint8 `[N, H, W, C]` (4 channels: premultiplied alpha) -> float32 `[N, D]`."""
+        import torch
+
+        from saccade.nn.features import evaluating
+
+        layer, found = answering(self.card.task, "features").features(self.module), []
+        kept: list[Any] = []
+        hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+        try:
+            with evaluating(self.module), torch.inference_mode():
+                for start in range(0, len(images), PART):
+                    self.module(torch.from_numpy(self._seen(images[start : start + PART])).to(self.device))
+                    output = kept.pop()
+                    # Maps [B, F, h, w]; tokens [B, N, F] of transformers.
+                    found.append((output.mean((2, 3)) if output.ndim == 4 else output.mean(1)).float().cpu().numpy())
+        finally:
+            hook.remove()
+        return np.concatenate(found)
+
+    def of_split(self, name: str, split: Split) -> Array:
+        """Those of the images of a split, computed once."""
+        if name not in self._kept:
+            count = min(len(split), FINAL)
+            places = keys.generator(0, "reference", 0).permutation(len(split))[:count]
+            parts = (np.stack([split.store[int(i)] for i in places[a : a + PART]]) for a in range(0, count, PART))
+            self._kept[name] = np.concatenate([self.of(part) for part in parts])
+        return self._kept[name]
+
+    def _seen(self, images: Array) -> Array:
+        images = alpha.over_white(images) if images.shape[3] == 4 else images
+        spec = self.card.input
+        if images.shape[1:] == (*spec.size, spec.channels):
+            return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return np.stack([prepare(image, spec) for image in images])
+
+
+def features(config: TrainConfig, schema: Schema, train: Split, device: str, file: Path | None, progress: Progress) -> Features:
+    """The features that a configuration names.
+
+    Those of its own images are read from `file` where that is there, else learned (the same each time) from the training split.
+    Raises UserError for a name that is neither theirs, a model's nor a file's.
+    """
+    name = config.generation.features
+    if name in OWN:
+        if file is not None and file.is_file():
+            return _loaded(name, file, device)
+        return _learned(name, config, schema, train, device, progress)
+    return named(name, device)
+
+
+def named(name: str, device: str) -> Features:
+    """Features of a classifier's model file, or of a model of timm with its published weights."""
+    if Path(name).suffix == ".safetensors" or Path(name).is_dir():
+        from saccade.api.models import model_path
+
+        file = model_path(name)
+        return _loaded(file.stem if Path(name).is_file() else Path(name).name, file, device)
+    task = answering("classify", "features")
+    config = TrainConfig(model=name, pretrained=True, size=(224, 224))
+    try:
+        task.check(config)
+        module, card = task.create(config, Schema("classify", ("a", "b"), {}, 3, (224, 224), True))
+    except UserError as error:
+        fix = f"{error.fix}; features are {', '.join(OWN)}, a model of timm, or a classifier's .safetensors file"
+        raise UserError(error.message, where="generation.features", fix=fix) from None
+    return Features(name.partition(".")[0], module.to(device).eval(), card, device)
+
+
+def _loaded(name: str, file: Path, device: str) -> Features:
+    from saccade.api.models import load_model
+
+    model = load_model(file, device=device)
+    answering(model.card.task, "features")
+    return Features(name, model.module, model.card, model.device)
+
+
+def _learned(name: str, config: TrainConfig, schema: Schema, train: Split, device: str, progress: Progress) -> Features:
+    """A small classifier of the training images: of their classes, or of groups of alike ones. A function of images and seed 0."""
+    import torch
+
+    from saccade.data.loader import Loader, Source
+    from saccade.training.schedule import Schedule
+    from saccade.training.step import Updater
+
+    task = answering("classify", "features")
+    store = _OverWhite(train.store) if config.channels == 4 else train.store
+    targets = list(train.targets) if name == "classifier" else _groups(store)
+    count = max(targets) + 1
+    classes = schema.classes if name == "classifier" else tuple(f"group {i}" for i in range(count))
+    seen = Schema(
+        "classify", classes, {"train": tuple(np.bincount(targets, minlength=count).tolist())}, min(config.channels, 3), config.size, True
+    )
+    chosen, _ = task.recipe(seen, device, Budget(size=config.size, epochs=1.0, model=_network(config.size)))
+    chosen = replace(chosen, seed=0, channels=min(config.channels, 3), warmup=0.1, channels_last=config.channels_last)
+    torch.manual_seed(keys.derive(0, "init", 0))
+    module, card = task.create(chosen, seen)
+    module = module.to(device).to(memory_format=torch.channels_last if chosen.channels_last else torch.contiguous_format)
+    updater = Updater(module, task.phases(module, chosen), chosen, "fp32")
+    steps = max(50, min(SEEN, EPOCHS * len(targets)) // chosen.batch)
+    schedule = Schedule(steps, chosen.warmup)
+    loader = Loader(Source(store, targets, train.names), task.augment(chosen), seed=0, batch=chosen.batch)  # type: ignore[arg-type]
+    progress.start("learning features", steps * chosen.batch, "images")
+    for step in range(steps):
+        batches = [batch.to(torch.device(device), channels_last=chosen.channels_last) for batch in loader.step(step * chosen.batch)]
+        updater.step(batches, step, schedule.factor(step))
+        progress.advance(chosen.batch)
+    progress.finish()
+    return Features(name, module.eval(), card, device)
+
+
+def _network(size: tuple[int, int]) -> str:
+    """The fastest network of ours that sees enough of images of this size."""
+    side = max(size)
+    return "small_resnet_8px" if side < 24 else "small_resnet_28px" if side <= 64 else "small_resnet_128px"
+
+
+def save_features(path: Path, found: Features) -> None:
+    """Keep learned features beside the run that is measured on them, as a model file."""
+    from saccade.nn import weights
+
+    if found.name in OWN:
+        modelfile.save(path, weights.to_buffers(found.module), found.card)
+
+
+class _OverWhite:
+    """A store of premultiplied images, each laid over white."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __getitem__(self, place: int) -> NDArray[np.uint8]:
+        return alpha.over_white(self._store[place])
+
+
+def _groups(store: Any) -> list[int]:
+    """Which of some groups of alike images each belongs to: k-means on what they look like from afar (Caron et al. 2018 take features)."""
+    from PIL import Image
+    from sklearn.cluster import KMeans
+
+    def thumb(pixels: Array) -> Array:
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        return np.asarray(image.resize((THUMB, THUMB), Image.Resampling.BOX), np.float32).ravel()
+
+    rows = np.stack([thumb(store[i]) for i in range(len(store))])
+    groups = min(GROUPS, max(2, len(rows) // 20))
+    if len(np.unique(rows, axis=0)) < groups:
+        raise UserError(
+            "the images are too much alike to learn features from",
+            where="generation.features",
+            fix="are they all one picture? saccade data check tells; or name other features, --set generation.features=resnet18",
+        )
+    labels: list[int] = KMeans(groups, n_init=1, random_state=0).fit_predict(rows).tolist()
+    return labels
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A measured model: its figures, and images `[N, H, W, C]` that it made, with their latents and labels."""
+
+    metric: GenerationMetric
+    made: Array
+    latents: Array
+    labels: Array | None
+
+
+def look(task: Making, model: nn.Module, card: Card, on: Features, split: tuple[str, Split], *, count: int, seed: int = 0) -> Looked:
+    """Measure a model: `count` images made by the keys 0, 1, ... of `seed`, against the images of a split."""
+    from saccade.tasks.generation import latents as numbers
+
+    name, held = split
+    metric: GenerationMetric = task.metrics(card)  # type: ignore[assignment]
+    metric.features = on.name
+    latents = numbers.draw(seed, count, task.latent(model))
+    frequencies = task.frequencies(model)
+    labels = numbers.labels(seed, count, frequencies) if len(frequencies) else None
+    made = task.sample(model, latents, labels)
+    real = on.of_split(name, held)
+    metric.update(list(on.of(made)), list(real))
+    scores = task.judge(model, made.transpose(0, 3, 1, 2), labels)
+    if scores is not None:
+        images, truths = _images(held, min(len(held), LOOKED_AT))
+        metric.update_judge(task.judge(model, images, truths if labels is not None else None), scores)  # type: ignore[arg-type]
+    if task.encodes(model):
+        _take(task, model, held, metric, by_class=labels is not None, final=count >= FINAL)
+    return Looked(metric, made, latents, labels)
+
+
+def _images(held: Split, count: int, first: int = 0) -> tuple[Array, Array | None]:
+    places = range(first, min(first + count, len(held)))
+    pixels = np.stack([held.store[i] for i in places]).transpose(0, 3, 1, 2)
+    known = [held.targets[i] for i in places]
+    return pixels, None if any(target is None for target in known) else np.array(known, np.int64)
+
+
+def _take(task: Making, model: nn.Module, held: Split, metric: GenerationMetric, *, by_class: bool, final: bool) -> None:
+    """Bounds and reconstructions of held-out images; the weighted bound only at the end, since it takes many passes."""
+    from saccade.tasks.generation import latents as numbers
+
+    draws = WEIGHTED if final else 1
+    for first in range(0, min(len(held), FINAL if final else LOOKED_AT), PART):
+        images, truths = _images(held, PART, first)
+        noise = numbers.normals(0, "posterior", np.arange(first, first + len(images)), (draws, task.latent(model))).swapaxes(0, 1)
+        taken = task.take(model, images, truths if by_class else None, noise)
+        metric.update_taken(images.transpose(0, 2, 3, 1), taken.nats, taken.weighted, taken.reconstructions)

@@ -1,0 +1,37 @@
+"""Arrays as the bytes of files: pictures as PNG, numbers as NPY, moving pictures as WebP."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """uint8 `[H, W]` or `[H, W, 1, 3 or 4]` (straight alpha) as a PNG file."""
+    data = io.BytesIO()
+    _image(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+def moving(frames: Sequence[NDArray[np.uint8]], milliseconds: int) -> bytes:
+    """Frames as a lossless animated WebP that runs for ever; `milliseconds` each."""
+    data = io.BytesIO()
+    first, *rest = (_image(frame).convert("RGBA" if frame.shape[-1] == 4 else "RGB") for frame in frames)
+    first.save(data, "WEBP", save_all=True, append_images=rest, duration=milliseconds, loop=0, lossless=True)
+    return data.getvalue()
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    """An array of numbers as an NPY file."""
+    data = io.BytesIO()
+    np.save(data, array, allow_pickle=False)
+    return data.getvalue()
+
+
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels))

@@ -1,0 +1,1 @@
+"""Generation: images drawn from what the training images have in common."""

@@ -1,0 +1,120 @@
+"""The models that make images, by name. No torch here: `build` imports what it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from saccade.core.card import Card
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError, unknown
+from saccade.task import ModelRow
+
+if TYPE_CHECKING:
+    from saccade.tasks.generation.models.base import Maker
+
+FAMILIES = {"r3gan": "gan", "dcgan": "gan", "vae": "vae", "vqvae": "vqvae"}
+LATENT = {"gan": 64, "vae": 32}
+COARSEST = 4  # cells of the coarse grid's shorter side, or up to twice as many
+MOST_WIDTH = 256
+FINEST = 48
+MOST = {"latent": 1 << 16, "classes": 1_000_000, "blocks": 64, "codes": 1 << 16}
+_ROWS = (
+    ModelRow("r3gan", "saccade", 620_000),
+    ModelRow("dcgan", "saccade", 1_590_000),
+    ModelRow("vae", "saccade", 780_000),
+    ModelRow("vqvae", "saccade", 480_000),
+)
+
+
+def rows() -> tuple[ModelRow, ...]:
+    """All models; `parameters` counts those for 32x32 grey images without classes, about."""
+    return _ROWS
+
+
+def find(name: str) -> str:
+    """The family of a model: "gan", "vae" or "vqvae". Raises UserError with the nearest names."""
+    if name not in FAMILIES:
+        raise unknown("model", name, FAMILIES, where="--model")
+    return FAMILIES[name]
+
+
+def architecture(config: TrainConfig, classes: int) -> dict[str, Any]:
+    """Plain JSON that rebuilds the model of a configuration. classes: 0 where images are not made by class."""
+    family = find(config.model)
+    settings = config.generation
+    arguments: dict[str, Any] = {
+        "shape": [config.channels, *config.size],
+        "classes": classes,
+        "widths": _widths(config.model, config.size),
+        "blocks": 1,
+    }
+    if family != "vqvae":
+        arguments["latent"] = settings.latent or LATENT[family]
+    if family != "gan":
+        arguments["likelihood"] = settings.likelihood
+    if family == "vqvae":
+        arguments["codes"] = 256
+    return {"source": "saccade", "name": config.model, "arguments": arguments, "features": settings.features}
+
+
+def _widths(name: str, size: tuple[int, int]) -> list[int]:
+    """Channels by stage, the coarsest first: halved from stage to stage, so that each stage is about as much work."""
+    stages = max(1, int(math.log2(max(1.0, min(size) / COARSEST))))
+    if name == "vqvae":
+        return [128, 64]  # a code for each 4x4 pixels, whatever the size
+    if name == "dcgan":
+        return [min(512, 64 * 2**place) for place in range(stages)][::-1]
+    return [min(MOST_WIDTH, FINEST * 2**place) for place in range(stages)][::-1]
+
+
+def build(card: Card, elements: int | None = None) -> Maker:
+    """The module that a card describes, with fresh weights.
+
+    Raises UserError for an architecture that is not known here, or one of more than `elements` numbers: the card of a file
+    from somewhere else must not make us allocate what its weights do not fill.
+    """
+    import torch
+
+    try:
+        name, arguments = card.architecture["name"], _arguments(dict(card.architecture["arguments"]))
+        _check(card, arguments)
+        constructor = _constructor(name)
+        with torch.device("meta"):
+            needed = sum(value.numel() for value in constructor(**arguments).state_dict().values())
+    except (TypeError, KeyError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(f"not an architecture of ours: {error}", where="card") from None
+    if elements is not None and needed > elements:
+        raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
+    maker: Maker = constructor(**arguments)
+    return maker
+
+
+def _constructor(name: str) -> Any:
+    from saccade.tasks.generation.models import gan, vae, vqvae
+
+    return {"r3gan": gan.residual, "dcgan": gan.plain, "vae": vae.Vae, "vqvae": vqvae.VqVae}[name]
+
+
+def _check(card: Card, arguments: Mapping[str, Any]) -> None:
+    """The images must be those of the card, and the classes too."""
+    if tuple(arguments["shape"]) != (card.input.channels, *card.input.size) or arguments["classes"] not in (0, len(card.classes)):
+        raise ValueError("its shape and classes are not those of the card")
+
+
+def _arguments(raw: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments, each of its kind and within bounds; the constructor itself refuses names that it lacks."""
+    shape, widths = raw["shape"], raw["widths"]
+    if not (isinstance(shape, list) and len(shape) == 3 and all(_whole(n, 1, 16384) for n in shape)):
+        raise ValueError(f"shape must be channels, height and width, got {str(shape)[:80]}")
+    if not (isinstance(widths, list) and 1 <= len(widths) <= 12 and all(_whole(n, 1, 8192) for n in widths)):
+        raise ValueError(f"widths must be 1 to 12 numbers, got {str(widths)[:80]}")
+    for name, most in MOST.items():
+        if name in raw and not _whole(raw[name], 0 if name == "classes" else 1, most):
+            raise ValueError(f"{name} must be at most {most}, got {str(raw[name])[:80]}")
+    return {**raw, "shape": tuple(shape), "widths": tuple(widths)}
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

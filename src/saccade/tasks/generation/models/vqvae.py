@@ -1,0 +1,189 @@
+"""The vector-quantised autoencoder (van den Oord et al. 2017) with a small autoregressive prior over its codes, so that it samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from saccade.tasks.generation.models.base import Likely, to_float
+from saccade.tasks.generation.models.blocks import Downward, Upward, cut, embedding, fitted, grid, leaky, padded
+from saccade.tasks.generation.models.vae import Pixels
+
+CODE = 32  # numbers of a code
+DECAY = 0.99
+DEAD = 0.05  # a code used less often than this share of its fair part is put elsewhere
+COMMITMENT = 0.25
+
+
+class Codebook(nn.Module):
+    """`codes` vectors that follow the encoder's outputs by moving averages (van den Oord et al. 2017, appendix A.1); codes that nobody
+    uses are put where outputs are (Dhariwal et al. 2020, "Jukebox", section 3.1). All of it is state in buffers."""
+
+    vectors: Tensor
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        vectors = torch.randn(codes, CODE) if torch.empty(0).device.type != "meta" else torch.empty(codes, CODE)
+        self.register_buffer("vectors", vectors)
+        self.register_buffer("sums", vectors.clone())
+        self.register_buffer("counts", torch.ones(codes))
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """`[M, CODE]` -> the index of the nearest code of each, int64 `[M]`."""
+        return (self.vectors.square().sum(1) - 2 * x @ self.vectors.T).argmin(1)
+
+    @torch.no_grad()
+    def follow(self, x: Tensor, index: Tensor) -> None:
+        """Move the codes towards the outputs `x` `[M, CODE]` that chose them. Several processes move them alike."""
+        codes = len(self.vectors)
+        counts = torch.zeros_like(self.counts).index_add_(0, index, torch.ones_like(x[:, 0]))
+        sums = torch.zeros_like(self.sums).index_add_(0, index, x)
+        # torch's generator is seeded by the image's position before each forward pass.
+        others = x[torch.randint(len(x), (codes,), device=x.device)].contiguous()
+        if distributed.is_available() and distributed.is_initialized():
+            for value in (counts, sums):
+                distributed.all_reduce(value)
+            distributed.broadcast(others, 0)
+        self.counts.lerp_(counts, 1 - DECAY)
+        self.sums.lerp_(sums, 1 - DECAY)
+        dead = self.counts < DEAD * self.counts.sum() / codes
+        fresh = self.counts.mean()
+        self.counts.copy_(torch.where(dead, fresh, self.counts))
+        self.sums.copy_(torch.where(dead[:, None], others * fresh, self.sums))
+        self.vectors.copy_(self.sums / self.counts[:, None])
+
+
+class _Masked(nn.Conv2d):
+    """A convolution that sees only what comes before in reading order (van den Oord et al. 2016, "Pixel recurrent neural networks");
+    `itself`: and the place at hand."""
+
+    mask: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, itself: bool) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+        mask = torch.ones(kernel, kernel)
+        mask[kernel // 2, kernel // 2 + itself :] = 0
+        mask[kernel // 2 + 1 :] = 0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+
+class Prior(nn.Module):
+    """Codes int64 `[B, h, w]`, labels -> logits of each `[B, codes, h, w]`, given those before it in reading order."""
+
+    def __init__(self, codes: int, classes: int, size: tuple[int, int], width: int = 64, layers: int = 4) -> None:
+        super().__init__()
+        self.table = embedding(codes, width)
+        self.classes = embedding(classes, width) if classes else None
+        self.place = nn.Parameter(torch.zeros(width, *size))
+        self.first = _Masked(width, width, 5, itself=False)
+        self.mixes = nn.ModuleList(_Masked(width, width, 3, itself=True) for _ in range(layers))
+        self.widens = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(layers))
+        self.last = nn.Conv2d(width, codes, 1)
+
+    def forward(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        """See the class."""
+        x = self.first(self.table(codes).permute(0, 3, 1, 2)) + self.place
+        if self.classes is not None:
+            x = x + self.classes(labels)[:, :, None, None]
+        for mix, widen in zip(self.mixes, self.widens, strict=True):
+            x = x + widen(leaky(mix(leaky(x))))
+        logits: Tensor = self.last(leaky(x))
+        return logits
+
+
+class VqVae(Likely):
+    """widths: from the grid of codes to pixels, so their number says how much smaller the grid is. One latent number a code: its place in
+    the distribution that the prior gives, which is how normal latents become codes."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        widths: Sequence[int],
+        blocks: int,
+        likelihood: str,
+        codes: int,  # the seventh
+    ) -> None:
+        self.grid = grid((shape[1], shape[2]), len(widths))
+        super().__init__(shape, math.prod(self.grid), classes)
+        self.fitted = fitted(self.size, len(widths))
+        self.pixels = Pixels(likelihood, shape[0])
+        self.downward = Downward(shape[0], widths[::-1], blocks)
+        self.into = nn.Conv2d(widths[0], CODE, 1)
+        self.codebook = Codebook(codes)
+        self.out_of = nn.Conv2d(CODE, widths[0], 1)
+        self.upward = Upward(widths, blocks, self.pixels.outputs)
+        self.prior = Prior(codes, classes, self.grid)
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """uint8 `[B, C, H, W]` -> what is quantised, float `[B, h, w, CODE]`."""
+        return self.into(leaky(self.downward(padded(to_float(images), self.fitted)))).float().permute(0, 2, 3, 1)
+
+    def codes(self, images: Tensor) -> Tensor:
+        """uint8 `[B, C, H, W]` -> int64 `[B, h, w]`."""
+        outputs = self.outputs(images)
+        return self.codebook.nearest(outputs.flatten(0, 2)).view(outputs.shape[:3])
+
+    def decode(self, vectors: Tensor) -> Tensor:
+        """Quantised `[B, h, w, CODE]` -> the parameters of each pixel's distribution."""
+        return cut(self.upward(self.out_of(vectors.permute(0, 3, 1, 2))), self.size)
+
+    def terms(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(log p of the pixels `[B]`, commitment `[B]`, codes `[B, h, w]`); gradients pass straight through the quantisation.
+
+        In training mode the codebook follows."""
+        outputs = self.outputs(images)
+        flat = outputs.flatten(0, 2)
+        index = self.codebook.nearest(flat)
+        vectors = self.codebook.vectors[index].view_as(outputs)
+        if self.training:
+            self.codebook.follow(flat.detach(), index)
+        commitment = (outputs - vectors).square().flatten(1).sum(1)
+        raw = self.decode(outputs + (vectors - outputs).detach())
+        return self.pixels.nats(images, raw), commitment, index.view(outputs.shape[:3])
+
+    def prior_nats(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        """log p of codes `[B, h, w]` under the prior: `[B]`."""
+        return -F.cross_entropy(self.prior(codes, labels).float(), codes, reduction="none").flatten(1).sum(1)
+
+    def bound(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Likely`: log p(x | codes) + log p(codes), as the encoder is certain of its codes."""
+        codes = self.codes(images)
+        raw = self.decode(self.codebook.vectors[codes])
+        return self.pixels.nats(images, raw) + self.prior_nats(codes, labels), self.pixels.mean(raw)
+
+    def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `Likely`: the middle of each code's stretch of the prior's distribution, as a normal number, and hardly any variance."""
+        codes = self.codes(images)
+        shares = self.prior(codes, labels).float().softmax(1)
+        at = codes[:, None]
+        middle = shares.cumsum(1).gather(1, at) - shares.gather(1, at) / 2
+        latents = torch.special.ndtri(middle.double().clamp(1e-9, 1 - 1e-9)).float().flatten(1)
+        return latents, torch.full_like(latents, -30.0)
+
+    def make(self, latents: Tensor, labels: Tensor | None, truncation: float = 1.0) -> Tensor:
+        """See `Maker`: code by code, in reading order; `truncation` is the prior's temperature."""
+        labels = self.labelled(latents, labels)
+        places = torch.special.ndtr(latents.double()).view(-1, *self.grid)
+        codes = torch.zeros(places.shape, dtype=torch.int64, device=latents.device)
+        for row in range(self.grid[0]):
+            for column in range(self.grid[1]):
+                # What lies below in reading order cannot be seen by this place: only the rows so far are computed.
+                logits = self._rows(codes[:, : row + 1], labels)[:, :, row, column].double() / max(truncation, 1e-3)
+                found = torch.searchsorted(logits.softmax(1).cumsum(1), places[:, row, column, None].contiguous())
+                codes[:, row, column] = found[:, 0].clamp(max=logits.shape[1] - 1)
+        return self.pixels.mean(self.decode(self.codebook.vectors[codes]))
+
+    def _rows(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        whole = F.pad(codes, (0, 0, 0, self.grid[0] - codes.shape[1]))
+        logits: Tensor = self.prior(whole, labels)
+        return logits

@@ -1,0 +1,94 @@
+"""The recipe: model, size and rates from what the data and the budget tell, each value with its reason.
+
+The values were found by experiment on handwritten digits and emoji at 32 pixels (`benchmarks/generation.py`, docs/results.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saccade.core.config import AugmentConfig, GenerationConfig, TrainConfig
+from saccade.data.sample import Schema
+from saccade.task import Budget
+from saccade.tasks.generation import models
+
+SMALL = 64  # pixels up to which images are made at their own size
+DEFAULT = "r3gan"
+CPU_MINUTES = 30.0
+FEW = 5_000  # training images below which a judge learns them by heart
+ENOUGH = 20  # images a class needs to be made by itself
+IMAGES_SEEN = {"gan": 8_000_000, "vae": 6_000_000, "vqvae": 6_000_000}
+RATES = {"r3gan": 1e-3, "dcgan": 2e-4, "vae": 2e-3, "vqvae": 1e-3}
+
+
+def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+    """The configuration for this data, and a reason by line, each beginning with the key it explains."""
+    reasons: list[str] = []
+    size, why = _size(schema, budget)
+    reasons.append(f"size: {size[0]}x{size[1]}, {why}")
+    model = budget.model or DEFAULT
+    reasons.append(
+        f"model: {model}, {'as asked' if budget.model else 'a modern GAN that trains steadily; vae, vqvae and dcgan are others'}"
+    )
+    family = models.find(model)
+    images = schema.images.get("train", 0)
+    settings, whys = _settings(schema, model, images)
+    reasons += whys
+    epochs = max(1, min(2000, round(IMAGES_SEEN[family] / max(1, images))))
+    minutes = budget.minutes
+    if minutes is None and device == "cpu" and budget.epochs is None:
+        minutes = CPU_MINUTES
+        reasons.append(f"minutes: {minutes:g} at most, a first result on a processor; --minutes or --epochs for more")
+    config = TrainConfig(
+        task="generate",
+        model=model,
+        epochs=float(epochs),
+        minutes=minutes,
+        size=size,
+        channels=schema.channels,  # type: ignore[arg-type]  # 1, 3 or 4
+        batch=64,
+        lr=RATES[model],
+        betas=(0.0, 0.99) if model == "r3gan" else (0.5, 0.999) if model == "dcgan" else (0.9, 0.99),
+        weight_decay=0.0 if family == "gan" else 0.01,
+        warmup=0.02,
+        ema=0.02,
+        clip=0.0 if family == "gan" else 1.0,
+        on_nan="back",
+        augment=AugmentConfig(),
+        generation=settings,
+    )
+    reasons.append(f"epochs: {epochs} at most, from {images:,} training images")
+    return config, reasons
+
+
+def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
+    if budget.size is not None:
+        return budget.size, "as asked"
+    if max(schema.size) <= SMALL:
+        return schema.size, "the images' own size" if schema.uniform else "the images' median size"
+    scale = SMALL / min(schema.size)
+    height, width = (max(8, round(side * scale / 8) * 8) for side in schema.size)
+    return (
+        min(height, 2 * SMALL),
+        min(width, 2 * SMALL),
+    ), f"images of about {schema.size[0]}x{schema.size[1]} made smaller to learn faster"
+
+
+def _settings(schema: Schema, model: str, images: int) -> tuple[GenerationConfig, list[str]]:
+    counts = schema.counts.get("train", ())
+    labelled = len(schema.classes) > 1 and min(counts, default=0) >= ENOUGH
+    reasons = []
+    if labelled:
+        reasons.append("generation.conditional: true, so that images can be asked for by class")
+    features = "classifier" if labelled else "clusters"
+    told = "a classifier of these images" if labelled else "a network that tells groups of alike images apart"
+    reasons.append(f"generation.features: {features}, {told} (trained first) measures how real the made ones are")
+    family = models.find(model)
+    if family != "gan":
+        return GenerationConfig(labelled, features=features, kl_warmup=500 if family == "vae" else 0), reasons
+    if model == "dcgan":
+        return GenerationConfig(labelled, features=features, loss="non-saturating"), reasons
+    adaptive = images < FEW
+    if adaptive:
+        reasons.append(f"generation.adaptive: true, as {images:,} images would be learned by heart")
+    return GenerationConfig(labelled, features=features, r1=1.0, r2=1.0, penalty_every=4, adaptive=adaptive), reasons

@@ -1,0 +1,152 @@
+"""One training step of each family, as phases of the common loop. All losses are sums over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from saccade.core.config import GenerationConfig, TrainConfig
+from saccade.data.loader import Batch
+from saccade.task import Losses, Phase
+from saccade.tasks.generation import likelihood, policy
+from saccade.tasks.generation.adversarial import forge_loss, interpolated_penalty, judge_loss, zero_centred_penalty
+from saccade.tasks.generation.models.base import Maker, to_float
+from saccade.tasks.generation.models.gan import Gan
+from saccade.tasks.generation.models.vae import Vae
+from saccade.tasks.generation.models.vqvae import COMMITMENT, VqVae
+
+
+def phases(model: Maker, config: TrainConfig) -> Sequence[Phase]:
+    """The phases of a model's family."""
+    if isinstance(model, Gan):
+        return _Adversaries(model, config.generation).phases()
+    if isinstance(model, VqVae):
+        return _quantised(model)
+    if isinstance(model, Vae):
+        return [Phase("train", [model], _evidence(model, config.generation))]
+    raise TypeError(f"{type(model).__name__} has no phases")
+
+
+class _Adversaries:
+    """The judge learns to tell real images from made ones, then the generator to be taken for real.
+
+    The penalties of real and made images are r1/2 |grad|^2 and r2/2 |grad|^2 (Huang et al. 2024, equation 4), at each
+    `penalty_every`-th step and as many times as strong (lazy regularisation, Karras et al. 2020, "StyleGAN2", section 3.1).
+    """
+
+    def __init__(self, model: Gan, settings: GenerationConfig) -> None:
+        self.model, self.settings = model, settings
+        if settings.augment:
+            model.adaptive.probability.fill_(settings.augment)
+        self.changed = settings.adaptive or settings.augment > 0
+
+    def phases(self) -> list[Phase]:
+        settle = self._settle if self.settings.adaptive else None
+        return [
+            Phase("judge", [self.model.judge], self.judge, after_step=settle),
+            Phase("generator", [self.model.generator], self.forge),
+        ]
+
+    def judge(self, batch: Batch, step: int) -> Losses:
+        """Noise row 0; draws 0 and 1 change real and made images."""
+        settings, labels = self.settings, self._labels(batch)
+        with torch.no_grad():
+            made = self._seen(self.model.generator(batch.targets["noise"][:, 0], labels), batch, 1)
+        real = self._seen(to_float(batch.images), batch, 0)
+
+        def judge(images: Tensor) -> Tensor:
+            scores: Tensor = self.model.judge(images, labels)
+            return scores
+
+        due = step % settings.penalty_every == 0
+        penalty = torch.zeros(len(real), device=real.device)
+        if due and (settings.r1 or settings.r2):
+            of_real, slope_real = zero_centred_penalty(judge, real)
+            of_made, slope_made = zero_centred_penalty(judge, made)
+            penalty = (settings.r1 * slope_real + settings.r2 * slope_made) / 2 * settings.penalty_every
+        else:
+            of_real, of_made = self._both(real, made, labels)
+        if due and settings.gradient_penalty:
+            # torch's generator is seeded by the images' position before each pass.
+            share = torch.rand(len(real), device=real.device)
+            penalty = penalty + settings.gradient_penalty * settings.penalty_every * interpolated_penalty(judge, real, made, share)
+        if settings.adaptive:
+            self.model.adaptive.note(of_real - of_made if settings.loss == "relativistic" else of_real)
+        total = judge_loss(settings.loss, of_real.float(), of_made.float()).sum() + penalty.sum()
+        parts = {"real": of_real.sum(), "made": of_made.sum(), "told_apart": (of_real > of_made).float().sum()}
+        return Losses(total, float(len(real)), parts | {"penalty": penalty.sum()})
+
+    def forge(self, batch: Batch, step: int) -> Losses:
+        """Noise row 1; draws 2 change the made images, draws 0 the real ones that they are compared to."""
+        labels = self._labels(batch)
+        made = self._seen(self.model.generator(batch.targets["noise"][:, 1], labels), batch, 2)
+        of_made = self.model.judge(made, labels).float()
+        of_real = torch.zeros_like(of_made)
+        if self.settings.loss == "relativistic":
+            with torch.no_grad():
+                of_real = self.model.judge(self._seen(to_float(batch.images), batch, 0), labels).float()
+        return Losses(forge_loss(self.settings.loss, of_real, of_made).sum(), float(len(made)))
+
+    def _both(self, real: Tensor, made: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Real and made images in passes of their own: batch statistics must not mix (Radford et al. 2016 do so too)."""
+        return self.model.judge(real, labels), self.model.judge(made, labels)
+
+    def _seen(self, images: Tensor, batch: Batch, row: int) -> Tensor:
+        if not self.changed:
+            return images
+        return policy.augment(images, batch.targets["draws"][:, row], self.model.adaptive.probability)
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return batch.targets["label"] if self.model.classes else None
+
+    def _settle(self, step: int) -> None:
+        from torch import distributed
+
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(self.model.adaptive.signs)
+        self.model.adaptive.settle()
+
+
+def _evidence(model: Vae, settings: GenerationConfig) -> Callable[[Batch, int], Losses]:
+    """The negative evidence lower bound; beta (Higgins et al. 2017) rises at first (Bowman et al. 2016)."""
+    warm_up = settings.kl_warmup
+
+    def loss(batch: Batch, step: int) -> Losses:
+        labels = batch.targets["label"] if model.classes else None
+        nats, divergence, _ = model.terms(batch.images, labels, batch.targets["noise"][:, 0])
+        beta = settings.beta * (min(1.0, (step + 1) / warm_up) if warm_up else 1.0)
+        cost = likelihood.free_bits(divergence, settings.free_bits) if settings.free_bits else divergence.sum(1)
+        size = float(batch.images[0].numel())
+        bits = likelihood.bits_per_dim(nats - divergence.sum(1), int(size))
+        # Divided by the numbers of an image, so that a rate suits images of any size.
+        total = (beta * cost - nats).sum() / size
+        return Losses(total, float(len(nats)), {"bits_per_dim": bits.sum(), "divergence": divergence.sum()})
+
+    return loss
+
+
+def _quantised(model: VqVae) -> list[Phase]:
+    def labels_of(batch: Batch) -> Tensor | None:
+        return batch.targets["label"] if model.classes else None
+
+    def autoencoder(batch: Batch, step: int) -> Losses:
+        nats, commitment, codes = model.terms(batch.images, labels_of(batch))
+        size = float(batch.images[0].numel())
+        used = torch.bincount(codes.flatten(), minlength=len(model.codebook.vectors)).gt(0).float().mean()
+        total = (COMMITMENT * commitment - nats).sum() / size
+        return Losses(
+            total,
+            float(len(nats)),
+            {"bits_per_dim_of_pixels": likelihood.bits_per_dim(nats, int(size)).sum(), "codes_used": used * len(nats)},
+        )
+
+    def prior(batch: Batch, step: int) -> Losses:
+        with torch.no_grad():
+            codes = model.codes(batch.images)
+        nats = model.prior_nats(codes, labels_of(batch))
+        return Losses(-nats.sum() / codes[0].numel(), float(len(nats)))
+
+    parts = [model.downward, model.into, model.out_of, model.upward]
+    return [Phase("autoencoder", parts, autoencoder), Phase("prior", [model.prior], prior)]
