@@ -37,12 +37,13 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
         ],
         ["0", "-1", "16385", "17x", "x", "", "1x2x3", "1.5", "big", "17×11", "nan", "²"],
     ),
-    "channels": ([("1", 1), ("3", 3)], ["0", "2", "4", "rgb", "null"]),
+    "channels": ([("1", 1), ("3", 3), ("4", 4)], ["0", "2", "5", "rgb", "null"]),
     "batch": ([("1", 1), ("64", 64)], ["0", "-1", "1.5", "x", "null", "nan"]),
     "micro_batch": ([("0", 0), ("8", 8)], ["-1", "0.5", "x"]),
     "optimizer": ([("sgd", "sgd"), ("adamw", "adamw")], ["adam", "1", "SGD "]),
     "lr": POSITIVE,
     "momentum": BELOW_ONE,
+    "betas": ([("[0,0.99]", (0.0, 0.99))], ["0.9", "[0.9]", "[0.9,1]", "[-0.1,0.9]", "x"]),
     "weight_decay": POSITIVE,
     "warmup": SHARE,
     "label_smoothing": BELOW_ONE,
@@ -70,6 +71,20 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "augment.erase": SHARE,
     "augment.mixup": SHARE,
     "augment.cutmix": SHARE,
+    "generation.conditional": FLAG,
+    "generation.latent": ([("0", 0), ("128", 128)], ["-1", "1.5", "65537", "x"]),
+    "generation.features": TEXT,
+    "generation.loss": ([(name, name) for name in ("relativistic", "non-saturating", "hinge", "wasserstein")], ["wgan", "1"]),
+    "generation.r1": POSITIVE,
+    "generation.r2": POSITIVE,
+    "generation.gradient_penalty": POSITIVE,
+    "generation.penalty_every": ([("1", 1), ("16", 16)], ["0", "-1", "1.5"]),
+    "generation.augment": SHARE,
+    "generation.adaptive": FLAG,
+    "generation.likelihood": ([(name, name) for name in ("logistic", "gaussian", "bernoulli")], ["mse", "1"]),
+    "generation.beta": POSITIVE,
+    "generation.kl_warmup": ([("0", 0), ("500", 500)], ["-1", "0.5"]),
+    "generation.free_bits": POSITIVE,
 }
 
 
@@ -90,7 +105,7 @@ def apply(text: str) -> TrainConfig:
 
 def test_every_key_is_tried_here() -> None:
     assert sorted(CASES) == sorted(KEYS)
-    assert len(set(KEYS)) == len(KEYS) and "augment" not in KEYS
+    assert len(set(KEYS)) == len(KEYS) and not set(config.GROUPS) & set(KEYS)
 
 
 @pytest.mark.parametrize(("key", "text", "value"), [(key, text, value) for key, (good, _) in CASES.items() for text, value in good])

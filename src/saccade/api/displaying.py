@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.api.judging import FINAL, Features, Looked, look
+from saccade.api import judging
+from saccade.api.judging import Features, Looked
 from saccade.api.sets import Split
 from saccade.core import alpha, encoding, files, folders
 from saccade.core.card import Card
@@ -49,7 +50,7 @@ def conclude(task: Making, module: nn.Module, card: Card, on: Features, split: t
     import time
 
     began = time.perf_counter()
-    looked = look(task, module, card, on, split, count=FINAL, seed=seed)
+    looked = judging.look(task, module, card, on, split, count=judging.FINAL, seed=seed)
     metric = looked.metric
     found = Evaluation(
         task=card.task,
@@ -144,7 +145,7 @@ def nearest_places(on: Features, made: Array, train: Split, k: int) -> tuple[Arr
     from saccade.core import keys
     from saccade.tasks.generation.distances import nearest
 
-    among = keys.generator(0, "reference", 0).permutation(len(train))[:FINAL]
+    among = keys.generator(0, "reference", 0).permutation(len(train))[: judging.FINAL]
     places, distances = nearest(on.of_split("train", train), on.of(made), min(k, len(among) - 1))
     return among[places], distances
 

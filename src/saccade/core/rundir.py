@@ -219,8 +219,8 @@ class RunDir:
         """The whole lines of events.jsonl."""
         return lines.rows(self.events_file)
 
-    def save_checkpoint(self, step: int, files: Mapping[str, bytes], *, keep: int = 2, also: int = 0) -> Path:
-        """Write checkpoints/step-<step> durably, then remove all but the newest `keep` and that of step `also`.
+    def save_checkpoint(self, step: int, files: Mapping[str, bytes], *, keep: int = 2, also: int | None = None) -> Path:
+        """Write checkpoints/step-<step> durably, then remove all but the newest `keep` and the one of step `also`.
 
         A checkpoint of a later step belongs to a history that was given up (it was damaged, or the run went back), so it goes too.
         """

@@ -341,7 +341,8 @@ class Trainer:
             return
         kept = checkpoint.snapshot(tensors)
         state = {"loop": copy.deepcopy(vars(self.state)), "scaler": self.updater.scaler.state_dict()}
-        run, step, good = self.job.run, self.state.step, self.state.good
+        run, step = self.job.run, self.state.step
+        good = self.state.good if self.job.config.on_nan == "back" else None
 
         def write() -> None:
             run.append_metrics(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,6 +14,15 @@ from torch import Tensor, nn
 from saccade.tasks.generation import likelihood
 
 ALL = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1)  # one image of one pixel for each value
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These tensors are tiny: more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def parameters(count: int, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,6 +93,20 @@ def test_gradients_are_finite_everywhere() -> None:
     for loss, of in ((mixture, leaves), (gaussian, leaves[:2])):
         assert loss.isfinite()
         assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, of))
+
+
+@pytest.mark.parametrize(("beyond", "end"), [(-7.5, -7.0), (-1e4, -7.0), (7.5, 7.0), (1e4, 7.0)])
+def test_log_scales_end_somewhere(beyond: float, end: float) -> None:
+    """A network that is sure of itself, or has not learned yet, gets finite numbers and slopes."""
+    mean = torch.linspace(-3, 3, 256).view(256, 1, 1, 1).requires_grad_()
+    zero = torch.zeros(256, 1, 1, 1, 1)
+    for function in (
+        likelihood.discretized_gaussian,
+        lambda i, m, s: likelihood.discretized_logistic_mixture(i, m[:, None], s[:, None], zero),
+    ):
+        there, here = (function(ALL, mean, torch.full((256, 1, 1, 1), scale)) for scale in (beyond, end))
+        assert torch.equal(there, here)
+        assert torch.autograd.grad(there.sum(), mean)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("log_scale", [-6.0, -4.5, -2.0, 3.0])

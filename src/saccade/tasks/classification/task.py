@@ -42,8 +42,10 @@ class Classification:
         return recipes.choose(schema, device, budget)
 
     def check(self, config: TrainConfig) -> None:
-        """Raise UserError, naming the nearest, for a model that is not known."""
+        """Raise UserError, naming the nearest, for a model that is not known, and for transparency, which only made images have."""
         models.find(config.model)
+        if config.channels == 4:
+            raise UserError("classifiers take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it; raises UserError for a name that is not known."""

@@ -103,7 +103,7 @@ def _normal_bin(centred: Tensor, inverse: Tensor) -> Tensor:
     middle = -centred.abs() * inverse  # the left half, where CDFs are small and their logarithms exact
     high = torch.special.log_ndtr(middle + 0.5 * inverse)
     ratio = high - torch.special.log_ndtr(middle - 0.5 * inverse)
-    wide = high + torch.log(-torch.expm1(-ratio.clamp(min=_WIDE)))  # clamped where it is not used: no infinite gradients
+    wide = high + torch.log(-torch.expm1(-ratio))  # finite where it is not used too: LOG_SCALES keep the ratio above 5e-6
     # Where both CDFs are nearly the same their difference has no digits left, but the density hardly bends: three nodes do.
     points = torch.stack([weight - 0.5 * (middle + 0.5 * node * inverse).square() for node, weight in _NODES])
     narrow = torch.logsumexp(points, 0) + torch.log(inverse) - 0.5 * math.log(2 * math.pi)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from saccade.tasks.generation import distances
 
 Floats = NDArray[np.float64]
+REPEATS = 100  # of the bootstrap
 NEIGHBOURS = 10_000  # rows of either side that nearest neighbours are looked for among
 COLLAPSED = 0.02  # share of the real features' variance below which made images are all alike
 WORSE = 8.0  # times the best distance so far that mean divergence
@@ -73,7 +74,7 @@ class GenerationMetric:
         """95 % intervals: of the Fréchet distance by the bootstrap over both sets, of likelihoods and reconstructions by their spread."""
         found = {}
         if len(self._made) > 1 and len(self._real) > 1:
-            low, high = distances.intervals(np.stack(self._real), np.stack(self._made), seed=seed)
+            low, high = distances.intervals(np.stack(self._real), np.stack(self._made), seed=seed, repeats=REPEATS)
             found[f"fid_{self.features}"] = (low, high)
         for name, values in self._columns().items():
             values = values[np.isfinite(values)]
@@ -122,11 +123,12 @@ class GenerationMetric:
 
 def fault(metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
     """Why these figures, beside the best so far, mean that training has failed; "" where it has not."""
-    spread = next((value for name, value in metrics.items() if name.startswith("spread_")), None)
+    spread = next(((name, value) for name, value in metrics.items() if name.startswith("spread_")), None)
     distance = next(((name, value) for name, value in metrics.items() if name.startswith("fid_")), None)
     before = best.get(distance[0]) if distance else None
-    if spread is not None and spread < COLLAPSED and before is not None:
-        return f"collapsed: the made images differ by {100 * spread:.1f} % of what real ones do"
+    if spread and spread[1] is not None and spread[1] < COLLAPSED and (best.get(spread[0]) or 0.0) > 5 * COLLAPSED:
+        # Images that never differed are those of a model that has not learned yet.
+        return f"collapsed: the made images differ by {100 * spread[1]:.1f} % of what real ones do"
     if not (distance and distance[1] and before):
         return ""
     times = distance[1] / before

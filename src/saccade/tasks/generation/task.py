@@ -79,7 +79,7 @@ class Generation:
         from saccade.tasks.generation.augmentation import GenerationAugment
 
         family = models.find(config.model)
-        latent = 0 if family == "vqvae" else config.generation.latent or models.LATENT[family]
+        latent = 0 if family == "vqvae" else config.generation.latent or models.LATENT
         policy = family == "gan" and (config.generation.adaptive or config.generation.augment > 0)
         return GenerationAugment(config, latent, 2 if family == "gan" else 1, policy=policy)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saccade.core.config import GenerationConfig, TrainConfig
 from saccade.data.loader import Batch
@@ -41,6 +42,7 @@ class _Adversaries:
         if settings.augment:
             model.adaptive.probability.fill_(settings.augment)
         self.changed = settings.adaptive or settings.augment > 0
+        self.separate = any(isinstance(part, nn.BatchNorm2d) for part in model.judge.modules())
 
     def phases(self) -> list[Phase]:
         settle = self._settle if self.settings.adaptive else None
@@ -56,22 +58,16 @@ class _Adversaries:
             made = self._seen(self.model.generator(batch.targets["noise"][:, 0], labels), batch, 1)
         real = self._seen(to_float(batch.images), batch, 0)
 
-        def judge(images: Tensor) -> Tensor:
-            scores: Tensor = self.model.judge(images, labels)
-            return scores
-
         due = step % settings.penalty_every == 0
-        penalty = torch.zeros(len(real), device=real.device)
-        if due and (settings.r1 or settings.r2):
-            of_real, slope_real = zero_centred_penalty(judge, real)
-            of_made, slope_made = zero_centred_penalty(judge, made)
-            penalty = (settings.r1 * slope_real + settings.r2 * slope_made) / 2 * settings.penalty_every
-        else:
-            of_real, of_made = self._both(real, made, labels)
+        slopes = due and (settings.r1 > 0 or settings.r2 > 0)
+        of_real, of_made, penalty = self._scores(real, made, labels, slopes=slopes)
+        penalty = penalty * settings.penalty_every
         if due and settings.gradient_penalty:
             # torch's generator is seeded by the images' position before each pass.
             share = torch.rand(len(real), device=real.device)
-            penalty = penalty + settings.gradient_penalty * settings.penalty_every * interpolated_penalty(judge, real, made, share)
+            penalty = penalty + settings.gradient_penalty * settings.penalty_every * interpolated_penalty(
+                partial(self._judge, labels=labels), real, made, share
+            )
         if settings.adaptive:
             self.model.adaptive.note(of_real - of_made if settings.loss == "relativistic" else of_real)
         total = judge_loss(settings.loss, of_real.float(), of_made.float()).sum() + penalty.sum()
@@ -89,9 +85,24 @@ class _Adversaries:
                 of_real = self.model.judge(self._seen(to_float(batch.images), batch, 0), labels).float()
         return Losses(forge_loss(self.settings.loss, of_real, of_made).sum(), float(len(made)))
 
-    def _both(self, real: Tensor, made: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Real and made images in passes of their own: batch statistics must not mix (Radford et al. 2016 do so too)."""
-        return self.model.judge(real, labels), self.model.judge(made, labels)
+    def _scores(self, real: Tensor, made: Tensor, labels: Tensor | None, *, slopes: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of real and of made images and their penalty, `[B]` each; in passes of their own where a judge's batch statistics would
+        mix them, in one otherwise."""
+        parts = [(torch.cat([real, made]), None if labels is None else labels.repeat(2))]
+        if self.separate:
+            parts = [(real, labels), (made, labels)]
+        scores, squares = [], []
+        for images, of in parts:
+            score, square = zero_centred_penalty(partial(self._judge, labels=of), images) if slopes else (self._judge(images, of), None)
+            scores.append(score)
+            squares.append(torch.zeros_like(score) if square is None else square)
+        of_real, of_made = torch.cat(scores).chunk(2)
+        slope_real, slope_made = torch.cat(squares).chunk(2)
+        return of_real, of_made, (self.settings.r1 * slope_real + self.settings.r2 * slope_made) / 2
+
+    def _judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        scores: Tensor = self.model.judge(images, labels)
+        return scores
 
     def _seen(self, images: Tensor, batch: Batch, row: int) -> Tensor:
         if not self.changed:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from saccade.tasks.generation.models.base import Maker
 
 FAMILIES = {"r3gan": "gan", "dcgan": "gan", "vae": "vae", "vqvae": "vqvae"}
-LATENT = {"gan": 64, "vae": 32}
+LATENT = 64  # numbers that an image is made from, where nothing else is asked for
 COARSEST = 4  # cells of the coarse grid's shorter side, or up to twice as many
 MOST_WIDTH = 256
 FINEST = 48
@@ -51,7 +51,7 @@ def architecture(config: TrainConfig, classes: int) -> dict[str, Any]:
         "blocks": 1,
     }
     if family != "vqvae":
-        arguments["latent"] = settings.latent or LATENT[family]
+        arguments["latent"] = settings.latent or LATENT
     if family != "gan":
         arguments["likelihood"] = settings.likelihood
     if family == "vqvae":
