@@ -2,11 +2,12 @@
 
     uv run python benchmarks/generation.py --work DIR [--only gan|vae|emoji ...] [--together] [--seed S]
 
-MNIST is padded by two pixels a side, the same PNGs or arrays for all. Ours are `saccade train DATA --task generate --minutes M` with the
-defaults (and `--model vae`), processes of their own; the peers are benchmarks/peers/dcgan.py and vae.py. Minutes count from the start of each process. `--together` runs the two of a pair at the same time,
+MNIST is padded by two pixels a side, the same PNGs or arrays for all. Ours are `saccade train DATA --task generate --minutes M` with
+the defaults (and `--model vae`), processes of their own; the peers are
+benchmarks/peers/dcgan.py and vae.py. Minutes count from the start of each process. `--together` runs the two of a pair at the same time,
 each on one thread; without it one after the other, each on two. Features are those of a classifier that is trained here first,
-of at least 0.99 accuracy on the test images; distances are to the 10,000 test images, of 10,000 made ones. What is there already is not done again; each
-result is a line of benchmarks/results/generation.jsonl, and the tables are printed from that file.
+of at least 0.99 accuracy on the test images; distances are to the 10,000 test images, of 10,000 made ones. What is there already is
+not done again; each result is a line of benchmarks/results/generation.jsonl, and the tables are printed from that file.
 """
 
 from __future__ import annotations
@@ -196,9 +197,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines: list[str] = []
     mine = [row for key, row in latest.items() if key[0] == "gan"]
     if mine:
-        lines += [
-            "| MNIST 32x32 | seed | threads | FID (95 % interval) | KID x 1000 | precision | recall | density | coverage | classes | epochs | seconds |"
-        ]
+        head = "FID (95 % interval) | KID x 1000 | precision | recall | density | coverage | classes | epochs | seconds"
+        lines += [f"| MNIST 32x32 | seed | threads | {head} |"]
         lines += ["|" + "---|" * 12]
         for row in mine:
             m, (low, high) = row["metrics"], row["interval"]

@@ -171,6 +171,14 @@ def test_eval_measures_again_and_on_other_images(runs: dict[str, Run], drawn: Pa
     assert "fid_features" in other.metrics
 
 
+def test_features_of_a_file_name_the_figures(runs: dict[str, Run], drawn: Path, tmp_path: Path) -> None:
+    file = shutil.copy(runs["vae"].path / "features.safetensors", tmp_path / "mine.safetensors")
+    run = train(drawn, tmp_path / "r", "dcgan", set={"generation.features": str(file)}, epochs=1)
+    assert "fid_mine" in run.metrics
+    assert not (run.path / "features.safetensors").exists()
+    assert "fid_mine" in saccade.eval(run.path).metrics
+
+
 def test_verbs_for_answers_say_that_it_makes_images(runs: dict[str, Run], drawn: Path, tmp_path: Path) -> None:
     run, image = runs["dcgan"], sorted((drawn / "test").rglob("*.png"))[0]
     for verb in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -19,11 +20,13 @@ import pytest
 import torch
 
 from saccade.core.config import TrainConfig
-from saccade.core.errors import Interrupted
+from saccade.core.errors import Interrupted, UserError
 from saccade.core.rundir import RunDir
+from saccade.tasks.classification.task import Classification
 from saccade.training import loop
 from saccade.training.board import Board
 from saccade.training.loop import Trainer
+from saccade.training.schedule import Schedule
 from saccade.training.signals import StopSignals
 from small_jobs import CONFIG, STEPS, Outcome, Stopping, fit, go_on, job, resolved
 
@@ -116,6 +119,35 @@ def scripted(*values: float | None) -> Callable[[Any], Any]:
     """An evaluation that answers with these accuracies in turn."""
     left = list(values)
     return lambda module: {"accuracy": left.pop(0)}
+
+
+class Failing(Classification):
+    """A room that takes an accuracy below 0.1 for a collapse."""
+
+    def fault(self, metrics: Any, best: Any) -> str:
+        return "collapsed" if metrics["accuracy"] < 0.1 else ""
+
+
+def test_a_collapse_goes_back_to_the_last_evaluation_without_a_fault(tmp_path: Path) -> None:
+    """Evaluations at steps 4, 8 and 12; the second one finds a fault, and is met again with another outcome."""
+    config = replace(CONFIG, on_nan="back")
+    outcome = fit(job(tmp_path, config, task=Failing(), evaluate=scripted(0.5, 0.0, 0.6, 0.7)))
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events == [{"event": "back", "step": 8, "fault": "collapsed", "to": 4}]
+    assert (outcome.loop["step"], outcome.loop["good"], outcome.loop["best"]) == (STEPS, 12, 0.7)
+    assert [row["step"] for row in outcome.rows if "split" in row] == [4, 8, 12]
+    rates = {row["step"]: row["lr"] for row in outcome.rows if "split" not in row}
+    assert rates[5] == pytest.approx(0.5 * CONFIG.lr * Schedule(STEPS, CONFIG.warmup).factor(4)), "on at half the rate"
+
+
+def test_a_collapse_that_comes_again_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gone back 5 times already"):
+        fit(job(tmp_path, replace(CONFIG, on_nan="back"), task=Failing(), evaluate=scripted(0.5, *[0.0] * 9)))
+    with pytest.raises(UserError, match="^collapsed, at step 4"):
+        fit(job(tmp_path / "stop", task=Failing(), evaluate=scripted(0.0)))
+    said = Stopping()
+    fit(job(tmp_path / "skip", replace(CONFIG, on_nan="skip"), task=Failing(), evaluate=scripted(0.0, 0.2, 0.3), progress=said))
+    assert "collapsed, at step 4" in said.messages
 
 
 def test_the_best_is_the_first_of_equals(tmp_path: Path) -> None:

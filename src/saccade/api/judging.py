@@ -19,6 +19,7 @@ from saccade.core.progress import Progress
 from saccade.data.sample import Schema
 from saccade.task import Budget, Making
 from saccade.tasks import answering
+from saccade.tasks.generation.metrics import name_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +104,7 @@ def named(name: str, device: str) -> Features:
         from saccade.api.models import model_path
 
         file = model_path(name)
-        return _loaded(file.stem if Path(name).is_file() else Path(name).name, file, device)
+        return _loaded(name_of(name), file, device)
     task = answering("classify", "features")
     config = TrainConfig(model=name, pretrained=True, size=(224, 224))
     try:
@@ -112,7 +113,7 @@ def named(name: str, device: str) -> Features:
     except UserError as error:
         fix = f"{error.fix}; features are {', '.join(OWN)}, a model of timm, or a classifier's .safetensors file"
         raise UserError(error.message, where="generation.features", fix=fix) from None
-    return Features(name.partition(".")[0], module.to(device).eval(), card, device)
+    return Features(name_of(name), module.to(device).eval(), card, device)
 
 
 def _loaded(name: str, file: Path, device: str) -> Features:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from saccade.api.explaining import Explanations
     from saccade.api.exporting import Export
     from saccade.core.progress import Progress
-    from saccade.core.results import Result
+    from saccade.core.results import Generated, Result
     from saccade.evaluation.result import Evaluation
     from saccade.prediction.pipeline import Failed
     from saccade.prediction.predictions import Predictions
@@ -118,6 +118,37 @@ class Model(Predictor):
         if out is None:
             return explain_with(self, inputs, target_class=target_class, progress=progress)
         return explain(self, inputs, out=out, target_class=target_class, progress=progress)
+
+    def generate(
+        self,
+        *,
+        n: int = 16,
+        seed: int = 0,
+        class_name: str | None = None,
+        truncation: float = 1.0,
+        interpolate: int = 0,
+        from_image: Any = None,
+        latents: Any = None,
+        nearest: bool = False,
+        out: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Generated:
+        """`saccade.generate` with this model."""
+        from saccade.api.generating import generate
+
+        return generate(
+            self,
+            n=n,
+            seed=seed,
+            class_name=class_name,
+            truncation=truncation,
+            interpolate=interpolate,
+            from_image=from_image,
+            latents=latents,
+            nearest=nearest,
+            out=out,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from saccade.api.explaining import Explanations
     from saccade.api.exporting import Export
     from saccade.core.progress import Progress
-    from saccade.core.results import Result
+    from saccade.core.results import Generated, Result
     from saccade.evaluation.result import Evaluation
     from saccade.prediction.pipeline import Failed
     from saccade.prediction.predictions import Predictions
@@ -152,6 +152,39 @@ class Run:
 
         return export(
             self.path, to=to, data=data, out=out, precision=precision, tolerance=tolerance, device=device, seed=seed, progress=progress
+        )
+
+    def generate(
+        self,
+        *,
+        n: int = 16,
+        seed: int = 0,
+        class_name: str | None = None,
+        truncation: float = 1.0,
+        interpolate: int = 0,
+        from_image: Any = None,
+        latents: Any = None,
+        nearest: bool = False,
+        out: str | Path | None = None,
+        device: str = "auto",
+        progress: Progress | None = None,
+    ) -> Generated:
+        """`saccade.generate` with the best model."""
+        from saccade.api.generating import generate
+
+        return generate(
+            self.path,
+            n=n,
+            seed=seed,
+            class_name=class_name,
+            truncation=truncation,
+            interpolate=interpolate,
+            from_image=from_image,
+            latents=latents,
+            nearest=nearest,
+            out=out,
+            device=device,
+            progress=progress,
         )
 
     def _repr_html_(self) -> str:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 @click.argument("data", required=False, type=click.Path())
 @click.option("--split", metavar="SPLIT", help="Default: test where there is one, else validation.")
 @click.option("--predictions", type=click.Path(), metavar="FILE", help="Score anybody's predictions instead of a model's.")
+@click.option(
+    "--features", metavar="FILE|MODEL", help="What a model that makes images is measured on: a classifier's file, or a model of timm."
+)
 @options.compute
 @options.seed
 @options.output

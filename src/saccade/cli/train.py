@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from saccade.api import Run
 
 
-@click.command("train", epilog="DATA holds a folder per class, or train/, val/, test/ with a folder per class in each.")
+@click.command("train", epilog="DATA holds a folder per class, or train/, val/, test/ with a folder per class in each; for --task generate any images.")
 @click.argument("data", required=False, type=click.Path())
 @options.task(None, "Default: what the data tell.")
 @click.option(
     "--model",
     metavar="MODEL",
-    help="One of ours (small_resnet_32px ...) or a classifier of timm by name. Default: by the data.",
+    help="One of ours (small_resnet_32px ..., to make images r3gan, dcgan, vae, vqvae) or a classifier of timm. Default: by the data.",
 )
 @click.option("--epochs", metavar="N", type=float, help="Passes over the training images.")
 @click.option("--minutes", metavar="X", type=float, help="Wall time from the start of the command.")
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--pretrained", is_flag=True, help="Start from published weights; the only option that downloads.")
 @click.option("--workers", metavar="N", type=click.IntRange(0), help="Threads that prepare batches; changes no result.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
-@click.option("--on-nan", type=click.Choice(["stop", "skip", "back"]), help="What a loss that is no number does.  [default: stop]")
+@click.option("--on-nan", type=click.Choice(["stop", "skip", "back"]), help="What a loss that is no number, or a GAN that collapses, does.  [default: stop; generate: back]")
 @click.option("--shard", is_flag=True, help="Under torchrun: spread weights and moments over the processes (FSDP2).")
 @click.option("--other-torch", is_flag=True, help="Resume with another version of torch than the run's; last bits may differ.")
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ NEIGHBOURS = 10_000  # rows of either side that nearest neighbours are looked fo
 COLLAPSED = 0.02  # share of the real features' variance below which made images are all alike
 WORSE = 8.0  # times the best distance so far that mean divergence
 SURE = 0.999  # share of pairs that a judge tells apart when nothing can be learned from it any more
+
+
+def name_of(features: str) -> str:
+    """What features are called in figures' names: a file's or run's name without folder and suffix, a model's without its tag."""
+    return PurePath(features).stem.partition(".")[0]
 
 
 class GenerationMetric:

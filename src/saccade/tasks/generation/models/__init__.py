@@ -10,6 +10,7 @@ from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError, unknown
 from saccade.task import ModelRow
+from saccade.tasks.generation.metrics import name_of
 
 if TYPE_CHECKING:
     from saccade.tasks.generation.models.base import Maker
@@ -56,7 +57,7 @@ def architecture(config: TrainConfig, classes: int) -> dict[str, Any]:
         arguments["likelihood"] = settings.likelihood
     if family == "vqvae":
         arguments["codes"] = 256
-    return {"source": "saccade", "name": config.model, "arguments": arguments, "features": settings.features}
+    return {"source": "saccade", "name": config.model, "arguments": arguments, "features": name_of(settings.features)}
 
 
 def _widths(name: str, size: tuple[int, int]) -> list[int]:
