@@ -143,7 +143,7 @@ def test_a_collapse_goes_back_to_the_last_evaluation_without_a_fault(tmp_path: P
 def test_a_collapse_that_comes_again_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone back 5 times already"):
         fit(job(tmp_path, replace(CONFIG, on_nan="back"), task=Failing(), evaluate=scripted(0.5, *[0.0] * 9)))
-    with pytest.raises(UserError, match="^collapsed, at step 4"):
+    with pytest.raises(UserError, match=r"^collapsed, at step 4"):
         fit(job(tmp_path / "stop", task=Failing(), evaluate=scripted(0.0)))
     said = Stopping()
     fit(job(tmp_path / "skip", replace(CONFIG, on_nan="skip"), task=Failing(), evaluate=scripted(0.0, 0.2, 0.3), progress=said))

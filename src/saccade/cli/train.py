@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from saccade.api import Run
 
 
-@click.command("train", epilog="DATA holds a folder per class, or train/, val/, test/ with a folder per class in each; for --task generate any images.")
+@click.command(
+    "train", epilog="DATA holds a folder per class, or train/, val/, test/ with a folder per class in each; for --task generate any images."
+)
 @click.argument("data", required=False, type=click.Path())
 @options.task(None, "Default: what the data tell.")
 @click.option(
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
 @click.option("--pretrained", is_flag=True, help="Start from published weights; the only option that downloads.")
 @click.option("--workers", metavar="N", type=click.IntRange(0), help="Threads that prepare batches; changes no result.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
-@click.option("--on-nan", type=click.Choice(["stop", "skip", "back"]), help="What a loss that is no number, or a GAN that collapses, does.  [default: stop; generate: back]")
+@click.option(
+    "--on-nan",
+    type=click.Choice(["stop", "skip", "back"]),
+    help="What a loss that is no number, or a GAN that collapses, does.  [default: stop; generate: back]",
+)
 @click.option("--shard", is_flag=True, help="Under torchrun: spread weights and moments over the processes (FSDP2).")
 @click.option("--other-torch", is_flag=True, help="Resume with another version of torch than the run's; last bits may differ.")
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")
