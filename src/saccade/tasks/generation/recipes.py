@@ -18,7 +18,7 @@ CPU_MINUTES = 30.0
 FEW = 5_000  # training images below which a judge learns them by heart
 ENOUGH = 20  # images a class needs to be made by itself
 IMAGES_SEEN = {"gan": 8_000_000, "vae": 6_000_000, "vqvae": 6_000_000}
-RATES = {"r3gan": 1e-3, "dcgan": 2e-4, "vae": 2e-3, "vqvae": 1e-3}
+RATES = {"r3gan": 2e-3, "dcgan": 2e-4, "vae": 2e-3, "vqvae": 1e-3}
 
 
 def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
@@ -46,7 +46,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         minutes=minutes,
         size=size,
         channels=schema.channels,  # type: ignore[arg-type]  # 1, 3 or 4
-        batch=64,
+        batch=32 if model == "r3gan" else 64,
         lr=RATES[model],
         betas=(0.0, 0.99) if model == "r3gan" else (0.5, 0.999) if model == "dcgan" else (0.9, 0.99),
         weight_decay=0.0 if family == "gan" else 0.01,
@@ -91,4 +91,4 @@ def _settings(schema: Schema, model: str, images: int) -> tuple[GenerationConfig
     adaptive = images < FEW
     if adaptive:
         reasons.append(f"generation.adaptive: true, as {images:,} images would be learned by heart")
-    return GenerationConfig(labelled, features=features, r1=1.0, r2=1.0, penalty_every=4, adaptive=adaptive), reasons
+    return GenerationConfig(labelled, features=features, r1=0.3, r2=0.3, penalty_every=4, adaptive=adaptive), reasons
