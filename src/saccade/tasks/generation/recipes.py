@@ -18,7 +18,7 @@ CPU_MINUTES = 30.0
 FEW = 5_000  # training images below which a judge learns them by heart
 ENOUGH = 20  # images a class needs to be made by itself
 IMAGES_SEEN = {"gan": 8_000_000, "vae": 6_000_000, "vqvae": 6_000_000}
-RATES = {"r3gan": 2e-3, "dcgan": 2e-4, "vae": 2e-3, "vqvae": 1e-3}
+RATES = {"r3gan": 1.5e-3, "dcgan": 2e-4, "vae": 2e-3, "vqvae": 1e-3}
 
 
 def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
@@ -91,4 +91,4 @@ def _settings(schema: Schema, model: str, images: int) -> tuple[GenerationConfig
     adaptive = images < FEW
     if adaptive:
         reasons.append(f"generation.adaptive: true, as {images:,} images would be learned by heart")
-    return GenerationConfig(labelled, features=features, r1=0.3, r2=0.3, penalty_every=4, adaptive=adaptive), reasons
+    return GenerationConfig(labelled, features=features, r1=0.5, r2=0.5, penalty_every=4, adaptive=adaptive), reasons
