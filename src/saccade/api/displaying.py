@@ -36,7 +36,7 @@ def keep_samples(run: RunDir, step: int, looked: Looked) -> None:
     from saccade.tasks.generation.drawing import grid
 
     folders.make(run.samples)
-    sheet = shown(grid(looked.made[:SHOWN]))
+    sheet = shown(grid(looked.made[:SHOWN], ROWS))
     files.write_bytes(run.samples / f"step-{step:09d}.png", encoding.png(sheet))
 
 
@@ -87,6 +87,8 @@ def _row(title: str, text: str, picture: Array) -> dict[str, Any]:
 
 def _over_time(run: RunDir) -> Iterator[dict[str, Any]]:
     """The first images of the kept sheets, one row a time."""
+    from saccade.tasks.generation.drawing import GAP
+
     kept = sorted(run.samples.glob("step-*.png")) if run.samples.is_dir() else []
     if len(kept) < 2:
         return
@@ -98,7 +100,7 @@ def _over_time(run: RunDir) -> Iterator[dict[str, Any]]:
     if len({sheet.shape for sheet in sheets}) > 1:
         return
     steps = [int(path.stem.rpartition("-")[2]) for path in chosen]
-    line = max(1, sheets[0].shape[0] // 8)
+    line = (sheets[0].shape[0] + GAP) // -(-min(SHOWN, judging.LOOKED_AT) // ROWS)  # the first row and the gap below it
     text = f"the same latents at steps {', '.join(f'{step:,}' for step in steps)}, one below the other"
     yield {"title": "As training went on", "text": text, "picture": alpha.straight(np.concatenate([sheet[:line] for sheet in sheets]))}
 

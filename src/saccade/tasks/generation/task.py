@@ -68,6 +68,8 @@ class Generation:
         if classes:
             counts = torch.tensor(schema.counts["train"], dtype=torch.float32)
             maker.frequencies.copy_(counts / counts.sum())
+        if models.find(config.model) == "gan":
+            maker.adaptive.probability.fill_(config.generation.augment)  # type: ignore[union-attr, operator]
         return maker, card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:

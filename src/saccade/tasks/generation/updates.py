@@ -39,8 +39,6 @@ class _Adversaries:
 
     def __init__(self, model: Gan, settings: GenerationConfig) -> None:
         self.model, self.settings = model, settings
-        if settings.augment:
-            model.adaptive.probability.fill_(settings.augment)
         self.changed = settings.adaptive or settings.augment > 0
         self.separate = any(isinstance(part, nn.BatchNorm2d) for part in model.judge.modules())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -89,6 +90,29 @@ class Prior(nn.Module):
         self.widens = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(layers))
         self.last = nn.Conv2d(width, codes, 1)
 
+    def begin(self, count: int) -> list[Tensor]:
+        """What each layer has seen of `count` grids that are made code by code: nothing yet. With a border, so that no place is special."""
+        height, width = self.place.shape[1:]
+        layers = [self.first, *self.mixes]
+        return [self.place.new_zeros(count, len(self.place), height + edge, width + edge) for edge in (_edge(layer) for layer in layers)]
+
+    def tell(self, seen: list[Tensor], row: int, column: int, codes: Tensor) -> None:
+        """Take up the codes `[N]` of a place."""
+        edge = _edge(self.first) // 2
+        seen[0][:, :, row + edge, column + edge] = self.table(codes)
+
+    def at(self, seen: list[Tensor], row: int, column: int, labels: Tensor | None) -> Tensor:
+        """Logits `[N, codes]` of a place, all before it being told: as `forward` at that place, for a small part of the work."""
+        x = _there(self.first, seen[0], row, column) + self.place[:, row, column, None, None]
+        if self.classes is not None:
+            x = x + self.classes(labels)[:, :, None, None]
+        for mix, widen, kept in zip(self.mixes, self.widens, seen[1:], strict=True):
+            edge = _edge(mix) // 2
+            kept[:, :, row + edge, column + edge] = leaky(x)[:, :, 0, 0]
+            x = x + widen(leaky(_there(mix, kept, row, column)))
+        logits: Tensor = self.last(leaky(x))[:, :, 0, 0]
+        return logits
+
     def forward(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """See the class."""
         x = self.first(self.table(codes).permute(0, 3, 1, 2)) + self.place
@@ -98,6 +122,18 @@ class Prior(nn.Module):
             x = x + widen(leaky(mix(leaky(x))))
         logits: Tensor = self.last(leaky(x))
         return logits
+
+
+def _edge(layer: Any) -> int:
+    """Rows that a kernel reaches over the grid, above and below together."""
+    return int(layer.kernel_size[0]) - 1
+
+
+def _there(layer: Any, seen: Tensor, row: int, column: int) -> Tensor:
+    """A masked convolution's output at one place of what it has seen: `[N, C, 1, 1]`."""
+    size = _edge(layer) + 1
+    found: Tensor = F.conv2d(seen[:, :, row : row + size, column : column + size], layer.weight * layer.mask, layer.bias)
+    return found
 
 
 class VqVae(Likely):
@@ -175,15 +211,11 @@ class VqVae(Likely):
         labels = self.labelled(latents, labels)
         places = torch.special.ndtr(latents.double()).view(-1, *self.grid)
         codes = torch.zeros(places.shape, dtype=torch.int64, device=latents.device)
+        seen = self.prior.begin(len(latents))
         for row in range(self.grid[0]):
             for column in range(self.grid[1]):
-                # What lies below in reading order cannot be seen by this place: only the rows so far are computed.
-                logits = self._rows(codes[:, : row + 1], labels)[:, :, row, column].double() / max(truncation, 1e-3)
+                logits = self.prior.at(seen, row, column, labels).double() / max(truncation, 1e-3)
                 found = torch.searchsorted(logits.softmax(1).cumsum(1), places[:, row, column, None].contiguous())
                 codes[:, row, column] = found[:, 0].clamp(max=logits.shape[1] - 1)
+                self.prior.tell(seen, row, column, codes[:, row, column])
         return self.pixels.mean(self.decode(self.codebook.vectors[codes]))
-
-    def _rows(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        whole = F.pad(codes, (0, 0, 0, self.grid[0] - codes.shape[1]))
-        logits: Tensor = self.prior(whole, labels)
-        return logits
