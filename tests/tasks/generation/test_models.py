@@ -1,0 +1,142 @@
+"""The networks of the room: sizes that do not halve, what is masked, codes that follow, bounds that are bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.core.card import Card, InputSpec
+from saccade.core.config import GenerationConfig, TrainConfig
+from saccade.core.errors import UserError
+from saccade.data.sample import Schema
+from saccade.tasks.generation import models
+from saccade.tasks.generation.models import vqvae
+from saccade.tasks.generation.task import Generation
+
+SIZES = [(8, 8), (17, 11), (32, 32), (48, 80)]
+
+
+def made(model: str, size: tuple[int, int] = (16, 12), channels: int = 1, **settings: Any) -> Any:
+    config = TrainConfig(task="generate", model=model, size=size, channels=channels, generation=GenerationConfig(**settings))  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    network, _ = Generation().create(config, Schema("generate", ("a", "b"), {"train": (30, 10)}, channels, size, True))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return network.eval()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("model", models.FAMILIES)
+def test_any_size_and_channels(model: str, size: tuple[int, int], channels: int) -> None:
+    network = made(model, size, channels)
+    with torch.no_grad():
+        images = network.make(torch.randn(2, network.latent), None)
+    assert images.shape == (2, channels, *size) and images.isfinite().all()
+    pixels = torch.randint(0, 256, (2, channels, *size), dtype=torch.uint8)
+    if hasattr(network, "judge"):
+        assert network.judge(pixels.float() / 127.5 - 1, None).shape == (2,)
+    else:
+        nats, again = network.bound(pixels, None, torch.randn(2, network.latent))
+        assert nats.shape == (2,) and again.shape == pixels.shape and nats.isfinite().all()
+
+
+def test_frequencies_and_labels() -> None:
+    network = made("r3gan", conditional=True)
+    assert network.frequencies.tolist() == [0.75, 0.25]
+    latents = torch.randn(2, network.latent)
+    with torch.no_grad():
+        one, other = (network.make(latents, torch.tensor([label, 0])) for label in (0, 1))
+    assert not torch.equal(one[0], other[0]) and torch.allclose(one[1], other[1], atol=1e-5)
+
+
+def test_the_judge_sees_the_last_row() -> None:
+    """Padding repeats edges, so that every pixel of a size that does not halve counts."""
+    network = made("r3gan", (17, 11))
+    images = torch.zeros(1, 1, 17, 11, requires_grad=True)
+    (slope,) = torch.autograd.grad(network.judge(images, None).sum(), images)
+    assert (slope != 0).all()
+
+
+def test_the_prior_sees_only_what_comes_before() -> None:
+    network = made("vqvae", (16, 20))
+    codes = torch.randint(0, 256, (1, *network.grid))
+    with torch.no_grad():
+        before = network.prior(codes, None)
+        for row, column in ((0, 0), (1, 3), (3, 4)):
+            changed = codes.clone()
+            changed[0, row, column] = (changed[0, row, column] + 7) % 256
+            differs = (network.prior(changed, None) != before).any(1)[0]
+            earlier = torch.arange(codes.numel()).view(network.grid) <= row * network.grid[1] + column
+            assert not differs[earlier].any()
+            assert differs[~earlier].any() or earlier.all()
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_code_by_code_is_as_the_whole(conditional: bool) -> None:
+    network = made("vqvae", (16, 20), conditional=conditional)
+    prior, codes = network.prior, torch.randint(0, 256, (3, *network.grid))
+    labels = torch.tensor([0, 1, 1]) if conditional else None
+    with torch.no_grad():
+        whole, seen = prior(codes, labels), prior.begin(3)
+        for row in range(network.grid[0]):
+            for column in range(network.grid[1]):
+                torch.testing.assert_close(prior.at(seen, row, column, labels), whole[:, :, row, column], atol=1e-4, rtol=1e-4)
+                prior.tell(seen, row, column, codes[:, row, column])
+
+
+def test_latents_of_codes_give_the_codes_again() -> None:
+    network = made("vqvae", (16, 12))
+    pixels = torch.randint(0, 256, (3, 1, 16, 12), dtype=torch.uint8)
+    with torch.no_grad():
+        latents, _ = network.encode(pixels, None)
+        again = network.make(latents, None)
+        _, reconstruction = network.bound(pixels, None, latents)
+    torch.testing.assert_close(again, reconstruction, atol=1e-4, rtol=1e-4)
+
+
+def test_codes_follow_what_is_quantised_and_dead_ones_move() -> None:
+    book = vqvae.Codebook(8)
+    centres = torch.randn(4, vqvae.CODE) * 3
+    generator = torch.Generator().manual_seed(0)
+    for step in range(300):
+        torch.manual_seed(step)
+        x = centres[torch.randint(4, (64,), generator=generator)] + 0.01 * torch.randn(64, vqvae.CODE, generator=generator)
+        book.follow(x, book.nearest(x))
+    distances = torch.cdist(centres, book.vectors).min(1).values
+    assert distances.max() < 0.5, "each centre has a code"
+
+
+@pytest.mark.parametrize("likelihood", ["logistic", "gaussian", "bernoulli"])
+def test_the_weighted_bound_is_tighter(likelihood: str) -> None:
+    network = made("vae", likelihood=likelihood, latent=3)
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 16, 12), dtype=np.uint8)
+    noise = np.random.default_rng(1).standard_normal((40, 6, 3)).astype(np.float32)
+    taken = Generation().take(network, images, None, noise)
+    assert taken.weighted is not None and (taken.weighted > taken.nats - 5).all()
+    assert taken.weighted.mean() > taken.nats.mean()
+    assert taken.reconstructions.shape == (6, 16, 12, 1)
+
+
+def test_cards_from_elsewhere() -> None:
+    card = Card("generate", (), {"source": "saccade", "name": "vae"}, InputSpec(1, (16, 16)))
+    good = {"shape": [1, 16, 16], "classes": 0, "widths": [16, 8], "blocks": 1, "latent": 4, "likelihood": "logistic"}
+    for changes in (
+        {"widths": [10**9]},
+        {"widths": "ab"},
+        {"shape": [3, 16, 16]},
+        {"classes": 7},
+        {"latent": -1},
+        {"blocks": True},
+        {"likelihood": "no"},
+        {"what": 1},
+    ):
+        wrong = Card("generate", (), {**card.architecture, "arguments": {**good, **changes}}, card.input)
+        with pytest.raises(UserError, match="not an architecture of ours"):
+            models.build(wrong)
+    with pytest.raises(UserError, match="the file holds"):
+        models.build(Card("generate", (), {**card.architecture, "arguments": good}, card.input), 10)
