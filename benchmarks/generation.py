@@ -1,6 +1,6 @@
 """A GAN and a VAE on MNIST at 32x32 beside a plain DCGAN and a plain VAE of the same minutes; both on Noto's emoji.
 
-    uv run python benchmarks/generation.py --work DIR [--only gan|vae|emoji ...] [--together] [--seed S]
+    uv run python benchmarks/generation.py --work DIR [--only gan|vae|emoji ...] [--together] [--minutes X] [--seed S]
 
 MNIST is padded by two pixels a side, the same PNGs or arrays for all. Ours are `saccade train DATA --task generate --minutes M` with
 the defaults (and `--model vae`), processes of their own; the peers are
@@ -193,13 +193,13 @@ def told(file: Path) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, the last of each kind."""
-    latest = {(row["table"], row["seed"], row["threads"], row["what"]): row for row in rows}
+    latest = {(row["table"], row["seed"], row["threads"], row["minutes"], row["what"]): row for row in rows}
     lines: list[str] = []
     mine = [row for key, row in latest.items() if key[0] == "gan"]
     if mine:
         head = "FID (95 % interval) | KID x 1000 | precision | recall | density | coverage | classes | epochs | seconds"
-        lines += [f"| MNIST 32x32 | seed | threads | {head} |"]
-        lines += ["|" + "---|" * 12]
+        lines += [f"| MNIST 32x32 | seed | threads | minutes | {head} |"]
+        lines += ["|" + "---|" * 13]
         for row in mine:
             m, (low, high) = row["metrics"], row["interval"]
             cells = [f"{m['fid_classifier']:.3f} ({low:.3f} to {high:.3f})", f"{1000 * m['kid_classifier']:.2f}"]
@@ -209,12 +209,12 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"{row['epochs']:.1f}",
                 f"{row['seconds']:.0f}",
             ]
-            lines.append(f"| {row['what']} | {row['seed']} | {row['threads']} | {' | '.join(cells)} |")
+            lines.append(f"| {row['what']} | {row['seed']} | {row['threads']} | {row['minutes']:g} | {' | '.join(cells)} |")
     mine = [row for key, row in latest.items() if key[0] == "vae"]
     if mine:
         lines += [
             "",
-            "| MNIST 32x32 | seed | threads | bits per dimension (95 % interval) | 16 draws | epochs | seconds |",
+            "| MNIST 32x32 | seed | threads | minutes | bits per dimension (95 % interval) | 16 draws | epochs | seconds |",
             "|" + "---|" * 7,
         ]
         for row in mine:
@@ -222,13 +222,13 @@ def table(rows: list[dict[str, Any]]) -> str:
             weighted = f"{row['weighted']:.4f}" if row.get("weighted") else ""
             bits = f"{row['bits_per_dim']:.4f} ({low:.4f} to {high:.4f})"
             lines.append(
-                f"| {row['what']} | {row['seed']} | {row['threads']} | {bits} | {weighted} | {row['epochs']:.1f} | {row['seconds']:.0f} |"
+                f"| {row['what']} | {row['seed']} | {row['threads']} | {row['minutes']:g} | {bits} | {weighted} | {row['epochs']:.1f} | {row['seconds']:.0f} |"
             )
     mine = [row for key, row in latest.items() if key[0] == "emoji"]
     if mine:
         lines += [
             "",
-            "| Noto emoji 32x32 RGBA | threads | FID (clusters) | coverage | bits per dimension | epochs | seconds |",
+            "| Noto emoji 32x32 RGBA | threads | minutes | FID (clusters) | coverage | bits per dimension | epochs | seconds |",
             "|" + "---|" * 7,
         ]
         for row in mine:
@@ -239,7 +239,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 "" if bits is None else f"{bits:.3f}",
                 f"{row['epochs']:.0f}",
             ]
-            lines.append(f"| {row['what']} | {row['threads']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+            lines.append(f"| {row['what']} | {row['threads']} | {row['minutes']:g} | {' | '.join(cells)} | {row['seconds']:.0f} |")
     return "\n".join(lines)
 
 
@@ -250,13 +250,15 @@ def main() -> None:
     parser.add_argument("--only", choices=list(MINUTES), action="append")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--together", action="store_true")
+    parser.add_argument("--minutes", type=float, help="instead of 30, 15 and 30")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     for name in asked.only or list(MINUTES):
+        MINUTES[name] = asked.minutes or MINUTES[name]
         measured = {"gan": gan, "vae": vae, "emoji": emoji}[name](asked.work.resolve(), asked.seed, together=asked.together)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
-            file.writelines(json.dumps({**row, "cpu": processor()}) + "\n" for row in measured)
+            file.writelines(json.dumps({**row, "minutes": MINUTES[name], "cpu": processor()}) + "\n" for row in measured)
     print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
 
 
