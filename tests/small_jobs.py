@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,14 +17,17 @@ from torch import nn
 from saccade.api.sharing import SharedSession
 from saccade.core import keys
 from saccade.core.card import Card, InputSpec
-from saccade.core.config import AugmentConfig, TrainConfig
+from saccade.core.config import AugmentConfig, GenerationConfig, TrainConfig
 from saccade.core.progress import Silent
 from saccade.core.rundir import RunDir
 from saccade.data.loader import Loader, Source
+from saccade.data.sample import Schema
 from saccade.evaluation.evaluate import measure
 from saccade.prediction.torch_session import TorchSession
 from saccade.tasks.classification.example import CLASSES
 from saccade.tasks.classification.task import MEAN, STD, Classification
+from saccade.tasks.generation import latents
+from saccade.tasks.generation.task import Generation
 from saccade.training.budget import Resolved
 from saccade.training.loop import Job, Trainer
 from saccade.training.ranks import Ranks
@@ -90,6 +94,33 @@ def evaluator(ranks: Ranks | None = None) -> Any:
         return metric.compute()
 
     return evaluate
+
+
+def making_job(path: Path, model: str, workers: int = 0) -> Job:
+    """A run of STEPS steps of a model that makes images, measured by their mean colours."""
+    task = Generation()
+    settings = GenerationConfig(conditional=True, latent=0 if model == "vqvae" else 4, features="colours", r1=1.0, r2=0.5, penalty_every=2)
+    settings = replace(settings, adaptive=True, augment=0.3, kl_warmup=3)
+    config = replace(CONFIG, task="generate", model=model, clip=0.0, on_nan="back", generation=settings, augment=AugmentConfig(flip=0.5))
+    torch.manual_seed(keys.derive(config.seed, "init", 0))
+    network, card = task.create(config, Schema("generate", ("a", "b", "c"), {"train": (7, 7, 6)}, 3, SIZE, True))
+    loader = Loader(source(), task.augment(config), seed=config.seed, batch=config.batch, workers=workers)
+
+    def evaluate(module: nn.Module) -> Any:
+        metric: Any = task.metrics(card)
+        made = task.sample(module, latents.draw(0, 9, task.latent(module)), np.arange(9) % 3)
+        real = np.stack(list(source().store))  # type: ignore[call-overload]
+        metric.update(list(made.mean((1, 2))), list(real.mean((1, 2))))
+        if task.encodes(module):
+            noise = np.zeros((1, len(real), task.latent(module)), np.float32)
+            taken = task.take(module, real.transpose(0, 3, 1, 2), np.array(source().targets), noise)
+            metric.update_taken(real, taken.nats, None, taken.reconstructions)
+        return metric.compute()
+
+    path.mkdir(parents=True, exist_ok=True)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    facts = replace(resolved(workers=workers), threads=1)
+    return Job(task, network.to(memory_format=layout), card, config, facts, loader, RunDir(path), evaluate, Silent())
 
 
 def job(path: Path, config: TrainConfig = CONFIG, facts: Resolved | None = None, **changes: Any) -> Job:

@@ -26,6 +26,7 @@ LIMIT = 120.0  # seconds that a run may take: one that hangs is a failure
 def variants() -> dict[str, Callable[[Path, int | None], Any]]:
     """name -> a run of that kind in a folder, with another number of workers where one is given."""
     from dataclasses import replace
+    from functools import partial
 
     import small_jobs
     from doors import test_toy_gan
@@ -62,6 +63,9 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
 
         return make
 
+    def made(name: str, path: Path, workers: int | None) -> Any:
+        return small_jobs.making_job(path, name, workers or 0)
+
     return {
         "plain": classify(ema=0.0, clip=0.0),
         "ema": classify(),
@@ -72,6 +76,7 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
         "skip": poisoned("skip"),
         "back": poisoned("back"),
         "gan": lambda path, workers: test_toy_gan.job(path, workers=workers or 0),
+        **{name: partial(made, name) for name in ("r3gan", "vqvae")},
     }
 
 
@@ -179,6 +184,8 @@ def main() -> None:
     from faults import test_numbers  # noqa: F401
     from saccade.tasks.classification import augmentation, loss, task  # noqa: F401
     from saccade.tasks.classification.models import classifier  # noqa: F401
+    from saccade.tasks.generation import augmentation as generating  # noqa: F401
+    from saccade.tasks.generation import updates  # noqa: F401
     from saccade.training import loop  # noqa: F401
 
     threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
