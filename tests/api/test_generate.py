@@ -253,10 +253,11 @@ def test_requests_that_are_refused(runs: dict[str, Run], tmp_path: Path) -> None
         saccade.generate(runs["vae"].path, class_name="no such")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="not an empty folder"):
         saccade.generate(run, out=tmp_path / "full")
     with pytest.raises(UserError, match="give the run"):
-        saccade.generate(saccade.load(run), nearest=True)
+        saccade.generate(saccade.load(run), nearest=True, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_signal_is_no_loss(drawn: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def export(
     if not 0 <= tolerance <= 100:
         raise UserError(f"must be 0 to 100 points, got {tolerance:g}", where="--tolerance")
     model = load_model(target, device=device)
-    decode = answering(model.card.task, "export so far").decode
+    decode = answering(model.card.task, "export").decode
     dataset, split, places = _images(Path(target), model, data)
     folder = Path(out) if out is not None else model.path.parent / "exports" / f"{to}-{precision}"
     _check_free(folder)

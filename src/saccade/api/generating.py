@@ -72,7 +72,8 @@ def generate(
     _check(n, truncation, interpolate)
     model = target if isinstance(target, Model) else load_model(target, device=device)
     task = making(model.card.task)
-    place = _place(Path(out)) if out is not None else None
+    if out is not None:
+        _check_free(Path(out))
     request = Request(n, seed, truncation, interpolate, _labels(task, model, class_name, n if latents is None else len(latents), seed))
     taken = from_image is not None
     found = _from_image(task, model, from_image, request) if taken else _made(task, model, request, latents, progress)
@@ -82,9 +83,9 @@ def generate(
         sheet, notes = _nearest(run, found, device, progress)
         pictures["nearest.png"] = sheet
         found = replace(found, notes={**found.notes, **notes})
-    if place is None:
+    if out is None:
         return replace(found, images=shown(found.images))
-    return _write(place, found, pictures, interpolate)
+    return _write(folders.make(out), found, pictures, interpolate)
 
 
 def _check(n: int, truncation: float, interpolate: int) -> None:
@@ -98,10 +99,9 @@ def _check(n: int, truncation: float, interpolate: int) -> None:
         raise UserError("interpolation leads from one image to the next and needs two or more", where="--n", fix="--n 2")
 
 
-def _place(folder: Path) -> Path:
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError("is not empty", where=str(folder), fix="give another --out")
-    return folders.make(folder)
+def _check_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError("is not an empty folder", where=str(folder), fix="give another --out")
 
 
 def _labels(task: Making, model: Model, name: str | None, count: int, seed: int) -> Array | None:

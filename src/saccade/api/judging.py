@@ -120,7 +120,7 @@ def _loaded(name: str, file: Path, device: str) -> Features:
     from saccade.api.models import load_model
 
     model = load_model(file, device=device)
-    answering(model.card.task, "features")
+    answering(model.card.task, "measuring")
     return Features(name, model.module, model.card, model.device)
 
 

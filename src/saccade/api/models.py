@@ -106,7 +106,7 @@ class Model(Predictor):
         from saccade.training import precision as precisions
 
         on = precisions.device(self.device)
-        decode, form = answering(self.card.task, "an answer").decode, precisions.resolve(precision, on)
+        decode, form = answering(self.card.task, "predict").decode, precisions.resolve(precision, on)
         return TorchSession(self.module, self.card, decode, device=str(on), precision=form, streams=streams)
 
     def explain(

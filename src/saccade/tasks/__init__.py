@@ -26,7 +26,9 @@ def room(name: str) -> Task:
 def answering(name: str, verb: str) -> Answering:
     """The room of a task whose models answer for images; raises UserError where they make images instead."""
     if name in MAKING:
-        raise UserError(f"this model makes images, which {verb} has no use for", fix="saccade generate MODEL; saccade eval measures it")
+        raise UserError(
+            f"this model makes images: {verb} is for models that answer for them", fix="saccade generate MODEL; saccade eval measures it"
+        )
     task: Answering = room(name)  # type: ignore[assignment]
     return task
 
