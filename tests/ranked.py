@@ -159,7 +159,7 @@ def shared(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
 
     torch.manual_seed(3)
     model = Classification().build(CARD)
-    return {"shared": evaluator(ranks)(model).metrics, "alone": evaluator(Ranks())(model).metrics}
+    return {"shared": evaluator(ranks)(model), "alone": evaluator(Ranks())(model)}
 
 
 def hang(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:

@@ -105,7 +105,7 @@ def test_a_notice_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     noticed = job(tmp_path / "noticed", progress=Stopping(5, signal.SIGUSR1))
     saved = []
     keep = noticed.run.save_checkpoint
-    noticed.run.save_checkpoint = lambda step, kept: (saved.append(step), keep(step, kept))[1]  # type: ignore[method-assign]
+    noticed.run.save_checkpoint = lambda step, kept, also: (saved.append(step), keep(step, kept, also=also))[1]  # type: ignore[method-assign]
     assert fit(noticed).differs(whole) == []
     assert saved == [5, STEPS]
 

@@ -27,10 +27,10 @@ class State:
     best_step: Count = 0
     best_metrics: dict[str, float | None] = field(default_factory=dict)
     stale: Count = 0
-    good: Count = 0  # the step of the last evaluation that found no fault and was kept
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
     stopped: bool = False
+    good: Count = 0  # the step of the last evaluation that found no fault and was kept
 
 
 @dataclass(frozen=True)
