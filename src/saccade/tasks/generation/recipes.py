@@ -1,6 +1,7 @@
 """The recipe: model, size and rates from what the data and the budget tell, each value with its reason.
 
-The values were found by experiment on handwritten digits and emoji at 32 pixels (`benchmarks/generation.py`, docs/results.md).
+The rates of the default GAN come from a few short trials on handwritten digits at 32 pixels; those of the others are the field's usual ones.
+`benchmarks/generation.py` is what judges them.
 """
 
 from __future__ import annotations
