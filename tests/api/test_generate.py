@@ -167,6 +167,10 @@ def test_eval_measures_again_and_on_other_images(runs: dict[str, Run], drawn: Pa
     shutil.copy(run.model, "alone.safetensors")
     with pytest.raises(UserError, match="not known"):
         saccade.eval("alone.safetensors", drawn)
+    assert "fid_features" in saccade.eval(run.path, features=run.path / "features.safetensors").metrics
+    flat = folder_of(Path("flat"), 90, lambda i: np.full((17, 11, 3), i))
+    with pytest.raises(UserError, match="no classes"):
+        saccade.load(run.path).evaluate(flat)
     other = saccade.eval("alone.safetensors", drawn, features=run.path / "features.safetensors")
     assert "fid_features" in other.metrics
 
@@ -246,9 +250,14 @@ def test_requests_that_are_refused(runs: dict[str, Run], tmp_path: Path) -> None
         ({"class_name": "cat"}, "not trained by class"),
         ({"latents": np.zeros((2, 3))}, r"shape \[N, 64\]"),
         ({"latents": np.full((2, 64), np.nan)}, "finite"),
+        ({"latents": "x"}, "numbers"),
+        ({"latents": np.zeros((1, 64)), "interpolate": 4}, "at least 2"),
     ):
         with pytest.raises(UserError, match=said):
             saccade.generate(run, **options)
+    for options in ({"interpolate": 3}, {"truncation": 0.5}, {"latents": np.zeros((1, 5))}):
+        with pytest.raises(UserError, match="variations of an image take no"):
+            saccade.generate(runs["vae"].path, from_image=np.zeros((9, 9), np.uint8), **options)
     with pytest.raises(UserError, match="unknown class"):
         saccade.generate(runs["vae"].path, class_name="no such")
     (tmp_path / "full").mkdir()

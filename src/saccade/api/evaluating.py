@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.api.runs import read_record
 from saccade.api.sets import Split, as_the_model_sees, read_split, relabelled
+from saccade.core import config as configs
 from saccade.core.card import InputSpec
+from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, automatic
 from saccade.core.rundir import RunDir
@@ -18,6 +20,8 @@ from saccade.evaluation import predictions
 from saccade.evaluation.evaluate import evaluate
 from saccade.evaluation.result import Evaluation
 from saccade.tasks import MAKING, making, room
+
+CHANGED = "the images have changed since this run was trained: what is measured on may hold what it learned from"
 
 if TYPE_CHECKING:
     from saccade.api.judging import Features
@@ -50,6 +54,8 @@ def eval(
     run = RunDir(Path(target))
     if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
+    if model.card.task in MAKING:
+        return _evaluate_making_run(run, model, split, seed, features, progress)
     return _evaluate_run(run, model, split, precision, seed, progress)
 
 
@@ -57,13 +63,10 @@ def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, 
     """On the run's own data, what training left out left out again; kept in the run."""
     from saccade.api.reporting import write_report
 
-    if model.card.task in MAKING:
-        return _evaluate_making_run(run, model, split, seed, progress)
-
     record = read_record(run)
     dataset = open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"))
     if dataset.fingerprint() != record["data"].get("fingerprint"):
-        progress.message("the images have changed since this run was trained: what is measured on may hold what it learned from")
+        progress.message(CHANGED)
     skip_bad = bool(record["config"].get("skip_bad"))
     evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad)
     if evaluation.split == "train":  # figures on what was learned are not what a report is for
@@ -73,14 +76,19 @@ def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, 
     return evaluation
 
 
-def _evaluate_making_run(run: RunDir, model: Model, split: str | None, seed: int, progress: Progress) -> Evaluation:
+def _evaluate_making_run(
+    run: RunDir, model: Model, split: str | None, seed: int, features: str | Path | None, progress: Progress
+) -> Evaluation:
+    """Against the images of one of the run's splits, on the run's own features or on others; kept in the run's report."""
+    from saccade.api import judging
     from saccade.api.displaying import conclude, pictures
     from saccade.api.reporting import write_report
 
-    dataset = _run_data(run)
-    name = split or default_split(dataset)
-    on, train = features_of_run(run, "train", model.device, progress)
-    held = train if name == "train" else _split_of_run(run, name, progress)
+    images = RunImages.of(run, progress)
+    name = split or default_split(images.dataset)
+    train = images.split("train")
+    on = judging.named(str(features), model.device) if features else images.features(train, model.device)
+    held = train if name == "train" else images.split(name)
     task = making(model.card.task)
     evaluation, looked = conclude(task, model.module, model.card, on, (name, held), seed)
     if name != "train":
@@ -89,29 +97,36 @@ def _evaluate_making_run(run: RunDir, model: Model, split: str | None, seed: int
     return evaluation
 
 
-def features_of_run(run: RunDir, split: str, device: str, progress: Progress) -> tuple[Features, Split]:
-    """What a run that makes images compares them on, and one of its splits as its model sees it."""
-    from saccade.api import judging
-    from saccade.core import config as configs
+@dataclass(frozen=True)
+class RunImages:
+    """The images of a run that makes more of them, as its model sees them."""
 
-    record = read_record(run)
-    config = configs.from_dict(record["config"], where=str(run.run_file))
-    images = _split_of_run(run, split, progress)
-    device = device if device != "auto" else str(record["resolved"].get("device", "cpu"))
-    return judging.features(config, _run_data(run).schema, images, device, run.features, progress), images
+    run: RunDir
+    config: TrainConfig
+    dataset: Dataset
+    progress: Progress
 
+    @classmethod
+    def of(cls, run: RunDir, progress: Progress) -> RunImages:
+        """Opens the run's data; says where they are no longer those that it was trained on."""
+        record = read_record(run)
+        config = configs.from_dict(record["config"], where=str(run.run_file))
+        dataset = open_dataset(config.data, task=config.task)
+        if dataset.fingerprint() != record["data"].get("fingerprint"):
+            progress.message(CHANGED)
+        dataset = replace(dataset, schema=replace(dataset.schema, channels=config.channels))
+        return cls(run, config, dataset, progress)
 
-def _run_data(run: RunDir) -> Dataset:
-    record = read_record(run)
-    return open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"))
+    def split(self, name: str) -> Split:
+        """The images of one split, what training left out left out again."""
+        seen = as_the_model_sees(InputSpec(self.config.channels, self.config.size))
+        return read_split(self.dataset, name, seen, skip_bad=self.config.skip_bad, progress=self.progress, workers=2)[0]
 
+    def features(self, train: Split, device: str) -> Features:
+        """What the run compares made images on."""
+        from saccade.api import judging
 
-def _split_of_run(run: RunDir, name: str, progress: Progress) -> Split:
-    config = read_record(run)["config"]
-    dataset = _run_data(run)
-    dataset = replace(dataset, schema=replace(dataset.schema, channels=config["channels"]))
-    spec = InputSpec(config["channels"], (config["size"][0], config["size"][1]))
-    return read_split(dataset, name, as_the_model_sees(spec), skip_bad=bool(config.get("skip_bad")), progress=progress, workers=2)[0]
+        return judging.features(self.config, self.dataset.schema, train, device, self.run.features, self.progress)
 
 
 def evaluate_model(
@@ -151,10 +166,14 @@ def _measure_making(
         on = replace(on, name=str(model.card.architecture.get("features")))
     dataset = open_dataset(data, task=model.card.task)
     dataset = replace(dataset, schema=replace(dataset.schema, channels=model.card.input.channels))
-    dataset = relabelled(dataset, model.card.classes) if len(dataset.targets) else dataset
+    task = making(model.card.task)
+    if len(dataset.targets):
+        dataset = relabelled(dataset, model.card.classes)
+    elif len(task.frequencies(model.module)):
+        raise UserError("its images have no classes, and this model makes images by class", where=str(dataset.root))
     name = split or default_split(dataset)
     images, _ = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=False, progress=progress, workers=2)
-    return conclude(making(model.card.task), model.module, model.card, on, (name, images), seed)[0]
+    return conclude(task, model.module, model.card, on, (name, images), seed)[0]
 
 
 def _measure(

@@ -27,7 +27,6 @@ Array = NDArray[Any]
 MOST = 100_000  # images of one request
 CHUNK = 512
 FRAME = 60  # milliseconds of a moving picture's frame
-DRAWS = 8  # draws of the posterior around the surest one
 NEIGHBOURS = 3
 
 
@@ -70,17 +69,20 @@ def generate(
 
     progress = progress or automatic()
     _check(n, truncation, interpolate)
+    if from_image is not None and (interpolate or latents is not None or truncation < 1):
+        raise UserError("variations of an image take no latents, truncation or interpolation", where="--from", fix="leave those out")
     model = target if isinstance(target, Model) else load_model(target, device=device)
     task = making(model.card.task)
     if out is not None:
         _check_free(Path(out))
-    request = Request(n, seed, truncation, interpolate, _labels(task, model, class_name, n if latents is None else len(latents), seed))
+    rows = None if latents is None else _rows(latents, task.latent(model.module), 2 if interpolate else 1)
+    request = Request(n, seed, truncation, interpolate, _labels(task, model, class_name, n if rows is None else len(rows), seed))
     taken = from_image is not None
-    found = _from_image(task, model, from_image, request) if taken else _made(task, model, request, latents, progress)
+    found = _from_image(task, model, from_image, request) if taken else _made(task, model, request, rows, progress)
     run = RunDir(Path(target)) if not isinstance(target, Model) and Path(target).is_dir() else None
     pictures = {"grid.png": _sheet(found, interpolate)}
     if nearest:
-        sheet, notes = _nearest(run, found, device, progress)
+        sheet, notes = _nearest(run, found, model.device, progress)
         pictures["nearest.png"] = sheet
         found = replace(found, notes={**found.notes, **notes})
     if out is None:
@@ -104,6 +106,17 @@ def _check_free(folder: Path) -> None:
         raise UserError("is not an empty folder", where=str(folder), fix="give another --out")
 
 
+def _rows(latents: Any, size: int, least: int) -> Array:
+    """Latents that a user gave, float32 `[N, size]`."""
+    try:
+        rows = np.asarray(latents, np.float32)
+    except (TypeError, ValueError):
+        raise UserError(f"must be numbers of shape [N, {size}]", where="latents") from None
+    if rows.ndim != 2 or rows.shape[1] != size or len(rows) < least or not np.isfinite(rows).all():
+        raise UserError(f"must be finite numbers of shape [N, {size}], N at least {least}, got {list(rows.shape)}", where="latents")
+    return rows
+
+
 def _labels(task: Making, model: Model, name: str | None, count: int, seed: int) -> Array | None:
     from saccade.tasks.generation.latents import labels
 
@@ -125,9 +138,6 @@ def _made(task: Making, model: Model, request: Request, latents: Array | None, p
     size, labels = task.latent(model.module), request.labels
     if latents is None:
         latents = numbers.draw(request.seed, request.n, size)
-    latents = np.asarray(latents, np.float32)
-    if latents.ndim != 2 or latents.shape[1] != size or not np.isfinite(latents).all():
-        raise UserError(f"must be finite numbers of shape [N, {size}], got {list(latents.shape)}", where="latents")
     if request.interpolate:
         latents = np.concatenate([numbers.slerp(a, b, request.interpolate) for a, b in itertools.pairwise(latents)])
         labels = None if labels is None else np.repeat(labels[:-1], request.interpolate)
@@ -184,13 +194,14 @@ def _sheet(found: Generated, interpolate: int) -> Array:
 def _nearest(run: RunDir | None, found: Generated, device: str, progress: Progress) -> tuple[Array, dict[str, Any]]:
     """A sheet of made images with their nearest training images beside them, and the distances."""
     from saccade.api.displaying import nearest_places
-    from saccade.api.evaluating import features_of_run
+    from saccade.api.evaluating import RunImages
     from saccade.tasks.generation.drawing import beside
 
     if run is None or not run.run_file.is_file():
         raise UserError("a model file does not know its training images", where="--nearest", fix="give the run")
-    on, train = features_of_run(run, "train", device, progress)
-    images = found.images[:64]
+    known = RunImages.of(run, progress)
+    train = known.split("train")
+    on, images = known.features(train, device), found.images[:64]
     places, distances = nearest_places(on, images, train, NEIGHBOURS)
     columns = [np.stack([train.store[int(i)] for i in column]) for column in places.T]
     rows = [

@@ -129,11 +129,11 @@ def check_trainable(dataset: Dataset) -> None:
     if schema.task not in ROOMS:
         said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {' and '.join(ROOMS)}"
         raise UserError(said, where=str(dataset.opened), fix="where its folders are classes: --task classify")
+    if dataset.annotations.multi:
+        raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if schema.task in MAKING:
         _check_enough(dataset)
         return
-    if dataset.annotations.multi:
-        raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if "train" not in schema.counts:
         raise UserError("has no train/ folder", where=str(dataset.root), fix="training needs train/CLASS/*.jpg")
     counts = np.array(schema.counts["train"])

@@ -246,8 +246,11 @@ class RunDir:
 
     def give_up_after(self, step: int) -> None:
         """Remove the checkpoints of later steps."""
-        for later in [s for s in self._steps() if s > step]:
-            self._drop(self._step_path(later))
+        try:
+            for later in [s for s in self._steps() if s > step]:
+                self._drop(self._step_path(later))
+        except OSError as error:
+            raise os_error(error, self.checkpoints) from error
 
     def has_checkpoint(self) -> bool:
         """Whether there is any, sound or not."""

@@ -45,6 +45,11 @@ def test_any_size_and_channels(model: str, size: tuple[int, int], channels: int)
         assert nats.shape == (2,) and again.shape == pixels.shape and nats.isfinite().all()
 
 
+def test_the_table_tells_the_parameters() -> None:
+    for row in models.rows():
+        assert sum(p.numel() for p in made(row.name, (32, 32)).parameters()) == row.parameters, row.name
+
+
 def test_frequencies_and_labels() -> None:
     network = made("r3gan", conditional=True)
     assert network.frequencies.tolist() == [0.75, 0.25]

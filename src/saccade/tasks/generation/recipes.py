@@ -1,6 +1,6 @@
 """The recipe: model, size and rates from what the data and the budget tell, each value with its reason.
 
-The rates of the default GAN come from a few short trials on handwritten digits at 32 pixels; those of the others are the field's usual ones.
+The rates of the default GAN come from a few short trials on handwritten digits at 32 pixels; those of the others are usual in the field.
 `benchmarks/generation.py` is what judges them.
 """
 

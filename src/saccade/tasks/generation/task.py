@@ -15,7 +15,8 @@ from saccade.core.errors import UserError
 from saccade.data.sample import Schema
 from saccade.task import Augment, Budget, Metric, ModelRow, Phase, Taken
 from saccade.tasks.generation import latents as numbers
-from saccade.tasks.generation import metrics, models, recipes
+from saccade.tasks.generation import metrics as figures
+from saccade.tasks.generation import models, recipes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,11 +95,11 @@ class Generation:
     def metrics(self, card: Card) -> Metric:
         """fid, kid, precision, recall, density and coverage on the features that the card names; bits per dimension, psnr, ssim."""
         family = models.find(str(card.architecture.get("name")))
-        return metrics.GenerationMetric(str(card.architecture.get("features", "")), likely=family != "gan")
+        return figures.GenerationMetric(str(card.architecture.get("features", "")), likely=family != "gan")
 
-    def fault(self, metrics_: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
+    def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
         """Collapse, divergence, a judge that is sure of everything."""
-        return metrics.fault(metrics_, best)
+        return figures.fault(metrics, best)
 
     def example(self, n: int, generator: np.random.Generator) -> Batch:
         """Tiny data that can be learned."""
@@ -139,9 +140,6 @@ class Generation:
 
     def take(self, model: nn.Module, images: Array, labels: Array | None, noise: Array) -> Taken:
         """See `Making`; the importance-weighted bound needs two draws or more of a VAE's posterior."""
-        import torch
-
-        from saccade.tasks.generation.likelihood import importance_bound
         from saccade.tasks.generation.models.base import to_bytes
         from saccade.tasks.generation.models.vae import Vae
 
@@ -150,7 +148,7 @@ class Generation:
             nats, reconstructions = model.bound(pixels, of, put(noise[0]))  # type: ignore[operator]
             weighted = None
             if isinstance(model, Vae) and len(noise) > 1:
-                weighted = importance_bound(torch.stack([model.log_weight(pixels, of, put(row)) for row in noise])).cpu().numpy()
+                weighted = model.weighted(pixels, of, put(noise)).cpu().numpy()
             return Taken(nats.cpu().numpy(), weighted, to_bytes(reconstructions).permute(0, 2, 3, 1).cpu().numpy())
 
     def encode(self, model: nn.Module, images: Array, labels: Array | None) -> tuple[Array, Array]:

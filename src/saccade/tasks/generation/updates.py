@@ -124,7 +124,7 @@ def _evidence(model: Vae, settings: GenerationConfig) -> Callable[[Batch, int], 
 
     def loss(batch: Batch, step: int) -> Losses:
         labels = batch.targets["label"] if model.classes else None
-        nats, divergence, _ = model.terms(batch.images, labels, batch.targets["noise"][:, 0])
+        nats, divergence = model.terms(batch.images, labels, batch.targets["noise"][:, 0])
         beta = settings.beta * (min(1.0, (step + 1) / warm_up) if warm_up else 1.0)
         cost = likelihood.free_bits(divergence, settings.free_bits) if settings.free_bits else divergence.sum(1)
         size = float(batch.images[0].numel())

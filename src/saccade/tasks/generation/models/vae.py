@@ -95,26 +95,30 @@ class Vae(Likely):
         """See `Maker`: the mean of each pixel's distribution."""
         return self.pixels.mean(self.decode(latents, self.labelled(latents, labels)))
 
-    def terms(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(log p of the pixels `[B]`, divergence by latent `[B, latent]`, the decoder's parameters), a draw of the posterior by `noise`."""
+    def terms(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(log p of the pixels `[B]`, divergence by latent `[B, latent]`) at a draw of the posterior by `noise`."""
         mean, variance = self.encode(images, labels)
         raw = self.decode(mean + (variance / 2).exp() * noise, labels)
-        return self.pixels.nats(images, raw), likelihood.kl_to_standard(mean, variance), raw
+        return self.pixels.nats(images, raw), likelihood.kl_to_standard(mean, variance)
 
     def bound(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
         """See `Likely`; the reconstruction is that of the posterior's mean."""
-        nats, divergence, _ = self.terms(images, labels, noise)
-        mean, _ = self.encode(images, labels)
-        return nats - divergence.sum(1), self.pixels.mean(self.decode(mean, labels))
+        mean, variance = self.encode(images, labels)
+        raw = self.decode(mean + (variance / 2).exp() * noise, labels)
+        evidence = self.pixels.nats(images, raw) - likelihood.kl_to_standard(mean, variance).sum(1)
+        return evidence, self.pixels.mean(self.decode(mean, labels))
 
-    def log_weight(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
-        """log p(x, z) - log q(z | x) at the posterior's draw by `noise`, `[B]`: what the importance-weighted bound averages
+    def weighted(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
+        """The importance-weighted bound `[B]` of S draws of the posterior by `noise` `[S, B, latent]`: the mean of p(x, z) / q(z | x)
         (Burda et al. 2016, eq. 8)."""
         mean, variance = self.encode(images, labels)
-        latents = mean + (variance / 2).exp() * noise
-        prior = -0.5 * latents.square().sum(1)
-        posterior = -0.5 * (noise.square() + variance).sum(1)  # the constants of both are the same
-        return self.pixels.nats(images, self.decode(latents, labels)) + prior - posterior
+        weights = []
+        for row in noise:
+            latents = mean + (variance / 2).exp() * row
+            # The constants of prior and posterior are the same.
+            ratio = 0.5 * (row.square() + variance - latents.square()).sum(1)
+            weights.append(self.pixels.nats(images, self.decode(latents, labels)) + ratio)
+        return likelihood.importance_bound(torch.stack(weights))
 
     def _with_class(self, x: Tensor, labels: Tensor | None) -> Tensor:
         return x if self.table is None else torch.cat([x, self.table(labels)], 1)
