@@ -29,6 +29,7 @@ from datasets import saccade as command
 
 RESULTS = HERE / "results" / "generation.jsonl"
 MINUTES = {"gan": 30.0, "vae": 15.0, "emoji": 30.0}
+TITLES = {"gan": "MNIST 32x32", "vae": "MNIST 32x32", "emoji": "Noto emoji 32x32 RGBA"}
 MADE = 10_000
 LEAST = 0.99
 
@@ -191,54 +192,33 @@ def told(file: Path) -> dict[str, Any]:
     return found
 
 
+def cells(row: dict[str, Any]) -> dict[str, str]:
+    """A row as its table shows it, by column."""
+    m, bits = row.get("metrics", {}), row.get("bits_per_dim") or row.get("metrics", {}).get("bits_per_dim")
+    shown = {TITLES[row["table"]]: row["what"], "seed": row["seed"], "threads": row["threads"], "minutes": f"{row['minutes']:g}"}
+    around = " ({:.4f} to {:.4f})".format(*row["interval"]) if "interval" in row else ""
+    if "fid_classifier" in m:
+        shown |= {"FID (95 % interval)": f"{m['fid_classifier']:.4f}{around}", "KID x 1000": f"{1000 * m['kid_classifier']:.2f}"}
+        shown |= {name: f"{m[f'{name}_classifier']:.3f}" for name in ("precision", "recall", "density", "coverage")}
+        shown["classes"] = f"{100 * row['least_share']:.1f} % to {100 * row['largest_share']:.1f} %"
+    if "fid_clusters" in m:
+        shown |= {"FID (clusters)": f"{m['fid_clusters']:.2f}", "coverage": f"{m['coverage_clusters']:.3f}"}
+    if row["table"] != "gan":
+        shown["bits per dimension"] = "" if bits is None else f"{bits:.4f}{around}"
+    if row["table"] == "vae":
+        shown["16 draws"] = f"{row['weighted']:.4f}" if "weighted" in row else ""
+    return {**shown, "epochs": f"{row['epochs']:.1f}", "seconds": f"{row['seconds']:.0f}"}
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, the last of each kind."""
     latest = {(row["table"], row["seed"], row["threads"], row["minutes"], row["what"]): row for row in rows}
     lines: list[str] = []
-    mine = [row for key, row in latest.items() if key[0] == "gan"]
-    if mine:
-        head = "FID (95 % interval) | KID x 1000 | precision | recall | density | coverage | classes | epochs | seconds"
-        lines += [f"| MNIST 32x32 | seed | threads | minutes | {head} |"]
-        lines += ["|" + "---|" * 13]
-        for row in mine:
-            m, (low, high) = row["metrics"], row["interval"]
-            cells = [f"{m['fid_classifier']:.3f} ({low:.3f} to {high:.3f})", f"{1000 * m['kid_classifier']:.2f}"]
-            cells += [f"{m[f'{name}_classifier']:.3f}" for name in ("precision", "recall", "density", "coverage")]
-            cells += [
-                f"{100 * row['least_share']:.1f} % to {100 * row['largest_share']:.1f} %",
-                f"{row['epochs']:.1f}",
-                f"{row['seconds']:.0f}",
-            ]
-            lines.append(f"| {row['what']} | {row['seed']} | {row['threads']} | {row['minutes']:g} | {' | '.join(cells)} |")
-    mine = [row for key, row in latest.items() if key[0] == "vae"]
-    if mine:
-        lines += [
-            "",
-            "| MNIST 32x32 | seed | threads | minutes | bits per dimension (95 % interval) | 16 draws | epochs | seconds |",
-            "|" + "---|" * 8,
-        ]
-        for row in mine:
-            low, high = row["interval"]
-            weighted = f"{row['weighted']:.4f}" if row.get("weighted") else ""
-            bits = f"{row['bits_per_dim']:.4f} ({low:.4f} to {high:.4f})"
-            first = f"| {row['what']} | {row['seed']} | {row['threads']} | {row['minutes']:g}"
-            lines.append(f"{first} | {bits} | {weighted} | {row['epochs']:.1f} | {row['seconds']:.0f} |")
-    mine = [row for key, row in latest.items() if key[0] == "emoji"]
-    if mine:
-        lines += [
-            "",
-            "| Noto emoji 32x32 RGBA | threads | minutes | FID (clusters) | coverage | bits per dimension | epochs | seconds |",
-            "|" + "---|" * 8,
-        ]
-        for row in mine:
-            m, bits = row["metrics"], row["metrics"].get("bits_per_dim")
-            cells = [
-                f"{m['fid_clusters']:.2f}",
-                f"{m['coverage_clusters']:.3f}",
-                "" if bits is None else f"{bits:.3f}",
-                f"{row['epochs']:.0f}",
-            ]
-            lines.append(f"| {row['what']} | {row['threads']} | {row['minutes']:g} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+    for name in TITLES:
+        mine = [cells(row) for key, row in latest.items() if key[0] == name]
+        if mine:
+            lines += ["", f"| {' | '.join(mine[0])} |", "|" + "---|" * len(mine[0])]
+            lines += [f"| {' | '.join(map(str, row.values()))} |" for row in mine]
     return "\n".join(lines)
 
 
