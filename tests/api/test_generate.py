@@ -236,8 +236,19 @@ def test_sets_that_nothing_can_be_made_like_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown model"):
         train(tmp_path / "good", tmp_path / "e", "dcgan", **{"set": {"generation.features": "no_such_net"}})
     assert not [name for name in "abcde" if (tmp_path / name).exists()]
+    for name in ("dark", "night"):
+        folder_of(tmp_path / f"one-{name}", 60, lambda i: np.full((20, 20, 3), 7))
+    both = tmp_path / "both"
+    both.mkdir()
+    for name in ("dark", "night"):
+        (tmp_path / f"one-{name}").rename(both / name)
+    with pytest.raises(UserError, match="too much alike"):
+        train(both, tmp_path / "g", "vae")
     mixed = folder_of(tmp_path / "mixed", 90, lambda i: noise(i)[: 9 + i % 8, : 12 + i % 5, 0] if i % 2 else noise(i))
-    assert train(mixed, tmp_path / "f", "vae", set={}).record["state"] == "done"
+    run = train(mixed, tmp_path / "f", "vae", size=(24, 24), set={})
+    assert run.record["state"] == "done"
+    said = " ".join(run.record["reasons"])
+    assert "images differ in size" in said and "are enlarged to 24x24" in said and "grey images among them in copies" in said
 
 
 def test_requests_that_are_refused(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def _learned(name: str, config: TrainConfig, schema: Schema, train: Split, devic
 
     task = answering("classify", "features")
     store = _OverWhite(train.store) if config.channels == 4 else train.store
+    if len(np.unique(train.store.sums)) < 2:
+        raise _alike()
     targets = list(train.targets) if name == "classifier" else _groups(store)
     count = max(targets) + 1
     classes = schema.classes if name == "classifier" else tuple(f"group {i}" for i in range(count))
@@ -186,6 +188,14 @@ class _OverWhite:
         return alpha.over_white(self._store[place])
 
 
+def _alike() -> UserError:
+    return UserError(
+        "the images are too much alike to learn features from",
+        where="generation.features",
+        fix="are they all one picture? saccade data check tells; or name other features, --set generation.features=resnet18",
+    )
+
+
 def _groups(store: Any) -> list[int]:
     """Which of some groups of alike images each belongs to: k-means on what they look like from afar (Caron et al. 2018 take features)."""
     from PIL import Image
@@ -198,11 +208,7 @@ def _groups(store: Any) -> list[int]:
     rows = np.stack([thumb(store[i]) for i in range(len(store))])
     groups = min(GROUPS, max(2, len(rows) // 20))
     if len(np.unique(rows, axis=0)) < groups:
-        raise UserError(
-            "the images are too much alike to learn features from",
-            where="generation.features",
-            fix="are they all one picture? saccade data check tells; or name other features, --set generation.features=resnet18",
-        )
+        raise _alike()
     labels: list[int] = KMeans(groups, n_init=1, random_state=0).fit_predict(rows).tolist()
     return labels
 

@@ -27,6 +27,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons: list[str] = []
     size, why = _size(schema, budget)
     reasons.append(f"size: {size[0]}x{size[1]}, {why}")
+    reasons += _warnings(schema, size)
     model = budget.model or DEFAULT
     reasons.append(
         f"model: {model}, {'as asked' if budget.model else 'a modern GAN that trains steadily; vae, vqvae and dcgan are others'}"
@@ -73,6 +74,17 @@ def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
         min(height, 2 * SMALL),
         min(width, 2 * SMALL),
     ), f"images of about {schema.size[0]}x{schema.size[1]} made smaller to learn faster"
+
+
+def _warnings(schema: Schema, size: tuple[int, int]) -> list[str]:
+    """What becomes of images that are not as the made ones will be."""
+    kinds = {1: "1, as all images are grey", 3: "3, grey images among them in copies", 4: "4, as some images may be transparent"}
+    lines = [f"channels: {kinds[schema.channels]}"]
+    if size[0] > schema.size[0] or size[1] > schema.size[1]:
+        lines.append(f"note: images of about {schema.size[0]}x{schema.size[1]} are enlarged to {size[0]}x{size[1]}, which adds no detail")
+    if not schema.uniform:
+        lines.append(f"note: images differ in size: each is scaled to cover {size[0]}x{size[1]}, and its middle is taken")
+    return lines
 
 
 def _settings(schema: Schema, model: str, images: int) -> tuple[GenerationConfig, list[str]]:
