@@ -114,7 +114,7 @@ def making_job(path: Path, model: str, workers: int = 0) -> Job:
         if task.encodes(module):
             noise = np.zeros((1, len(real), task.latent(module)), np.float32)
             taken = task.take(module, real.transpose(0, 3, 1, 2), np.array(source().targets), noise)
-            metric.update_taken(real, taken.nats, None, taken.reconstructions)
+            metric.update_taken(real, taken.nats, taken.reconstructions)
         return metric.compute()
 
     path.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "dcgan": {"set": {"generation.conditional": False, "generation.features": "clusters"}},
     "vae": {"set": {"generation.latent": 5, "augment.flip": 0.5}},
     "vqvae": {"set": {"generation.likelihood": "gaussian"}},
+    "autoencoder_kl": {"set": {"generation.adversarial_after": 4}},
+    "vq_model": {"set": {"generation.adversarial_after": 4}},
 }
 
 
@@ -73,9 +75,9 @@ def test_what_a_run_leaves(runs: dict[str, Run], model: str) -> None:
     assert names >= {"run.json", "metrics.jsonl", "best.safetensors", "features.safetensors", "samples", "report.html"}
     assert run.to_dict()["task"] == "generate"
     features = "clusters" if model == "dcgan" else "classifier"
-    likely = model in ("vae", "vqvae")
+    likely = "gan" not in model
     wanted = {f"{name}_{features}" for name in ("fid", "kid", "precision", "recall", "density", "coverage")}
-    assert set(run.metrics) >= wanted | ({"bits_per_dim", "psnr", "ssim", "elbo"} if likely else {"told_apart"})
+    assert set(run.metrics) >= wanted | ({"bits_per_dim", "psnr", "ssim", "elbo", f"perceptual_{features}"} if likely else {"told_apart"})
     assert all(value is not None and np.isfinite(value) for value in run.metrics.values())
     sheets = sorted((run.path / "samples").iterdir())
     assert [int(sheet.stem[5:]) for sheet in sheets] == [row["step"] for row in rundir.RunDir(run.path).metrics() if "split" in row]
@@ -84,7 +86,7 @@ def test_what_a_run_leaves(runs: dict[str, Run], model: str) -> None:
     for title in ("Made images", "From one to another", "Nearest training images") + (("Map of the latents",) if likely else ()):
         assert title in page
     record = json.loads((run.path / "run.json").read_text())
-    assert record["config"]["generation"]["conditional"] is (model != "dcgan")
+    assert record["config"]["generation"]["conditional"] is (model not in ("dcgan", "autoencoder_kl"))
     assert record["state"] == "done"
 
 
@@ -142,7 +144,7 @@ def test_classes_and_ways_between(runs: dict[str, Run], tmp_path: Path) -> None:
 
 def test_an_image_is_taken_up(runs: dict[str, Run], drawn: Path) -> None:
     source = sorted((drawn / "test").rglob("*.png"))[0]
-    for model in ("vae", "vqvae"):
+    for model in (name for name in CONFIGS if "gan" not in name):
         found = saccade.generate(runs[model].path, from_image=source, n=4)
         assert found.images.shape == (4, 16, 12, 3)
         assert found.notes["bits_per_dim"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from saccade.tasks import answering
 from saccade.tasks.generation.metrics import name_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from saccade.tasks.generation.metrics import GenerationMetric
 
@@ -49,23 +50,30 @@ class Features:
 
     def of(self, images: Array) -> Array:
         """uint8 `[N, H, W, C]` (4 channels: premultiplied alpha) -> float32 `[N, D]`."""
+        return np.concatenate([self._maps(part).mean(2).cpu().numpy() for part in _parts(images)])
+
+    def apart(self, images: Array, others: Array) -> Array:
+        """How different pairs of images look to the network, float64 `[N]`, 0 to 4: see `distances.perceived`."""
+        from saccade.tasks.generation.distances import perceived
+
+        pairs = zip(_parts(images), _parts(others), strict=True)
+        return np.concatenate([perceived(self._maps(a).cpu().numpy(), self._maps(b).cpu().numpy()) for a, b in pairs])
+
+    def _maps(self, images: Array) -> Tensor:
+        """The last features float32 `[B, D, places]`."""
         import torch
 
         from saccade.nn.features import evaluating
 
-        layer, found = answering(self.card.task, "features").features(self.module), []
-        kept: list[Any] = []
+        layer, kept = answering(self.card.task, "features").features(self.module), list[Any]()
         hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
         try:
             with evaluating(self.module), torch.inference_mode():
-                for start in range(0, len(images), PART):
-                    self.module(torch.from_numpy(self._seen(images[start : start + PART])).to(self.device))
-                    output = kept.pop()
-                    # Maps [B, F, h, w]; tokens [B, N, F] of transformers.
-                    found.append((output.mean((2, 3)) if output.ndim == 4 else output.mean(1)).float().cpu().numpy())
+                self.module(torch.from_numpy(self._seen(images)).to(self.device))
         finally:
             hook.remove()
-        return np.concatenate(found)
+        # Maps [B, D, h, w]; tokens [B, N, D] of transformers.
+        return (kept[0].flatten(2) if kept[0].ndim == 4 else kept[0].transpose(1, 2)).float()
 
     def of_split(self, name: str, split: Split) -> Array:
         """Those of the images of a split, computed once."""
@@ -82,6 +90,10 @@ class Features:
         if images.shape[1:] == (*spec.size, spec.channels):
             return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return np.stack([prepare(image, spec) for image in images])
+
+
+def _parts(images: Array) -> Iterator[Array]:
+    return (images[start : start + PART] for start in range(0, len(images), PART))
 
 
 def features(config: TrainConfig, schema: Schema, train: Split, device: str, file: Path | None, progress: Progress) -> Features:
@@ -241,7 +253,7 @@ def look(task: Making, model: nn.Module, card: Card, on: Features, split: tuple[
         images, truths = _images(held, min(len(held), LOOKED_AT))
         metric.update_judge(task.judge(model, images, truths if labels is not None else None), scores)  # type: ignore[arg-type]
     if task.encodes(model):
-        _take(task, model, held, metric, by_class=labels is not None, final=count >= FINAL)
+        _take(task, model, (held, metric, on), by_class=labels is not None, final=count >= FINAL)
     return Looked(metric, made, latents, labels)
 
 
@@ -252,13 +264,14 @@ def _images(held: Split, count: int, first: int = 0) -> tuple[Array, Array | Non
     return pixels, None if any(target is None for target in known) else np.array(known, np.int64)
 
 
-def _take(task: Making, model: nn.Module, held: Split, metric: GenerationMetric, *, by_class: bool, final: bool) -> None:
+def _take(task: Making, model: nn.Module, among: tuple[Split, GenerationMetric, Features], *, by_class: bool, final: bool) -> None:
     """Bounds and reconstructions of held-out images; the weighted bound only at the end, since it takes many passes."""
     from saccade.tasks.generation import latents as numbers
 
-    draws = WEIGHTED if final else 1
+    (held, metric, on), draws = among, WEIGHTED if final else 1
     for first in range(0, min(len(held), FINAL if final else LOOKED_AT), PART):
         images, truths = _images(held, PART, first)
         noise = numbers.normals(0, "posterior", np.arange(first, first + len(images)), (draws, task.latent(model))).swapaxes(0, 1)
         taken = task.take(model, images, truths if by_class else None, noise)
-        metric.update_taken(images.transpose(0, 2, 3, 1), taken.nats, taken.weighted, taken.reconstructions)
+        real, again = images.transpose(0, 2, 3, 1), taken.reconstructions
+        metric.update_taken(real, taken.nats, again, weighted=taken.weighted, perceived=on.apart(real, again))

@@ -62,6 +62,9 @@ class GenerationConfig:
 
     VAEs. likelihood: of a pixel's 256 values; beta: weight of the divergence, in full after `kl_warmup` steps;
     free_bits: nats of each latent number that cost nothing.
+
+    The autoencoders of diffusers. perceptual: weight of the distance of images and reconstructions on the layers of a judge; adversarial:
+    weight of its verdict from step `adversarial_after` on (its own loss is `loss`, with r1 and penalty_every).
     """
 
     conditional: bool = False
@@ -78,6 +81,9 @@ class GenerationConfig:
     beta: Annotated[float, Ge(0)] = 1.0
     kl_warmup: Annotated[int, Ge(0)] = 0
     free_bits: Annotated[float, Ge(0)] = 0.0
+    perceptual: Annotated[float, Ge(0)] = 0.0
+    adversarial: Annotated[float, Ge(0)] = 0.0
+    adversarial_after: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,12 @@ COMPARED: Mapping[str, Measure] = {
     "recall": Measure("Recall", "the share of real images that could have been made"),
     "density": Measure("Density", "how crowded real images are around made ones; about 1 where both are alike", percent=False),
     "coverage": Measure("Coverage", "the share of real images with a made one among their neighbours"),
+    "perceptual": Measure(
+        "Perceptual distance",
+        "how different reconstructions look from their images to a network; 0 is the same",
+        percent=False,
+        higher=False,
+    ),
     "spread": Measure("Spread", "how much made images differ, by how much real ones do; near 0 all are alike", percent=False),
 }
 FEATURES: Mapping[str, str] = {"clusters": "cluster features"}  # names of features that do not read well before "features"

@@ -10,7 +10,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
 from saccade.core import keys
-from saccade.tasks.generation import distances
+from saccade.tasks.generation import distances, sharpening
 from saccade.tasks.generation.distances import (
     Moments,
     density_coverage,
@@ -19,6 +19,7 @@ from saccade.tasks.generation.distances import (
     intervals,
     kernel,
     nearest,
+    perceived,
     precision_recall,
     psnr,
     ssim,
@@ -336,6 +337,19 @@ def test_ssim_of_images_below_its_window(shape: tuple[int, ...]) -> None:
     a = pictures(*shape)
     np.testing.assert_allclose(ssim(a, a), 1, rtol=1e-12)
     assert (ssim(a, 255 - a) < 1).all() and (ssim(a, noisy(a, 2)) > ssim(a, 255 - a)).all()
+
+
+def test_perceived_by_hand_and_as_in_training() -> None:
+    maps = np.array([[[1.0, 0.0], [0.0, 2.0]]])  # two places, with features along the axes
+    assert perceived(maps, maps) == pytest.approx([0.0])
+    assert perceived(maps, 3 * maps) == pytest.approx([0.0], abs=1e-9), "lengths do not count"
+    assert perceived(maps, -maps) == pytest.approx([4.0])
+    assert perceived(maps, maps[:, ::-1]) == pytest.approx([2.0])
+    a, b = (features(6 * 5 * 12, 1, seed).reshape(6, 5, 12) for seed in (1, 2))
+    trained = sharpening.perceived(*(torch.from_numpy(x.reshape(6, 5, 3, 4)) for x in (a, b)))
+    assert perceived(a, b) == pytest.approx(trained.numpy(), rel=1e-5)
+    with pytest.raises(ValueError, match="maps must be"):
+        perceived(a, b[:3])
 
 
 def test_ssim_of_flat_images_is_the_luminance_term() -> None:

@@ -38,8 +38,8 @@ def test_likelihoods_and_reconstructions() -> None:
     close = np.clip(images.astype(int) + generator.integers(-3, 4, images.shape), 0, 255).astype(np.uint8)
     nats = -np.log(256) * 144 * np.array([1, 1, 1, 1, 1, 2.0])
     metric = GenerationMetric("x", likely=True)
-    metric.update_taken(images[:4], nats[:4], nats[:4] + 1, close[:4])
-    metric.update_taken(images[4:], nats[4:], nats[4:] + 1, images[4:])
+    metric.update_taken(images[:4], nats[:4], close[:4], weighted=nats[:4] + 1)
+    metric.update_taken(images[4:], nats[4:], images[4:], weighted=nats[4:] + 1)
     figures = metric.compute()
     assert figures["bits_per_dim"] == pytest.approx(8 * 7 / 6)
     assert figures["bits_per_dim_weighted"] < figures["bits_per_dim"]

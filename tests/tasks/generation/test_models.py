@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ from saccade.core.errors import UserError
 from saccade.data.sample import Schema
 from saccade.tasks.generation import models
 from saccade.tasks.generation.models import vqvae
+from saccade.tasks.generation.models.base import to_float
+from saccade.tasks.generation.models.blocks import cut, padded
+from saccade.tasks.generation.models.gan import Gan
 from saccade.tasks.generation.task import Generation
 
 SIZES = [(8, 8), (17, 11), (32, 32), (48, 80)]
@@ -38,7 +43,7 @@ def test_any_size_and_channels(model: str, size: tuple[int, int], channels: int)
         images = network.make(torch.randn(2, network.latent), None)
     assert images.shape == (2, channels, *size) and images.isfinite().all()
     pixels = torch.randint(0, 256, (2, channels, *size), dtype=torch.uint8)
-    if hasattr(network, "judge"):
+    if isinstance(network, Gan):
         assert network.judge(pixels.float() / 127.5 - 1, None).shape == (2,)
     else:
         nats, again = network.bound(pixels, None, torch.randn(2, network.latent))
@@ -106,14 +111,14 @@ def test_latents_of_codes_give_the_codes_again() -> None:
 
 def test_codes_follow_what_is_quantised_and_dead_ones_move() -> None:
     torch.manual_seed(0)
-    book = vqvae.Codebook(8)
+    book = vqvae.Codebook(8, vqvae.CODE)
     centres = torch.randn(4, vqvae.CODE) * 3
     generator = torch.Generator().manual_seed(0)
     for step in range(600):
         torch.manual_seed(step)
         x = centres[torch.randint(4, (64,), generator=generator)] + 0.01 * torch.randn(64, vqvae.CODE, generator=generator)
         book.follow(x, book.nearest(x))
-    distances = torch.cdist(centres, book.vectors).min(1).values
+    distances = torch.cdist(centres, book.weight).min(1).values
     assert distances.max() < 0.5, "each centre has a code"
 
 
@@ -126,6 +131,45 @@ def test_the_weighted_bound_is_tighter(likelihood: str) -> None:
     assert taken.weighted is not None and (taken.weighted > taken.nats - 5).all()
     assert taken.weighted.mean() > taken.nats.mean()
     assert taken.reconstructions.shape == (6, 16, 12, 1)
+
+
+@pytest.mark.parametrize("model", models.DIFFUSERS)
+def test_diffusers_reads_what_it_has_lent(model: str, tmp_path: Path) -> None:
+    """`network` is its own class: written and read by its own methods it gives the same images."""
+    network = made(model, (17, 11))
+    network.network.save_pretrained(tmp_path)
+    again = type(network.network).from_pretrained(tmp_path)
+    pixels = torch.randint(0, 256, (3, 1, 17, 11), dtype=torch.uint8)
+    x = padded(to_float(pixels), network.fitted)
+    with torch.no_grad():
+        _, expected = network.bound(pixels, None, torch.zeros(3, network.latent))
+        found = again.decode(again.encode(x).latents if model == "vq_model" else again.encode(x).latent_dist.mean).sample
+    torch.testing.assert_close(cut(found, (17, 11)).clamp(-1, 1), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    for name in [name for name in sys.modules if name.startswith("diffusers.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="AutoencoderKL is diffusers") as caught:
+        made("autoencoder_kl")
+    assert "saccade[diffusers]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("vae", {"perceptual": 1.0}, "belong to autoencoder_kl and vq_model"),
+        ("autoencoder_kl", {"likelihood": "logistic"}, "likelihood gaussian"),
+        ("autoencoder_kl", {"likelihood": "gaussian", "conditional": True}, "no images by class"),
+        ("vq_model", {"likelihood": "gaussian", "latent": 4}, "are a grid"),
+        ("vqvae", {"latent": 4}, "are a grid"),
+    ],
+)
+def test_settings_of_another_family(model: str, settings: dict[str, Any], message: str) -> None:
+    config = TrainConfig(task="generate", model=model, size=(16, 16), generation=GenerationConfig(**settings))
+    with pytest.raises(UserError, match=message):
+        Generation().check(config)
 
 
 def test_cards_from_elsewhere() -> None:
@@ -142,6 +186,11 @@ def test_cards_from_elsewhere() -> None:
         {"what": 1},
     ):
         wrong = Card("generate", (), {**card.architecture, "arguments": {**good, **changes}}, card.input)
+        with pytest.raises(UserError, match="not an architecture of ours"):
+            models.build(wrong)
+    kl = {"shape": [1, 16, 16], "classes": 0, "widths": [16, 8], "blocks": 1, "channels": 4}
+    for changes in ({"channels": 0}, {"channels": 10**9}, {"widths": [8]}, {"latent": 4}):
+        wrong = Card("generate", (), {"source": "diffusers", "name": "autoencoder_kl", "arguments": {**kl, **changes}}, card.input)
         with pytest.raises(UserError, match="not an architecture of ours"):
             models.build(wrong)
     with pytest.raises(UserError, match="the file holds"):

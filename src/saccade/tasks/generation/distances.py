@@ -177,6 +177,18 @@ def ssim(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
+def perceived(a: NDArray[Any], b: NDArray[Any]) -> Floats:
+    """Distance of images on the maps of a network, `[N, F, P]` of P places each: float64 `[N]`, 0 (equal) to 4 (opposite).
+
+    Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual metric", equation 1, of one layer and with
+    weights of 1: features are scaled to length 1 at each place; the squared difference, its mean over the places.
+    """
+    if a.ndim != 3 or a.shape != b.shape or 0 in a.shape[1:]:
+        raise ValueError(f"maps must be [N, F, P] of one shape, got {a.shape} and {b.shape}")
+    a, b = (x / np.sqrt(np.square(x).sum(1, keepdims=True) + 1e-10) for x in (a.astype(np.float64), b.astype(np.float64)))
+    return np.square(a - b).sum(1).mean(1)
+
+
 def _ssim(a: Floats, b: Floats) -> Floats:
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
     mean_a, mean_b = _blurred(a), _blurred(b)

@@ -34,8 +34,9 @@ class GenerationMetric:
 
     `compute` gives, as far as there is what they need: fid_F, kid_F (times 1,000 it is what papers print), precision_F, recall_F,
     density_F, coverage_F, spread_F (variance of the made features by that of the real ones) for the features F;
-    bits_per_dim (an upper bound, lower is better), bits_per_dim_weighted (the importance-weighted one), elbo (nats an image), psnr, ssim
-    of reconstructions; told_apart: share of pairs of a held-out and a made image that the judge orders rightly.
+    bits_per_dim (an upper bound, lower is better), bits_per_dim_weighted (the importance-weighted one), elbo (nats an image); psnr, ssim
+    and perceptual_F (0 is equal, 4 most different) of reconstructions; told_apart: share of pairs of a held-out and a made image that
+    the judge orders rightly.
     """
 
     def __init__(self, features: str, *, likely: bool) -> None:
@@ -52,11 +53,18 @@ class GenerationMetric:
         self._made += [np.asarray(row, np.float64) for row in results]
         self._real += [np.asarray(row, np.float64) for row in truths]
 
-    def update_taken(self, images: NDArray[np.uint8], nats: Floats, weighted: Floats | None, reconstructions: NDArray[np.uint8]) -> None:
-        """Images and their reconstructions uint8 `[B, H, W, C]`, bounds of log p `[B]`."""
+    def update_taken(
+        self,
+        images: NDArray[np.uint8],
+        nats: Floats,
+        reconstructions: NDArray[np.uint8],
+        *,
+        weighted: Floats | None = None,
+        perceived: Floats | None = None,
+    ) -> None:
+        """Images and their reconstructions uint8 `[B, H, W, C]`; bounds of log p, distances on the features, `[B]` each."""
         rows = {"nats": nats, "psnr": distances.psnr(images, reconstructions), "ssim": distances.ssim(images, reconstructions)}
-        if weighted is not None:
-            rows["weighted"] = weighted
+        rows |= {name: values for name, values in (("weighted", weighted), ("perceived", perceived)) if values is not None}
         rows["dimensions"] = np.full(len(images), float(np.prod(images.shape[1:])))
         self._taken.append({name: np.asarray(value, np.float64) for name, value in rows.items()})
 
@@ -106,6 +114,8 @@ class GenerationMetric:
         columns = {"bits_per_dim": joined["nats"] * scale}
         if "weighted" in joined:
             columns["bits_per_dim_weighted"] = joined["weighted"] * scale
+        if "perceived" in joined:
+            columns[f"perceptual_{self.features}"] = joined["perceived"]
         return columns | {"elbo": joined["nats"], "psnr": joined["psnr"], "ssim": joined["ssim"]}
 
     def _likelihoods(self, weights: NDArray[Any] | None) -> dict[str, float | None]:

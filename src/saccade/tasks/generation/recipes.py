@@ -7,6 +7,7 @@ The rates of the default GAN come from a few short trials on handwritten digits 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from saccade.core.config import AugmentConfig, GenerationConfig, TrainConfig
 from saccade.data.sample import Schema
@@ -19,7 +20,7 @@ CPU_MINUTES = 30.0
 FEW = 5_000  # training images below which a judge learns them by heart
 ENOUGH = 20  # images a class needs to be made by itself
 IMAGES_SEEN = {"gan": 8_000_000, "vae": 6_000_000, "vqvae": 6_000_000}
-RATES = {"r3gan": 1.5e-3, "dcgan": 2e-4, "vae": 2e-3, "vqvae": 1e-3}
+RATES = {"r3gan": 1.5e-3, "dcgan": 2e-4, "vae": 2e-3, "vqvae": 1e-3, "autoencoder_kl": 5e-4, "vq_model": 5e-4}
 
 
 def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
@@ -29,9 +30,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"size: {size[0]}x{size[1]}, {why}")
     reasons += _warnings(schema, size)
     model = budget.model or DEFAULT
-    reasons.append(
-        f"model: {model}, {'as asked' if budget.model else 'a modern GAN that trains steadily; vae, vqvae and dcgan are others'}"
-    )
+    others = ", ".join(name for name in models.FAMILIES if name != DEFAULT)
+    reasons.append(f"model: {model}, {'as asked' if budget.model else f'a modern GAN that trains steadily; others are {others}'}")
     family = models.find(model)
     images = schema.images.get("train", 0)
     settings, whys = _settings(schema, model, images)
@@ -91,12 +91,17 @@ def _settings(schema: Schema, model: str, images: int) -> tuple[GenerationConfig
     counts = schema.counts.get("train", ())
     labelled = len(schema.classes) > 1 and min(counts, default=0) >= ENOUGH
     reasons = []
-    if labelled:
+    if labelled and model != "autoencoder_kl":
         reasons.append("generation.conditional: true, so that images can be asked for by class")
     features = "classifier" if labelled else "clusters"
     told = "a classifier of these images" if labelled else "a network that tells groups of alike images apart"
     reasons.append(f"generation.features: {features}, {told} (trained first) measures how real the made ones are")
     family = models.find(model)
+    if model in models.DIFFUSERS:
+        reasons.append("generation.perceptual: 1, and adversarial 0.1 later on: a judge of patches keeps reconstructions sharp")
+        conditional, warmup = labelled and family == "vqvae", 500 if family == "vae" else 0
+        sharp = GenerationConfig(conditional, features=features, likelihood="gaussian", kl_warmup=warmup, loss="hinge")
+        return replace(sharp, r1=0.5, penalty_every=4, perceptual=1.0, adversarial=0.1, adversarial_after=1000), reasons
     if family != "gan":
         return GenerationConfig(labelled, features=features, kl_warmup=500 if family == "vae" else 0), reasons
     if model == "dcgan":

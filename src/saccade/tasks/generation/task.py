@@ -51,8 +51,19 @@ class Generation:
         settings = config.generation
         if family == "gan" and settings.gradient_penalty and settings.loss != "wasserstein":
             raise UserError("gradient_penalty belongs to loss wasserstein", where="generation.gradient_penalty", fix="use r1 and r2")
-        if family == "vqvae" and settings.latent:
-            raise UserError("a vqvae has a latent number for each of its codes", where="generation.latent", fix="leave it out")
+        if settings.latent and not models.has_latent(config.model):
+            raise UserError(
+                f"the latents of {config.model} are a grid as its images' size asks", where="generation.latent", fix="leave it out"
+            )
+        borrowed = config.model in models.DIFFUSERS
+        if (settings.perceptual or settings.adversarial) and not borrowed:
+            raise UserError(
+                f"perceptual and adversarial belong to {' and '.join(models.DIFFUSERS)}", where="generation", fix="leave them out"
+            )
+        if borrowed and settings.likelihood != "gaussian":
+            raise UserError(f"{config.model} has likelihood gaussian", where="generation.likelihood", fix="leave it out")
+        if config.model == "autoencoder_kl" and settings.conditional:
+            raise UserError("autoencoder_kl makes no images by class", where="generation.conditional", fix="leave it out")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new model by its name, and the card that rebuilds it; raises UserError where there are no classes to make images by."""
@@ -82,9 +93,8 @@ class Generation:
         from saccade.tasks.generation.augmentation import GenerationAugment
 
         family = models.find(config.model)
-        latent = 0 if family == "vqvae" else config.generation.latent or models.LATENT
         policy = family == "gan" and (config.generation.adaptive or config.generation.augment > 0)
-        return GenerationAugment(config, latent, 2 if family == "gan" else 1, policy=policy)
+        return GenerationAugment(config, models.latent(config), 2 if family == "gan" else 1, policy=policy)
 
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
         """A GAN has two, a VAE one, a VQ-VAE two: see `updates`."""
@@ -120,7 +130,7 @@ class Generation:
         """See `Making`. A VQ-VAE's truncation is the temperature of its prior, others' the largest normal number."""
         from saccade.tasks.generation.models.base import to_bytes
 
-        if truncation < 1 and "codebook" not in dict(model.named_children()):
+        if truncation < 1 and not model.tempered:
             latents = numbers.truncate(latents, truncation * 2)
         made = []
         with _evaluating(model) as put:

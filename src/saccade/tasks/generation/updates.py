@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -15,18 +15,19 @@ from saccade.tasks.generation import likelihood, policy
 from saccade.tasks.generation.adversarial import forge_loss, interpolated_penalty, judge_loss, zero_centred_penalty
 from saccade.tasks.generation.models.base import Maker, to_float
 from saccade.tasks.generation.models.gan import Gan
-from saccade.tasks.generation.models.vae import Vae
-from saccade.tasks.generation.models.vqvae import COMMITMENT, VqVae
+from saccade.tasks.generation.models.vae import Variational
+from saccade.tasks.generation.models.vqvae import COMMITMENT, Quantised
+from saccade.tasks.generation.sharpening import Sharpening
 
 
 def phases(model: Maker, config: TrainConfig) -> Sequence[Phase]:
     """The phases of a model's family."""
     if isinstance(model, Gan):
         return _Adversaries(model, config.generation).phases()
-    if isinstance(model, VqVae):
-        return _quantised(model)
-    if isinstance(model, Vae):
-        return [Phase("train", [model], _evidence(model, config.generation))]
+    if isinstance(model, Quantised):
+        return _quantised(model, config.generation)
+    if isinstance(model, Variational):
+        return _variational(model, config.generation)
     raise TypeError(f"{type(model).__name__} has no phases")
 
 
@@ -118,44 +119,61 @@ class _Adversaries:
         self.model.adaptive.settle()
 
 
-def _evidence(model: Vae, settings: GenerationConfig) -> Callable[[Batch, int], Losses]:
+def _variational(model: Variational, settings: GenerationConfig) -> list[Phase]:
     """The negative evidence lower bound; beta (Higgins et al. 2017) rises at first (Bowman et al. 2016)."""
-    warm_up = settings.kl_warmup
+    warm_up, sharpening = settings.kl_warmup, _sharpening(model, settings)
+
+    def terms(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        return model.terms(batch.images, batch.targets["label"] if model.classes else None, batch.targets["noise"][:, 0])
 
     def loss(batch: Batch, step: int) -> Losses:
-        labels = batch.targets["label"] if model.classes else None
-        nats, divergence = model.terms(batch.images, labels, batch.targets["noise"][:, 0])
+        nats, divergence, again = terms(batch)
         beta = settings.beta * (min(1.0, (step + 1) / warm_up) if warm_up else 1.0)
         cost = likelihood.free_bits(divergence, settings.free_bits) if settings.free_bits else divergence.sum(1)
         size = float(batch.images[0].numel())
         bits = likelihood.bits_per_dim(nats - divergence.sum(1), int(size))
+        parts = {"bits_per_dim": bits.sum(), "divergence": divergence.sum()}
         # Divided by the numbers of an image, so that a rate suits images of any size.
-        total = (beta * cost - nats).sum() / size
-        return Losses(total, float(len(nats)), {"bits_per_dim": bits.sum(), "divergence": divergence.sum()})
+        return _joined((beta * cost - nats) / size, parts, sharpening, (batch, again, step))
 
-    return loss
+    if sharpening is None:
+        return [Phase("train", [model], loss)]
+    learning = [part for name, part in model.named_children() if name != "judge"]
+    return [Phase("autoencoder", learning, loss), sharpening.phase(lambda batch: terms(batch)[2])]
 
 
-def _quantised(model: VqVae) -> list[Phase]:
-    def labels_of(batch: Batch) -> Tensor | None:
-        return batch.targets["label"] if model.classes else None
+def _quantised(model: Quantised, settings: GenerationConfig) -> list[Phase]:
+    sharpening = _sharpening(model, settings)
 
     def autoencoder(batch: Batch, step: int) -> Losses:
-        nats, commitment, codes = model.terms(batch.images, labels_of(batch))
+        nats, commitment, again, codes = model.terms(batch.images)
         size = float(batch.images[0].numel())
-        used = torch.bincount(codes.flatten(), minlength=len(model.codebook.vectors)).gt(0).float().mean()
-        total = (COMMITMENT * commitment - nats).sum() / size
-        return Losses(
-            total,
-            float(len(nats)),
-            {"bits_per_dim_of_pixels": likelihood.bits_per_dim(nats, int(size)).sum(), "codes_used": used * len(nats)},
-        )
+        used = torch.bincount(codes.flatten(), minlength=len(model.codebook.weight)).gt(0).float().mean()
+        parts = {"bits_per_dim_of_pixels": likelihood.bits_per_dim(nats, int(size)).sum(), "codes_used": used * len(nats)}
+        return _joined((COMMITMENT * commitment - nats) / size, parts, sharpening, (batch, again, step))
 
     def prior(batch: Batch, step: int) -> Losses:
         with torch.no_grad():
             codes = model.codes(batch.images)
-        nats = model.prior_nats(codes, labels_of(batch))
+        nats = model.prior_nats(codes, batch.targets["label"] if model.classes else None)
         return Losses(-nats.sum() / codes[0].numel(), float(len(nats)))
 
-    parts = [model.downward, model.into, model.out_of, model.upward]
-    return [Phase("autoencoder", parts, autoencoder), Phase("prior", [model.prior], prior)]
+    phases = [Phase("autoencoder", model.autoencoder(), autoencoder), Phase("prior", [model.prior], prior)]
+    if sharpening is not None:
+        phases.append(sharpening.phase(lambda batch: model.pixels.mean(model.decode(model.codebook(model.codes(batch.images))))))
+    return phases
+
+
+def _sharpening(model: Maker, settings: GenerationConfig) -> Sharpening | None:
+    """None where nothing but the likelihood counts."""
+    judge = getattr(model, "judge", None)
+    return Sharpening(judge, settings) if judge is not None and (settings.perceptual or settings.adversarial) else None
+
+
+def _joined(cost: Tensor, parts: dict[str, Tensor], sharpening: Sharpening | None, seen: tuple[Batch, Tensor, int]) -> Losses:
+    """The loss of an autoencoder from its cost by image, with what the judge adds."""
+    batch, again, step = seen
+    if sharpening is not None:
+        added = sharpening.cost(batch.images, again, step)
+        cost, parts = cost + added, parts | {"sharpening": added.sum()}
+    return Losses(cost.sum(), float(len(cost)), parts)

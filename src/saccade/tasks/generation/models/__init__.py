@@ -15,17 +15,21 @@ from saccade.tasks.generation.metrics import name_of
 if TYPE_CHECKING:
     from saccade.tasks.generation.models.base import Maker
 
-FAMILIES = {"r3gan": "gan", "dcgan": "gan", "vae": "vae", "vqvae": "vqvae"}
+FAMILIES = {"r3gan": "gan", "dcgan": "gan", "vae": "vae", "vqvae": "vqvae", "autoencoder_kl": "vae", "vq_model": "vqvae"}
+DIFFUSERS = ("autoencoder_kl", "vq_model")  # whose networks are another library's
 LATENT = 64  # numbers that an image is made from, where nothing else is asked for
 COARSEST = 4  # cells of the coarse grid's shorter side, or up to twice as many
 MOST_WIDTH = 256
 FINEST = 48
-MOST = {"latent": 1 << 16, "classes": 1_000_000, "blocks": 64, "codes": 1 << 16}
+CHANNELS = 4  # latent numbers of a cell, as in Rombach et al. 2022
+MOST = {"latent": 1 << 16, "classes": 1_000_000, "blocks": 64, "codes": 1 << 16, "channels": 1024}
 _ROWS = (
     ModelRow("r3gan", "saccade", 604_757),
     ModelRow("dcgan", "saccade", 1_580_738),
     ModelRow("vae", "saccade", 976_832),
     ModelRow("vqvae", "saccade", 492_240),
+    ModelRow("autoencoder_kl", "diffusers", 2_865_639),
+    ModelRow("vq_model", "diffusers", 3_164_911),
 )
 
 
@@ -41,6 +45,21 @@ def find(name: str) -> str:
     return FAMILIES[name]
 
 
+def has_latent(name: str) -> bool:
+    """Whether images are made from any number of latents; a grid of them follows from the images' size."""
+    return FAMILIES[name] != "vqvae" and name not in DIFFUSERS
+
+
+def latent(config: TrainConfig) -> int:
+    """Normal numbers that a training step needs for each image."""
+    if FAMILIES[config.model] == "vqvae":
+        return 0
+    if config.model in DIFFUSERS:
+        cell = 2 ** (len(_widths(config.model, config.size)) - 1)
+        return CHANNELS * math.prod(-(-side // cell) for side in config.size)
+    return config.generation.latent or LATENT
+
+
 def architecture(config: TrainConfig, classes: int) -> dict[str, Any]:
     """Plain JSON that rebuilds the model of a configuration. classes: 0 where images are not made by class."""
     family = find(config.model)
@@ -51,18 +70,27 @@ def architecture(config: TrainConfig, classes: int) -> dict[str, Any]:
         "widths": _widths(config.model, config.size),
         "blocks": 1,
     }
-    if family != "vqvae":
-        arguments["latent"] = settings.latent or LATENT
-    if family != "gan":
+    if config.model in DIFFUSERS:
+        arguments["channels"] = CHANNELS
+    elif family != "gan":
         arguments["likelihood"] = settings.likelihood
+    if has_latent(config.model):
+        arguments["latent"] = latent(config)
     if family == "vqvae":
         arguments["codes"] = 256
-    return {"source": "saccade", "name": config.model, "arguments": arguments, "features": name_of(settings.features)}
+    return {
+        "source": "diffusers" if config.model in DIFFUSERS else "saccade",
+        "name": config.model,
+        "arguments": arguments,
+        "features": name_of(settings.features),
+    }
 
 
 def _widths(name: str, size: tuple[int, int]) -> list[int]:
     """Channels by stage, the coarsest first: halved from stage to stage, so that each stage is about as much work."""
     stages = max(1, int(math.log2(max(1.0, min(size) / COARSEST))))
+    if name in DIFFUSERS:
+        return [128, 64, 32] if min(size) <= 128 else [128, 128, 64, 32]  # a cell for each 4x4 or 8x8 pixels
     if name == "vqvae":
         return [128, 64]  # a code for each 4x4 pixels, whatever the size
     if name == "dcgan":
@@ -93,9 +121,10 @@ def build(card: Card, elements: int | None = None) -> Maker:
 
 
 def _constructor(name: str) -> Any:
-    from saccade.tasks.generation.models import gan, vae, vqvae
+    from saccade.tasks.generation.models import autoencoders, gan, vae, vqvae
 
-    return {"r3gan": gan.residual, "dcgan": gan.plain, "vae": vae.Vae, "vqvae": vqvae.VqVae}[name]
+    constructors = {"r3gan": gan.residual, "dcgan": gan.plain, "vae": vae.Vae, "vqvae": vqvae.VqVae}
+    return {**constructors, "autoencoder_kl": autoencoders.AutoencoderKl, "vq_model": autoencoders.VqModel}[name]
 
 
 def _check(card: Card, arguments: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ class Maker(nn.Module, ABC):
     """
 
     frequencies: Tensor
+    tempered = False  # `make` itself sees to truncation
 
     def __init__(self, shape: tuple[int, int, int], latent: int, classes: int) -> None:
         super().__init__()

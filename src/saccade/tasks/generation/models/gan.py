@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,34 @@ def plain(shape: tuple[int, int, int], latent: int, classes: int, widths: Sequen
     """DCGAN; widths from the coarsest stage to the finest, one layer a stage whatever `blocks` says."""
     generator = PlainGenerator(shape, latent, classes, widths)
     return Gan(shape, latent, classes, generator, PlainJudge(shape, classes, widths[::-1]))
+
+
+class Patches(nn.Module):
+    """A judge of patches (Isola et al. 2017, "Image-to-image translation with conditional adversarial networks", section 3.2.2): images
+    float `[B, C, H, W]` -> a score for each place `[B, h * w]`. Without normalisation: images are judged apart."""
+
+    def __init__(self, shape: tuple[int, int, int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.size = fitted(shape[1:], len(widths))
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise([shape[0], *widths]))
+        self.score = nn.Conv2d(widths[-1], 1, 1)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What each layer sees, `[B, widths[i], H / 2**(i + 1), W / 2**(i + 1)]`."""
+        x, found = padded(images, self.size), []
+        for layer in self.layers:
+            x = leaky(layer(x))
+            found.append(x)
+        return found
+
+    def scores(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps -> `[B, h * w]`."""
+        found: Tensor = self.score(maps[-1]).flatten(1)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        return self.scores(self.maps(images))
 
 
 def _as_published(module: nn.Module) -> None:

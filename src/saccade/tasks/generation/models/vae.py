@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +17,20 @@ COMPONENTS = 4  # logistics mixed for each pixel's distribution
 VARIANCES = (-12.0, 8.0)  # between which the logarithm of a latent's variance is kept
 
 
-class Pixels(nn.Module):
-    """The distribution of an image under the decoder's last features.
+class Distribution(nn.Module):
+    """The distribution of an image's 8-bit values under a decoder's output."""
+
+    @abstractmethod
+    def nats(self, images: Tensor, raw: Tensor) -> Tensor:
+        """log p of uint8 `[B, C, H, W]`: `[B]`."""
+
+    @abstractmethod
+    def mean(self, raw: Tensor) -> Tensor:
+        """The expected image, float -1..1 `[B, C, H, W]`."""
+
+
+class Pixels(Distribution):
+    """A distribution whose shape the decoder gives for each value.
 
     kind: "logistic" (a mixture for each value), "gaussian" or "bernoulli"; `parameters_of` says how many numbers each value takes.
     """
@@ -32,7 +45,7 @@ class Pixels(nn.Module):
         return self.channels * {"logistic": 3 * COMPONENTS, "gaussian": 2, "bernoulli": 1}[self.kind]
 
     def nats(self, images: Tensor, raw: Tensor) -> Tensor:
-        """log p of uint8 `[B, C, H, W]`: `[B]`."""
+        """See `Distribution`."""
         if self.kind == "bernoulli":
             return likelihood.bernoulli(images, raw)
         if self.kind == "gaussian":
@@ -41,7 +54,7 @@ class Pixels(nn.Module):
         return likelihood.discretized_logistic_mixture(images, *self._mixture(raw))
 
     def mean(self, raw: Tensor) -> Tensor:
-        """The expected image, float -1..1 `[B, C, H, W]`."""
+        """See `Distribution`."""
         if self.kind == "bernoulli":
             return raw.float().sigmoid() * 2 - 1
         if self.kind == "gaussian":
@@ -56,7 +69,47 @@ class Pixels(nn.Module):
         return means + centres, scales - 2, logits
 
 
-class Vae(Likely):
+class Variational(Likely):
+    """What every variational autoencoder does with its encoder, its decoder and its pixels' distribution."""
+
+    pixels: Distribution
+
+    @abstractmethod
+    def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """float `[B, latent]` -> the parameters of each pixel's distribution."""
+
+    def make(self, latents: Tensor, labels: Tensor | None, truncation: float = 1.0) -> Tensor:
+        """See `Maker`: the mean of each pixel's distribution."""
+        return self.pixels.mean(self.decode(latents, self.labelled(latents, labels)))
+
+    def terms(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(log p of the pixels `[B]`, divergence by latent `[B, latent]`, the expected images float `[B, C, H, W]`) at a draw of the
+        posterior by `noise`."""
+        mean, variance = self.encode(images, labels)
+        raw = self.decode(mean + (variance / 2).exp() * noise, labels)
+        return self.pixels.nats(images, raw), likelihood.kl_to_standard(mean, variance), self.pixels.mean(raw)
+
+    def bound(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Likely`; the reconstruction is that of the posterior's mean."""
+        mean, variance = self.encode(images, labels)
+        raw = self.decode(mean + (variance / 2).exp() * noise, labels)
+        evidence = self.pixels.nats(images, raw) - likelihood.kl_to_standard(mean, variance).sum(1)
+        return evidence, self.pixels.mean(self.decode(mean, labels))
+
+    def weighted(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
+        """The importance-weighted bound `[B]` of S draws of the posterior by `noise` `[S, B, latent]`: the mean of p(x, z) / q(z | x)
+        (Burda et al. 2016, eq. 8)."""
+        mean, variance = self.encode(images, labels)
+        weights = []
+        for row in noise:
+            latents = mean + (variance / 2).exp() * row
+            # The constants of prior and posterior are the same.
+            ratio = 0.5 * (row.square() + variance - latents.square()).sum(1)
+            weights.append(self.pixels.nats(images, self.decode(latents, labels)) + ratio)
+        return likelihood.importance_bound(torch.stack(weights))
+
+
+class Vae(Variational):
     """Encoder to a diagonal Gaussian over `latent` numbers, decoder to a distribution of each pixel. widths: from coarse to fine."""
 
     def __init__(
@@ -88,37 +141,8 @@ class Vae(Likely):
         return mean, variance.clamp(*VARIANCES)
 
     def decode(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """float `[B, latent]` -> the parameters of each pixel's distribution."""
+        """See `Variational`."""
         return cut(self.upward(self.start(self._with_class(latents, labels))), self.size)
-
-    def make(self, latents: Tensor, labels: Tensor | None, truncation: float = 1.0) -> Tensor:
-        """See `Maker`: the mean of each pixel's distribution."""
-        return self.pixels.mean(self.decode(latents, self.labelled(latents, labels)))
-
-    def terms(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """(log p of the pixels `[B]`, divergence by latent `[B, latent]`) at a draw of the posterior by `noise`."""
-        mean, variance = self.encode(images, labels)
-        raw = self.decode(mean + (variance / 2).exp() * noise, labels)
-        return self.pixels.nats(images, raw), likelihood.kl_to_standard(mean, variance)
-
-    def bound(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Likely`; the reconstruction is that of the posterior's mean."""
-        mean, variance = self.encode(images, labels)
-        raw = self.decode(mean + (variance / 2).exp() * noise, labels)
-        evidence = self.pixels.nats(images, raw) - likelihood.kl_to_standard(mean, variance).sum(1)
-        return evidence, self.pixels.mean(self.decode(mean, labels))
-
-    def weighted(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
-        """The importance-weighted bound `[B]` of S draws of the posterior by `noise` `[S, B, latent]`: the mean of p(x, z) / q(z | x)
-        (Burda et al. 2016, eq. 8)."""
-        mean, variance = self.encode(images, labels)
-        weights = []
-        for row in noise:
-            latents = mean + (variance / 2).exp() * row
-            # The constants of prior and posterior are the same.
-            ratio = 0.5 * (row.square() + variance - latents.square()).sum(1)
-            weights.append(self.pixels.nats(images, self.decode(latents, labels)) + ratio)
-        return likelihood.importance_bound(torch.stack(weights))
 
     def _with_class(self, x: Tensor, labels: Tensor | None) -> Tensor:
         return x if self.table is None else torch.cat([x, self.table(labels)], 1)

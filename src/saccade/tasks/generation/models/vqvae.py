@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from saccade.tasks.generation.models.base import Likely, to_float
 from saccade.tasks.generation.models.blocks import Downward, Upward, cut, embedding, fitted, grid, leaky, padded
-from saccade.tasks.generation.models.vae import Pixels
+from saccade.tasks.generation.models.vae import Distribution, Pixels
 
 CODE = 32  # numbers of a code
 DECAY = 0.99
@@ -21,28 +22,33 @@ COMMITMENT = 0.25
 
 
 class Codebook(nn.Module):
-    """`codes` vectors that follow the encoder's outputs by moving averages (van den Oord et al. 2017, appendix A.1); codes that nobody
-    uses are put where outputs are (Dhariwal et al. 2020, "Jukebox", section 3.1). All of it is state in buffers."""
+    """`codes` vectors of `width` numbers (`weight`) that follow the encoder's outputs by moving averages (van den Oord et al. 2017,
+    appendix A.1); codes that nobody uses are put where outputs are (Dhariwal et al. 2020, "Jukebox", section 3.1). All of it is state in
+    buffers."""
 
-    vectors: Tensor
+    weight: Tensor
     sums: Tensor
     counts: Tensor
 
-    def __init__(self, codes: int) -> None:
+    def __init__(self, codes: int, width: int) -> None:
         super().__init__()
-        vectors = torch.randn(codes, CODE) if torch.empty(0).device.type != "meta" else torch.empty(codes, CODE)
-        self.register_buffer("vectors", vectors)
-        self.register_buffer("sums", vectors.clone())
+        weight = torch.randn(codes, width) if torch.empty(0).device.type != "meta" else torch.empty(codes, width)
+        self.register_buffer("weight", weight)
+        self.register_buffer("sums", weight.clone())
         self.register_buffer("counts", torch.ones(codes))
 
+    def forward(self, index: Tensor) -> Tensor:
+        """int64 `[...]` -> the vectors `[..., width]`."""
+        return self.weight[index]
+
     def nearest(self, x: Tensor) -> Tensor:
-        """`[M, CODE]` -> the index of the nearest code of each, int64 `[M]`."""
-        return (self.vectors.square().sum(1) - 2 * x @ self.vectors.T).argmin(1)
+        """`[M, width]` -> the index of the nearest code of each, int64 `[M]`."""
+        return (self.weight.square().sum(1) - 2 * x @ self.weight.T).argmin(1)
 
     @torch.no_grad()
     def follow(self, x: Tensor, index: Tensor) -> None:
-        """Move the codes towards the outputs `x` `[M, CODE]` that chose them. Several processes move them alike."""
-        codes = len(self.vectors)
+        """Move the codes towards the outputs `x` `[M, width]` that chose them. Several processes move them alike."""
+        codes = len(self.weight)
         counts = torch.zeros_like(self.counts).index_add_(0, index, torch.ones_like(x[:, 0]))
         sums = torch.zeros_like(self.sums).index_add_(0, index, x)
         # torch's generator is seeded by the image's position before each forward pass.
@@ -57,7 +63,7 @@ class Codebook(nn.Module):
         fresh = self.counts.mean()
         self.counts.copy_(torch.where(dead, fresh, self.counts))
         self.sums.copy_(torch.where(dead[:, None], others * fresh, self.sums))
-        self.vectors.copy_(self.sums / self.counts[:, None])
+        self.weight.copy_(self.sums / self.counts[:, None])
 
 
 class _Masked(nn.Conv2d):
@@ -136,56 +142,52 @@ def _there(layer: Any, seen: Tensor, row: int, column: int) -> Tensor:
     return found
 
 
-class VqVae(Likely):
-    """widths: from the grid of codes to pixels, so their number says how much smaller the grid is. One latent number a code: its place in
+class Quantised(Likely):
+    """An autoencoder whose latents are codes on a grid, and the prior that they are drawn by. One latent number a code: its place in
     the distribution that the prior gives, which is how normal latents become codes."""
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        classes: int,
-        widths: Sequence[int],
-        blocks: int,
-        likelihood: str,
-        codes: int,  # the seventh
-    ) -> None:
-        self.grid = grid((shape[1], shape[2]), len(widths))
-        super().__init__(shape, math.prod(self.grid), classes)
-        self.fitted = fitted(self.size, len(widths))
-        self.pixels = Pixels(likelihood, shape[0])
-        self.downward = Downward(shape[0], widths[::-1], blocks)
-        self.into = nn.Conv2d(widths[0], CODE, 1)
-        self.codebook = Codebook(codes)
-        self.out_of = nn.Conv2d(CODE, widths[0], 1)
-        self.upward = Upward(widths, blocks, self.pixels.outputs)
-        self.prior = Prior(codes, classes, self.grid)
+    tempered = True
+    pixels: Distribution
 
+    def __init__(self, shape: tuple[int, int, int], classes: int, grid: tuple[int, int], codes: int) -> None:
+        super().__init__(shape, math.prod(grid), classes)
+        self.grid = grid
+        self.prior = Prior(codes, classes, grid)
+
+    @property
+    @abstractmethod
+    def codebook(self) -> Codebook:
+        """The vectors of the codes."""
+
+    @abstractmethod
+    def autoencoder(self) -> Sequence[nn.Module]:
+        """All that learns but for the prior and the codebook."""
+
+    @abstractmethod
     def outputs(self, images: Tensor) -> Tensor:
-        """uint8 `[B, C, H, W]` -> what is quantised, float `[B, h, w, CODE]`."""
-        return self.into(leaky(self.downward(padded(to_float(images), self.fitted)))).float().permute(0, 2, 3, 1)
+        """uint8 `[B, C, H, W]` -> what is quantised, float32 `[B, h, w, width]`."""
+
+    @abstractmethod
+    def decode(self, vectors: Tensor) -> Tensor:
+        """Quantised `[B, h, w, width]` -> the parameters of each pixel's distribution."""
 
     def codes(self, images: Tensor) -> Tensor:
         """uint8 `[B, C, H, W]` -> int64 `[B, h, w]`."""
         outputs = self.outputs(images)
         return self.codebook.nearest(outputs.flatten(0, 2)).view(outputs.shape[:3])
 
-    def decode(self, vectors: Tensor) -> Tensor:
-        """Quantised `[B, h, w, CODE]` -> the parameters of each pixel's distribution."""
-        return cut(self.upward(self.out_of(vectors.permute(0, 3, 1, 2))), self.size)
-
-    def terms(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(log p of the pixels `[B]`, commitment `[B]`, codes `[B, h, w]`); gradients pass straight through the quantisation.
-
-        In training mode the codebook follows."""
+    def terms(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(log p of the pixels `[B]`, commitment `[B]`, the expected images float `[B, C, H, W]`, codes `[B, h, w]`); gradients pass
+        straight through the quantisation. In training mode the codebook follows."""
         outputs = self.outputs(images)
         flat = outputs.flatten(0, 2)
         index = self.codebook.nearest(flat)
-        vectors = self.codebook.vectors[index].view_as(outputs)
+        vectors = self.codebook(index).view_as(outputs)
         if self.training:
             self.codebook.follow(flat.detach(), index)
         commitment = (outputs - vectors).square().flatten(1).sum(1)
         raw = self.decode(outputs + (vectors - outputs).detach())
-        return self.pixels.nats(images, raw), commitment, index.view(outputs.shape[:3])
+        return self.pixels.nats(images, raw), commitment, self.pixels.mean(raw), index.view(outputs.shape[:3])
 
     def prior_nats(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """log p of codes `[B, h, w]` under the prior: `[B]`."""
@@ -194,7 +196,7 @@ class VqVae(Likely):
     def bound(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
         """See `Likely`: log p(x | codes) + log p(codes), as the encoder is certain of its codes."""
         codes = self.codes(images)
-        raw = self.decode(self.codebook.vectors[codes])
+        raw = self.decode(self.codebook(codes))
         return self.pixels.nats(images, raw) + self.prior_nats(codes, labels), self.pixels.mean(raw)
 
     def encode(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -218,4 +220,43 @@ class VqVae(Likely):
                 found = torch.searchsorted(logits.softmax(1).cumsum(1), places[:, row, column, None].contiguous())
                 codes[:, row, column] = found[:, 0].clamp(max=logits.shape[1] - 1)
                 self.prior.tell(seen, row, column, codes[:, row, column])
-        return self.pixels.mean(self.decode(self.codebook.vectors[codes]))
+        return self.pixels.mean(self.decode(self.codebook(codes)))
+
+
+class VqVae(Quantised):
+    """widths: from the grid of codes to pixels, so their number says how much smaller the grid is."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        widths: Sequence[int],
+        blocks: int,
+        likelihood: str,
+        codes: int,  # the seventh
+    ) -> None:
+        super().__init__(shape, classes, grid(shape[1:], len(widths)), codes)
+        self.fitted = fitted(self.size, len(widths))
+        self.pixels = Pixels(likelihood, shape[0])
+        self.downward = Downward(shape[0], widths[::-1], blocks)
+        self.into = nn.Conv2d(widths[0], CODE, 1)
+        self.book = Codebook(codes, CODE)
+        self.out_of = nn.Conv2d(CODE, widths[0], 1)
+        self.upward = Upward(widths, blocks, self.pixels.outputs)
+
+    @property
+    def codebook(self) -> Codebook:
+        """See `Quantised`."""
+        return self.book
+
+    def autoencoder(self) -> Sequence[nn.Module]:
+        """See `Quantised`."""
+        return [self.downward, self.into, self.out_of, self.upward]
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """See `Quantised`."""
+        return self.into(leaky(self.downward(padded(to_float(images), self.fitted)))).float().permute(0, 2, 3, 1)
+
+    def decode(self, vectors: Tensor) -> Tensor:
+        """See `Quantised`."""
+        return cut(self.upward(self.out_of(vectors.permute(0, 3, 1, 2))), self.size)
