@@ -17,7 +17,13 @@ from saccade.cli import options, output
 @click.option(
     "--interpolate", metavar="N", type=int, default=0, help="N steps from each image to the next, as a strip and a moving picture."
 )
-@click.option("--from", "from_image", metavar="IMAGE", type=click.Path(), help="Reconstruct this image, then vary it (vae, vqvae).")
+@click.option(
+    "--from",
+    "from_image",
+    metavar="IMAGE",
+    type=click.Path(),
+    help="Reconstruct this image, then vary it (models with an encoder: vae ...).",
+)
 @click.option("--nearest", is_flag=True, help="Show the nearest training images beside each (needs the run).")
 @options.out("Folder for the images. Default: ./made, or made-2 ... where that is taken.")
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Which images.")

@@ -25,6 +25,7 @@ SIZES = [(8, 8), (17, 11), (32, 32), (48, 80)]
 
 
 def made(model: str, size: tuple[int, int] = (16, 12), channels: int = 1, **settings: Any) -> Any:
+    settings = ({"likelihood": "gaussian"} if model in models.DIFFUSERS else {}) | settings
     config = TrainConfig(task="generate", model=model, size=size, channels=channels, generation=GenerationConfig(**settings))  # type: ignore[arg-type]
     torch.manual_seed(0)
     network, _ = Generation().create(config, Schema("generate", ("a", "b"), {"train": (30, 10)}, channels, size, True))
@@ -160,7 +161,6 @@ def test_without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     ("model", "settings", "message"),
     [
         ("vae", {"perceptual": 1.0}, "belong to autoencoder_kl and vq_model"),
-        ("autoencoder_kl", {"likelihood": "logistic"}, "likelihood gaussian"),
         ("autoencoder_kl", {"likelihood": "gaussian", "conditional": True}, "no images by class"),
         ("vq_model", {"likelihood": "gaussian", "latent": 4}, "are a grid"),
         ("vqvae", {"latent": 4}, "are a grid"),
@@ -170,6 +170,11 @@ def test_settings_of_another_family(model: str, settings: dict[str, Any], messag
     config = TrainConfig(task="generate", model=model, size=(16, 16), generation=GenerationConfig(**settings))
     with pytest.raises(UserError, match=message):
         Generation().check(config)
+
+
+def test_one_width_for_all_pixels() -> None:
+    with pytest.raises(UserError, match="likelihood gaussian"):
+        made("autoencoder_kl", likelihood="logistic")
 
 
 def test_cards_from_elsewhere() -> None:

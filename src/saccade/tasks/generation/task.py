@@ -55,21 +55,21 @@ class Generation:
             raise UserError(
                 f"the latents of {config.model} are a grid as its images' size asks", where="generation.latent", fix="leave it out"
             )
-        borrowed = config.model in models.DIFFUSERS
-        if (settings.perceptual or settings.adversarial) and not borrowed:
+        if (settings.perceptual or settings.adversarial) and config.model not in models.DIFFUSERS:
             raise UserError(
                 f"perceptual and adversarial belong to {' and '.join(models.DIFFUSERS)}", where="generation", fix="leave them out"
             )
-        if borrowed and settings.likelihood != "gaussian":
-            raise UserError(f"{config.model} has likelihood gaussian", where="generation.likelihood", fix="leave it out")
         if config.model == "autoencoder_kl" and settings.conditional:
             raise UserError("autoencoder_kl makes no images by class", where="generation.conditional", fix="leave it out")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
-        """A new model by its name, and the card that rebuilds it; raises UserError where there are no classes to make images by."""
+        """A new model by its name, and the card that rebuilds it; raises UserError where there are no classes to make images by, or
+        for a likelihood that it lacks."""
         import torch
 
         conditional = config.generation.conditional
+        if config.model in models.DIFFUSERS and config.generation.likelihood != "gaussian":
+            raise UserError(f"{config.model} has likelihood gaussian", where="generation.likelihood", fix="leave it out")
         if conditional and len(schema.classes) < 2:
             raise UserError(
                 "images have no classes to be made by", where="generation.conditional", fix="--set generation.conditional=false"
