@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core.card import Card
-from saccade.core.config import TrainConfig
+from saccade.core.config import AugmentConfig, TrainConfig
+from saccade.core.errors import UserError
 from saccade.core.results import Result
 from saccade.data.sample import Sample, Schema
 
@@ -72,6 +73,14 @@ class Phase:
     loss: Callable[[Batch, int], Losses]
     every: int = 1
     after_step: Callable[[int], None] | None = None
+
+
+def refuse_scenes(config: TrainConfig) -> None:
+    """For rooms of whole images: raise UserError where a change is asked for that needs boxes or masks."""
+    off = AugmentConfig()
+    for name in ("resize", "mosaic", "paste"):
+        if getattr(config.augment, name) != getattr(off, name):
+            raise UserError(f"{name} belongs to tasks with boxes or masks", where=f"augment.{name}", fix="leave it out")
 
 
 class Augment(Protocol):

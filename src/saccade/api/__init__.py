@@ -7,6 +7,7 @@ from saccade.api.exporting import Export, export
 from saccade.api.generating import generate
 from saccade.api.models import ExportedModel, Model, load
 from saccade.api.predicting import predict, predict_each
+from saccade.api.previewing import preview
 from saccade.api.runs import Run, load_run
 from saccade.api.starting import quickstart
 from saccade.api.training import train
@@ -37,6 +38,7 @@ __all__ = [
     "load_run",
     "predict",
     "predict_each",
+    "preview",
     "quickstart",
     "train",
     "verify",

@@ -138,6 +138,24 @@ def view(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
     output.pairs(list(facts.items()))
 
 
+@command.command("preview")
+@_understood
+@options.out("The folder to write; it must not exist or be empty.", required=True)
+@click.option("--images", type=click.IntRange(1), default=6, show_default=True, help="How many images.")
+@options.overrides
+@options.output
+def preview(as_json: bool, quiet: bool, data: str, **request: Any) -> None:
+    """Write a contact sheet of what training makes of images: each random change by itself, then all."""
+    import saccade
+
+    with options.progress(quiet) as progress:
+        facts = saccade.preview(data, **request, progress=progress)
+    if as_json:
+        output.say_json(facts)
+        return
+    output.pairs(list(facts.items()))
+
+
 @command.command("check", epilog="Exit code 2 where there are errors, or with --fix where errors are left.")
 @_understood
 @options.out("An HTML file for a page of the findings.")

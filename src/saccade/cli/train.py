@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     metavar="MODEL",
-    help="One of ours (small_resnet_32px ..., to make images r3gan, dcgan, vae, vqvae, autoencoder_kl, vq_model) or a classifier of timm. Default: by the data.",
+    help="One of ours (small_resnet_32px ...), a classifier of timm; to make images r3gan, dcgan, vae, vqvae ... Default: by the data.",
 )
 @click.option("--epochs", metavar="N", type=float, help="Passes over the training images.")
 @click.option("--minutes", metavar="X", type=float, help="Wall time from the start of the command.")

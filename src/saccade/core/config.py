@@ -24,7 +24,9 @@ class AugmentConfig:
     crop), of aspect ratio within 3/4..4/3 of the input's. shift, as a share of the side; rotate and shear in degrees; scale: relative
     range (0.1: 0.9..1.1). color: strength of brightness, contrast and saturation changes; hue: share of the colour
     circle. grey: probability of a grey copy. erase: probability of erasing a rectangle. mixup, cutmix: probabilities
-    of mixing a pair of neighbours (Zhang et al. 2018; Yun et al. 2019).
+    of mixing a pair of neighbours (Zhang et al. 2018; Yun et al. 2019). Where there are boxes or masks of classes or objects: resize: range
+    of scales at which an image is placed, by that at which it fits (0.1 to 2: large-scale jitter); mosaic: probability of four images on
+    one canvas; paste: that of objects from another image, which need masks.
     """
 
     flip: Share = 0.0
@@ -39,6 +41,9 @@ class AugmentConfig:
     erase: Share = 0.0
     mixup: Share = 0.0
     cutmix: Share = 0.0
+    resize: tuple[Annotated[float, Gt(0), Le(8)], Annotated[float, Gt(0), Le(8)]] = (1.0, 1.0)
+    mosaic: Share = 0.0
+    paste: Share = 0.0
 
     @property
     def zooms(self) -> bool:

@@ -59,7 +59,7 @@ class ClassificationAugment:
         config = self.config.augment
         pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
         images: Tensor = torch.from_numpy(np.ascontiguousarray(pixels))
-        label = torch.tensor([sample.target for sample in samples])
+        label = torch.from_numpy(np.array([sample.target for sample in samples]))
         left = config if self.small else replace(config, flip=0.0, crop=1.0)  # large ones are cropped and mirrored already
         if left == type(config)():
             return Batch(images, {"label": label, "other": label, "share": torch.ones(len(label))}, positions)

@@ -14,7 +14,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.results import Result
 from saccade.data.sample import Schema
-from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_scenes
 from saccade.tasks.classification import models, recipes
 from saccade.tasks.classification.metrics import ClassificationMetric
 
@@ -44,6 +44,7 @@ class Classification:
     def check(self, config: TrainConfig) -> None:
         """Raise UserError, naming the nearest, for a model that is not known, and for transparency, which only made images have."""
         models.find(config.model)
+        refuse_scenes(config)
         if config.channels == 4:
             raise UserError("classifiers take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
 

@@ -13,7 +13,7 @@ from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.data.sample import Schema
-from saccade.task import Augment, Budget, Metric, ModelRow, Phase, Taken
+from saccade.task import Augment, Budget, Metric, ModelRow, Phase, Taken, refuse_scenes
 from saccade.tasks.generation import latents as numbers
 from saccade.tasks.generation import metrics as figures
 from saccade.tasks.generation import models, recipes
@@ -44,6 +44,7 @@ class Generation:
     def check(self, config: TrainConfig) -> None:
         """Raise UserError for a model that is not known, images too small for one, and settings that belong to another family."""
         family = models.find(config.model)
+        refuse_scenes(config)
         if min(config.size) < SMALLEST:
             raise UserError(f"made images must be {SMALLEST} pixels or more a side, got {config.size[0]}x{config.size[1]}", where="--size")
         if config.pretrained:

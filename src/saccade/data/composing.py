@@ -1,0 +1,213 @@
+"""Random changes of an image together with its boxes and masks: placed on a canvas at another scale, mirrored, four on one canvas, objects
+of one pasted into another.
+
+A sample's target is `Objects`, or the classes of its pixels uint8 `[H, W]`. Numbers come from the generator of the image's position; what
+is done is a function of them. Where a canvas shows no image it is FILL, and no class counts there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from saccade.core import keys
+from saccade.core.config import AugmentConfig
+from saccade.data import augment, shapes
+from saccade.data.augment import Draws
+from saccade.data.sample import Objects, Sample
+
+Array = NDArray[Any]
+FILL = 114  # a grey that is neither dark nor light, as YOLO trainers use it
+LEAST = 0.1  # share of an object that must be left of it: less cannot be told for what it is
+SIDE = 2.0  # pixels of the shortest side of a box
+NEAR = 64  # places of the stream ahead among which partners are found
+MIDDLE = (0.25, 0.75)  # where the corner of four images may lie, as a share of the canvas
+TILES = (0.5, 1.5)  # scale of each of them, by that at which it fits the canvas
+
+
+def partners(position: int, config: AugmentConfig, seed: int) -> list[int]:
+    """The places of the stream whose images the image at `position` needs too: three for a mosaic, and one to paste objects from."""
+    if not (config.mosaic or config.paste):
+        return []
+    generator = keys.Keyed(seed, "partners").at(position)
+    four, pasted = generator.random(2)
+    ahead = (position + 1 + generator.integers(0, NEAR, 4)).tolist()
+    return ahead[: 3 * bool(four < config.mosaic)] + ahead[3 : 3 + bool(pasted < config.paste)]
+
+
+def changed(samples: Sequence[Sample], size: tuple[int, int], config: AugmentConfig, generator: np.random.Generator) -> Sample:
+    """The image of a position with those of its `partners`, on a canvas of `size` (height, width)."""
+    canvas = mosaic(samples[:4], size, generator) if len(samples) >= 4 else jittered(samples[0], size, config.resize, generator)
+    if len(samples) in (2, 5):
+        canvas = pasted(canvas, _mirrored(jittered(samples[-1], size, config.resize, generator), generator, config.flip), generator)
+    canvas = _mirrored(canvas, generator, config.flip)
+    pixels = torch.from_numpy(canvas.image.transpose(2, 0, 1).copy())[None].float()
+    coloured = augment.recolor(pixels, Draws.of(generator), config).round_().clamp_(0, 255).byte()[0]
+    return replace(canvas, image=coloured.permute(1, 2, 0).contiguous().numpy())
+
+
+def _mirrored(sample: Sample, generator: np.random.Generator, probability: float) -> Sample:
+    return flipped(sample) if generator.random() < probability else sample
+
+
+def jittered(sample: Sample, size: tuple[int, int], scales: tuple[float, float], generator: np.random.Generator) -> Sample:
+    """The image at a random scale and place on a canvas of `size` (height, width): large-scale jitter at 0.1 to 2 times the scale at which
+    it fits (Ghiasi et al. 2021, "Simple copy-paste is a strong data augmentation method for instance segmentation", section 3)."""
+    height, width = sample.image.shape[:2]
+    factor, down, across = generator.random(3)
+    scale = min(size[0] / height, size[1] / width) * (scales[0] + (scales[1] - scales[0]) * factor)
+    tall, wide = _scaled((height, width), scale)
+    return placed(sample, size, scale, (_between(size[0] - tall, down), _between(size[1] - wide, across)))
+
+
+def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.random.Generator) -> Sample:
+    """Four images about one corner (Bochkovskiy et al. 2020, "YOLOv4: optimal speed and accuracy of object detection", section 3.3)."""
+    middle = [round(side * (MIDDLE[0] + (MIDDLE[1] - MIDDLE[0]) * share)) for side, share in zip(size, generator.random(2))]
+    rows = ((0, middle[0]), (middle[0], size[0]))
+    columns = ((0, middle[1]), (middle[1], size[1]))
+    parts = []
+    for place, sample in enumerate(samples):
+        (top, bottom), (left, right) = rows[place // 2], columns[place % 2]
+        height, width = sample.image.shape[:2]
+        scale = min(size[0] / height, size[1] / width) * (TILES[0] + (TILES[1] - TILES[0]) * generator.random())
+        tall, wide = _scaled((height, width), scale)
+        # The corner that is nearest to the middle lies there.
+        at = (middle[0] - tall if place < 2 else middle[0], middle[1] - wide if place % 2 == 0 else middle[1])
+        parts.append(((top, bottom, left, right), placed(sample, size, scale, at, window=(top, bottom, left, right))))
+    image = np.empty_like(parts[0][1].image)
+    for (top, bottom, left, right), part in parts:
+        image[top:bottom, left:right] = part.image[top:bottom, left:right]
+    targets = [part.target for _, part in parts]
+    if isinstance(targets[0], Objects):
+        return replace(samples[0], image=image, target=_together(targets))
+    classes = np.full(size, shapes.IGNORED, np.uint8)
+    for ((top, bottom, left, right), _), target in zip(parts, targets, strict=True):
+        classes[top:bottom, left:right] = target[top:bottom, left:right]
+    return replace(samples[0], image=image, target=classes)
+
+
+def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sample:
+    """Some objects of `other`, an image of the same size, laid over `onto` (Ghiasi et al. 2021, section 3): what they hide is taken off the
+    masks and boxes of those below. Both have masks of objects."""
+    if onto.image.shape != other.image.shape:
+        raise ValueError(f"both images must have one shape, got {onto.image.shape} and {other.image.shape}")
+    taken = (generator.random(len(other.target.labels)) < 0.5) & ~other.target.crowd
+    if not taken.any():
+        return onto
+    added = _chosen(other.target, taken)
+    over = np.any([shapes.to_mask(mask) for mask in added.masks], axis=0)
+    image = np.where(over[..., None], other.image, onto.image)
+    below = [shapes.to_mask(mask) for mask in onto.target.masks]
+    left = _cut(onto.target, [mask & ~over for mask in below], [int(mask.sum()) for mask in below])
+    return replace(onto, image=image, target=_together([left, added]))
+
+
+def flipped(sample: Sample) -> Sample:
+    """Left is right."""
+    target, width = sample.target, sample.image.shape[1]
+    image = np.ascontiguousarray(sample.image[:, ::-1])
+    if not isinstance(target, Objects):
+        return replace(sample, image=image, target=np.ascontiguousarray(target[:, ::-1]))
+    boxes = np.column_stack([width - target.boxes[:, 2], target.boxes[:, 1], width - target.boxes[:, 0], target.boxes[:, 3]])
+    turned = tuple(shapes.from_mask(shapes.to_mask(mask)[:, ::-1]) for mask in target.masks)
+    return replace(sample, image=image, target=replace(target, boxes=boxes, masks=turned))
+
+
+def placed(
+    sample: Sample, size: tuple[int, int], scale: float, at: tuple[int, int], *, window: tuple[int, int, int, int] | None = None
+) -> Sample:
+    """The image scaled by `scale` on a canvas of `size` (height, width), its first pixel `at` (row, column), which may lie outside.
+
+    Only the part in `window` (top, bottom, left, right; None: the canvas) is drawn. Objects of which less than LEAST is left are gone, so
+    are boxes thinner than SIDE; the box of a cut mask is that of what is left.
+    """
+    tall, wide = _scaled(sample.image.shape[:2], scale)
+    top, bottom, left, right = window or (0, size[0], 0, size[1])
+    rows = slice(min(max(at[0], top), bottom), max(min(at[0] + tall, bottom), top))
+    columns = slice(min(max(at[1], left), right), max(min(at[1] + wide, right), left))
+    shown = (slice(rows.start - at[0], rows.stop - at[0]), slice(columns.start - at[1], columns.stop - at[1]))
+
+    def moved(pixels: Array, fill: int, *, nearest: bool) -> Array:
+        canvas: Array = np.full((*size, *pixels.shape[2:]), fill, pixels.dtype)
+        if rows.stop > rows.start and columns.stop > columns.start:
+            canvas[rows, columns] = _resized(pixels, (tall, wide), nearest=nearest)[shown]
+        return canvas
+
+    image, target = moved(sample.image, FILL, nearest=False), sample.target
+    if not isinstance(target, Objects):
+        return replace(sample, image=image, target=moved(target, shapes.IGNORED, nearest=True))
+    height, width = sample.image.shape[:2]
+    if target.masks:
+        masks = [_resized(shapes.to_mask(mask).view(np.uint8), (tall, wide), nearest=True) for mask in target.masks]
+        canvases = np.zeros((len(masks), *size), bool)
+        if rows.stop > rows.start and columns.stop > columns.start:
+            for canvas, mask in zip(canvases, masks, strict=True):
+                canvas[rows, columns] = mask[shown] != 0
+        return replace(sample, image=image, target=_cut(target, list(canvases), [int(mask.sum()) for mask in masks]))
+    boxes = target.boxes * np.tile([wide / width, tall / height], 2) + np.tile([at[1], at[0]], 2)
+    return replace(sample, image=image, target=_clipped(target, boxes, (top, bottom, left, right)))
+
+
+def _clipped(target: Objects, boxes: NDArray[np.float64], window: tuple[int, int, int, int]) -> Objects:
+    """The objects with their boxes cut at the window."""
+    top, bottom, left, right = window
+    cut = boxes.clip([left, top, left, top], [right, bottom, right, bottom])
+    sides, whole = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
+    kept = (sides.min(1, initial=np.inf) >= SIDE) & (sides.prod(1) >= LEAST * whole.prod(1))
+    return _chosen(replace(target, boxes=cut), kept)
+
+
+def _cut(target: Objects, masks: Sequence[NDArray[np.bool_]], before: Sequence[int]) -> Objects:
+    """The objects with what is left of their masks, of `before` pixels each, and its boxes."""
+    boxes = np.array([_box(mask) for mask in masks], np.float64).reshape(-1, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    left = np.array([int(mask.sum()) for mask in masks], np.float64)
+    kept = (left > 0) & (left >= LEAST * np.array(before, np.float64)) & (sides.min(1, initial=np.inf) >= SIDE)
+    covers = tuple(shapes.from_mask(mask) for mask in masks)
+    return _chosen(replace(target, boxes=boxes, masks=covers), kept)
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """x1, y1, x2, y2 around a mask; zeros where it is empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else (0, 0, 0, 0)
+
+
+def _chosen(target: Objects, kept: NDArray[np.bool_]) -> Objects:
+    masks = tuple(mask for mask, stays in zip(target.masks, kept) if stays)
+    return Objects(target.boxes[kept], target.labels[kept], target.crowd[kept], target.difficult[kept], masks)
+
+
+def _together(targets: Sequence[Objects]) -> Objects:
+    boxes, labels = np.concatenate([one.boxes for one in targets]), np.concatenate([one.labels for one in targets])
+    crowd, difficult = np.concatenate([one.crowd for one in targets]), np.concatenate([one.difficult for one in targets])
+    return Objects(boxes, labels, crowd, difficult, tuple(mask for one in targets for mask in one.masks))
+
+
+def _scaled(shape: Sequence[int], scale: float) -> tuple[int, int]:
+    """(height, width), one pixel or more."""
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _between(room: int, share: float) -> int:
+    """A place within the room that is left, or, where it is negative, within what sticks out."""
+    return int(share * (room + 1)) if room >= 0 else -int(share * (1 - room))
+
+
+def _resized(pixels: Array, size: tuple[int, int], *, nearest: bool) -> Array:
+    """uint8 `[H, W]` or `[H, W, C]` -> the same of `size`: antialiased, or the nearest pixel."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as tvf
+
+    if pixels.shape[:2] == size:
+        return pixels
+    planes = torch.from_numpy(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1))).permute(2, 0, 1)
+    mode = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode.BILINEAR
+    found = tvf.resize(planes, list(size), interpolation=mode, antialias=not nearest)
+    result: Array = found.permute(1, 2, 0).contiguous().numpy().reshape(*size, *pixels.shape[2:])
+    return result
