@@ -101,9 +101,11 @@ def test_boxes_follow_their_pixels(scale: float, top: int, left: int, window: bo
 
 
 def test_what_is_left_of_an_object_decides() -> None:
+    for with_masks in (False, True):
+        wide = painted((40, 40), [(10, 0, 30, 40)], with_masks=with_masks)
+        for shift, stays in ((-35, True), (-36, True), (-37, False)):  # 5, 4 and 3 of its 40 columns: a tenth is four
+            assert bool(len(composing.placed(wide, (40, 40), 1.0, (0, shift)).target.labels)) is stays
     thin = painted((40, 40), [(10, 0, 30, 20)], with_masks=False)
-    for shift, stays in ((-17, True), (-18, True), (-19, False)):  # 3, 2 and 1 of its 20 columns: a tenth is two
-        assert bool(len(composing.placed(thin, (40, 40), 1.0, (0, shift)).target.labels)) is stays
     assert not len(composing.placed(thin, (40, 40), 0.04, (0, 0)).target.labels), "thinner than a box may be"
     assert not len(composing.placed(thin, (40, 40), 1.0, (50, 0)).target.labels)
 
@@ -120,6 +122,9 @@ def test_four_about_a_corner(size: tuple[int, int]) -> None:
     assert covered.max() <= 1, "quarters do not overlap"
     assert not (covered.astype(bool) & (of_classes.target != 1)).any()
     shown = of_classes.target != shapes.IGNORED
+    middle = [round(side * (0.25 + 0.5 * share)) for side, share in zip(size, keys.generator(1, "t", 0).random(2), strict=True)]
+    around = tuple(slice(max(0, at - 1), at + 1) for at in middle)
+    assert shown[around].all(), "each image has a corner in the middle"
     assert (made.image[~shown] == composing.FILL).all()
     without = [painted((40, 36 + 4 * k), [(3, 5, 33, 30)], with_masks=False) for k in range(4)]
     boxes = composing.mosaic(without, size, keys.generator(1, "t", 0)).target.boxes
