@@ -122,14 +122,18 @@ def test_four_about_a_corner(size: tuple[int, int]) -> None:
     assert covered.max() <= 1, "quarters do not overlap"
     assert not (covered.astype(bool) & (of_classes.target != 1)).any()
     shown = of_classes.target != shapes.IGNORED
-    middle = [round(side * (0.25 + 0.5 * share)) for side, share in zip(size, keys.generator(1, "t", 0).random(2), strict=True)]
-    around = tuple(slice(max(0, at - 1), at + 1) for at in middle)
-    assert shown[around].all(), "each image has a corner in the middle"
     assert (made.image[~shown] == composing.FILL).all()
     without = [painted((40, 36 + 4 * k), [(3, 5, 33, 30)], with_masks=False) for k in range(4)]
     boxes = composing.mosaic(without, size, keys.generator(1, "t", 0)).target.boxes
     if len(boxes) == len(made.target.boxes):
         assert np.abs(boxes - made.target.boxes).max(initial=0) <= 1
+
+
+def test_the_corner_of_a_mosaic_is_that_of_all_four() -> None:
+    for position in range(30):
+        made = composing.mosaic([classes(painted((40, 36), []))] * 4, (64, 80), keys.generator(1, "t", position))
+        down, across = (round(side * (0.25 + 0.5 * share)) for side, share in zip((64, 80), keys.generator(1, "t", position).random(2)))
+        assert (made.target[down - 1 : down + 1, across - 1 : across + 1] == 0).all()
 
 
 def test_pasted_objects_hide_what_is_below() -> None:
