@@ -113,6 +113,21 @@ def test_labels_that_a_model_contradicts() -> None:
     assert check(made, Fake([None] * 40), Silent()) == []
 
 
+def test_other_images_are_not_held_to_what_training_images_are() -> None:
+    """Of those that it has learned from the model is surer: their mean would be out of reach of a wrong label elsewhere."""
+    made = labelled(160)
+    items = tuple(replace(item, split="train" if i < 80 else "test") for i, item in enumerate(made.items))
+    said = [
+        [0, *((1.0, 0.0) if i % 2 == 0 else (0.0, 1.0)), 0] if i < 80 else row for i, row in enumerate(surely([i % 2 for i in range(160)]))
+    ]
+    for i in range(80, 160):
+        said[i] = [0.1, *((0.79, 0.01) if i % 2 == 0 else (0.01, 0.79)), 0.1]
+    said[90], said[6] = [0.1, 0.03, 0.8, 0.07], [0, 0.03, 0.8, 0.17]
+    found = check(replace(made, items=items), Fake(said), Silent())
+    assert [str(one) for one in found] == ["090.png: labelled cat, the model says dog (0.80) [doubted-label]"]
+    assert doubted(np.array(said)[:, 1:3], np.arange(160) % 2).place.size == 0, "nor would all together doubt it"
+
+
 def test_a_model_that_knows_little_doubts_little() -> None:
     """Half of its answers are wrong, none of them sure: confident learning alone would doubt them."""
     rng = np.random.default_rng(1)

@@ -17,6 +17,7 @@ from saccade.data.findings import Finding
 from saccade.data.reading import shown
 
 SURE = 20  # times as probable as the label must be what the model says: a model that is often wrong would doubt half of a set
+ENOUGH = 20  # images that make a mean of a class
 
 
 class Predictor(Protocol):
@@ -73,7 +74,8 @@ def check(annotations: Annotations, run: Predictor, progress: Progress) -> list[
     items, names = [annotations.items[index] for index in kept], said[0].classes
     place = [names.index(name) for name in annotations.classes]
     probabilities = np.stack([one.probabilities for one in said])
-    doubts = doubted(probabilities, np.array([place[item.labels[0]] for item in items]))
+    labels = np.array([place[item.labels[0]] for item in items])
+    doubts = _by_split(probabilities, labels, np.array([item.split == "train" for item in items]))
     found = []
     for row, own, instead in zip(doubts.place.tolist(), doubts.confidence.tolist(), doubts.instead.tolist(), strict=True):
         other = float(probabilities[row, instead])
@@ -81,6 +83,19 @@ def check(annotations: Annotations, run: Predictor, progress: Progress) -> list[
             label = annotations.classes[items[row].labels[0]]
             found.append(of_item("doubted-label", items[row], f"labelled {label}, the model says {names[instead]} ({other:.2f})"))
     return found
+
+
+def _by_split(probabilities: NDArray[np.floating], labels: NDArray[np.integer], train: Flags) -> Doubts:
+    """As `doubted`, for training images and for the others each by themselves: a model is surer of what it may have learned from, and
+    would hold others to that. All together where a class has fewer than ENOUGH images on one side."""
+    sides = [np.flatnonzero(train), np.flatnonzero(~train)]
+    if any(np.bincount(labels[side], minlength=probabilities.shape[1])[np.unique(labels)].min() < ENOUGH for side in sides):
+        return doubted(probabilities, labels)
+    parts = [doubted(probabilities[side], labels[side]) for side in sides]
+    places = np.concatenate([side[part.place] for side, part in zip(sides, parts)])
+    confidence, instead = np.concatenate([part.confidence for part in parts]), np.concatenate([part.instead for part in parts])
+    order = np.argsort(confidence, kind="stable")
+    return Doubts(places[order], confidence[order], instead[order])
 
 
 def _said(annotations: Annotations, run: Predictor, progress: Progress) -> tuple[list[Classification], list[int]]:
