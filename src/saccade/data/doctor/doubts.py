@@ -16,7 +16,7 @@ from saccade.data.doctor.flat import Flags, Floats, Integers, of_item
 from saccade.data.findings import Finding
 from saccade.data.reading import shown
 
-SURE = 20  # times as probable as the label must be what the model says: a model that is often wrong would doubt half of a set
+SURE = 10  # times as probable as the label must be what the model says: a model that is often wrong would doubt half of a set
 ENOUGH = 20  # images that make a mean of a class
 
 
