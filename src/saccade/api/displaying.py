@@ -28,7 +28,7 @@ SHOWN = 64  # images of a sheet
 OVER_TIME = 8  # sheets of the same latents, from the first to the last
 ROWS = 8  # of images beside others
 STEPS = 10  # images from one latent to another
-MAPPED = 4_000  # dots of the map of latents
+MAPPED = 2_000  # dots of the map of latents
 
 
 def keep_samples(run: RunDir, step: int, looked: Looked) -> None:
@@ -153,7 +153,7 @@ def nearest_places(on: Features, made: Array, train: Split, k: int) -> tuple[Arr
 
 
 def _taken_up(task: Making, module: nn.Module, looked: Looked, held: Split) -> Iterator[dict[str, Any]]:
-    from saccade.tasks.generation.drawing import beside, principal, scatter
+    from saccade.tasks.generation.drawing import beside, laid_out, scatter
 
     count = min(len(held), MAPPED)
     images = np.stack([held.store[i] for i in range(count)]).transpose(0, 3, 1, 2)
@@ -166,5 +166,5 @@ def _taken_up(task: Making, module: nn.Module, looked: Looked, held: Split) -> I
     yield _row("Reconstructions", "held-out images, each with what the model makes of it to its right", sheet)
     parts = (slice(a, a + 256) for a in range(0, count, 256))
     means = np.concatenate([task.encode(module, images[p], None if labels is None else labels[p])[0] for p in parts])
-    text = "held-out images by the two main directions of their latents" + ("" if known is None else ", coloured by class")
-    yield {"title": "Map of the latents", "text": text, "picture": scatter(principal(means), known)}
+    text = "held-out images: where their latents are alike they lie together (t-SNE)" + ("" if known is None else ", coloured by class")
+    yield {"title": "Map of the latents", "text": text, "picture": scatter(laid_out(means), known, looked.classes)}

@@ -227,12 +227,13 @@ def _groups(store: Any) -> list[int]:
 
 @dataclass(frozen=True)
 class Looked:
-    """A measured model: its figures, and images `[N, H, W, C]` that it made, with their latents and labels."""
+    """A measured model: its figures, and images `[N, H, W, C]` that it made, with their latents and labels; classes: names."""
 
     metric: GenerationMetric
     made: Array
     latents: Array
     labels: Array | None
+    classes: tuple[str, ...]
 
 
 def look(task: Making, model: nn.Module, card: Card, on: Features, split: tuple[str, Split], *, count: int, seed: int = 0) -> Looked:
@@ -254,7 +255,7 @@ def look(task: Making, model: nn.Module, card: Card, on: Features, split: tuple[
         metric.update_judge(task.judge(model, images, truths if labels is not None else None), scores)  # type: ignore[arg-type]
     if task.encodes(model):
         _take(task, model, (held, metric, on), by_class=labels is not None, final=count >= FINAL)
-    return Looked(metric, made, latents, labels)
+    return Looked(metric, made, latents, labels, card.classes)
 
 
 def _images(held: Split, count: int, first: int = 0) -> tuple[Array, Array | None]:

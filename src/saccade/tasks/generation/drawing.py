@@ -34,8 +34,10 @@ def beside(columns: Sequence[Pixels], gap: int = GAP) -> Pixels:
     return grid(rows.reshape(-1, *rows.shape[2:]), len(columns), gap)
 
 
-def scatter(points: NDArray[Any], labels: NDArray[np.int64] | None, side: int = 480) -> Pixels:
-    """Points `[N, 2]` -> a square picture of dots, coloured by label."""
+def scatter(points: NDArray[Any], labels: NDArray[np.int64] | None, names: Sequence[str] = (), side: int = 640) -> Pixels:
+    """Points `[N, 2]` -> a square picture of dots, coloured by label; the name of each class stands in the middle of its dots."""
+    from PIL import Image, ImageDraw
+
     colours = np.array([[78, 121, 167], [242, 142, 43], [225, 87, 89], [118, 183, 178], [89, 161, 79], [237, 201, 72], [176, 122, 161],
                         [255, 157, 167], [156, 117, 95], [90, 90, 90]], np.uint8)  # fmt: skip  # Tableau's ten
     picture = np.full((side, side, 3), GROUND, np.uint8)
@@ -43,13 +45,26 @@ def scatter(points: NDArray[Any], labels: NDArray[np.int64] | None, side: int = 
     at = ((points - low) / np.maximum(high - low, 1e-9) * (side - 9) + 3).round().clip(1, side - 3).astype(int)
     for place, (x, y) in enumerate(at.tolist()):
         picture[side - 2 - y : side + 1 - y, x - 1 : x + 2] = colours[0 if labels is None else int(labels[place]) % len(colours)]
-    return picture
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    for label in () if labels is None else np.unique(labels).tolist():
+        x, y = np.median(at[labels == label], axis=0).tolist()
+        pen.text(
+            (x, side - y),
+            names[label][:20] if names else str(label),
+            "black",
+            anchor="mm",
+            stroke_width=3,
+            stroke_fill="white",
+            font_size=18,
+        )
+    return np.asarray(image)
 
 
-def principal(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """`[N, L]` -> its two principal components `[N, 2]`, their signs made definite."""
-    centred = np.asarray(rows, np.float64) - rows.mean(0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:2] * np.sign(axes[:2, np.abs(axes[:2]).argmax(1)].diagonal())[:, None]
-    found: NDArray[np.float64] = centred @ axes.T
-    return found if found.shape[1] == 2 else np.column_stack([found[:, 0], np.zeros(len(found))])
+def laid_out(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """`[N, L]` -> places in a plane `[N, 2]` at which neighbours stay neighbours: t-SNE (van der Maaten & Hinton 2008), the same each time."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
+    found: NDArray[np.float64] = TSNE(perplexity=perplexity, init="random", random_state=0).fit_transform(np.asarray(rows, np.float32))
+    return found.astype(np.float64)

@@ -91,22 +91,27 @@ def _settings(schema: Schema, model: str, images: int) -> tuple[GenerationConfig
     counts = schema.counts.get("train", ())
     labelled = len(schema.classes) > 1 and min(counts, default=0) >= ENOUGH
     reasons = []
-    if labelled and model != "autoencoder_kl":
+    family = models.find(model)
+    conditional = labelled and family != "vae"
+    if conditional:
         reasons.append("generation.conditional: true, so that images can be asked for by class")
+    elif labelled and model == "vae":
+        reasons.append(
+            "generation.conditional: false, so that the latents tell the classes apart; true, and images can be asked for by class"
+        )
     features = "classifier" if labelled else "clusters"
     told = "a classifier of these images" if labelled else "a network that tells groups of alike images apart"
     reasons.append(f"generation.features: {features}, {told} (trained first) measures how real the made ones are")
-    family = models.find(model)
     if model in models.DIFFUSERS:
         reasons.append("generation.perceptual: 1, and adversarial 0.1 later on: a judge of patches keeps reconstructions sharp")
-        conditional, warmup = labelled and family == "vqvae", 500 if family == "vae" else 0
+        warmup = 500 if family == "vae" else 0
         sharp = GenerationConfig(conditional, features=features, likelihood="gaussian", kl_warmup=warmup, loss="hinge")
         return replace(sharp, r1=0.5, penalty_every=4, perceptual=1.0, adversarial=0.1, adversarial_after=1000), reasons
     if family != "gan":
-        return GenerationConfig(labelled, features=features, kl_warmup=500 if family == "vae" else 0), reasons
+        return GenerationConfig(conditional, features=features, kl_warmup=500 if family == "vae" else 0), reasons
     if model == "dcgan":
-        return GenerationConfig(labelled, features=features, loss="non-saturating"), reasons
+        return GenerationConfig(conditional, features=features, loss="non-saturating"), reasons
     adaptive = images < FEW
     if adaptive:
         reasons.append(f"generation.adaptive: true, as {images:,} images would be learned by heart")
-    return GenerationConfig(labelled, features=features, r1=0.5, r2=0.5, penalty_every=4, adaptive=adaptive), reasons
+    return GenerationConfig(conditional, features=features, r1=0.5, r2=0.5, penalty_every=4, adaptive=adaptive), reasons
