@@ -28,7 +28,7 @@ SHOWN = 64  # images of a sheet
 OVER_TIME = 8  # sheets of the same latents, from the first to the last
 ROWS = 8  # of images beside others
 STEPS = 10  # images from one latent to another
-MAPPED = 2_000  # dots of the map of latents
+MAPPED = 1_000  # dots of the map of latents
 
 
 def keep_samples(run: RunDir, step: int, looked: Looked) -> None:

@@ -49,7 +49,8 @@ def scatter(points: NDArray[Any], labels: NDArray[np.int64] | None, names: Seque
     pen = ImageDraw.Draw(image)
     for label in () if labels is None else np.unique(labels).tolist():
         x, y = np.median(at[labels == label], axis=0).tolist()
-        pen.text(
+        name = names[label][:20] if names else str(label)
+        pen.text((x, side - y), name, "black", anchor="mm", stroke_width=3, stroke_fill="white", font_size=18)
             (x, side - y),
             names[label][:20] if names else str(label),
             "black",
