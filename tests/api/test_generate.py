@@ -24,7 +24,7 @@ from small_jobs import Stopping
 CONFIGS: dict[str, dict[str, Any]] = {
     "r3gan": {"set": {"generation.adaptive": True, "generation.augment": 0.2, "generation.penalty_every": 2}},
     "dcgan": {"set": {"generation.conditional": False, "generation.features": "clusters"}},
-    "vae": {"set": {"generation.latent": 5, "augment.flip": 0.5}},
+    "vae": {"set": {"generation.latent": 5, "augment.flip": 0.5, "generation.conditional": True}},
     "vqvae": {"set": {"generation.likelihood": "gaussian"}},
     "autoencoder_kl": {"set": {"generation.adversarial_after": 4}},
     "vq_model": {"set": {"generation.adversarial_after": 4}},
@@ -86,7 +86,7 @@ def test_what_a_run_leaves(runs: dict[str, Run], model: str) -> None:
     for title in ("Made images", "From one to another", "Nearest training images") + (("Map of the latents",) if likely else ()):
         assert title in page
     record = json.loads((run.path / "run.json").read_text())
-    assert record["config"]["generation"]["conditional"] is (model in ("r3gan", "vqvae", "vq_model"))
+    assert record["config"]["generation"]["conditional"] is (model in ("r3gan", "vae", "vqvae", "vq_model"))
     assert record["state"] == "done"
 
 

@@ -51,19 +51,12 @@ def scatter(points: NDArray[Any], labels: NDArray[np.int64] | None, names: Seque
         x, y = np.median(at[labels == label], axis=0).tolist()
         name = names[label][:20] if names else str(label)
         pen.text((x, side - y), name, "black", anchor="mm", stroke_width=3, stroke_fill="white", font_size=18)
-            (x, side - y),
-            names[label][:20] if names else str(label),
-            "black",
-            anchor="mm",
-            stroke_width=3,
-            stroke_fill="white",
-            font_size=18,
-        )
     return np.asarray(image)
 
 
 def laid_out(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """`[N, L]` -> places in a plane `[N, 2]` at which neighbours stay neighbours: t-SNE (van der Maaten & Hinton 2008), the same each time."""
+    """`[N, L]` -> places in a plane `[N, 2]` at which neighbours stay neighbours: t-SNE (van der Maaten & Hinton
+    2008), the same each time."""
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
