@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -75,12 +75,11 @@ class Phase:
     after_step: Callable[[int], None] | None = None
 
 
-def refuse_scenes(config: TrainConfig) -> None:
-    """For rooms of whole images: raise UserError where a change is asked for that needs boxes or masks."""
-    off = AugmentConfig()
-    for name in ("resize", "mosaic", "paste"):
-        if getattr(config.augment, name) != getattr(off, name):
-            raise UserError(f"{name} belongs to tasks with boxes or masks", where=f"augment.{name}", fix="leave it out")
+def refuse_changes(config: AugmentConfig, known: Sequence[str], what: str) -> None:
+    """Raise UserError where a change is switched on that `what` does not make; known: the names of those that it does."""
+    for one in fields(config):
+        if one.name not in known and getattr(config, one.name) != one.default:
+            raise UserError(f"{one.name} is no change of {what}", where=f"augment.{one.name}", fix=f"those are {', '.join(known)}")
 
 
 class Augment(Protocol):

@@ -15,6 +15,7 @@ from PIL import Image
 
 import saccade
 from saccade.core.errors import UserError
+from saccade.core.progress import Silent
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -78,11 +79,49 @@ def test_transparent_images_and_several_labels(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     saccade.data.make("shapes", task="detect", n=20, size=(17, 11), out=tmp_path / "set")
-    with pytest.raises(UserError, match="have masks"):
+    with pytest.raises(UserError, match="paste is no change of detect"):
         saccade.preview(tmp_path / "set", out=tmp_path / "page", set={"augment.paste": 0.5})
     with pytest.raises(UserError, match=r"did you mean augment\.mosaic"):
         saccade.preview(tmp_path / "set", out=tmp_path / "page", set={"augment.mosiac": 0.5})
     off = {"augment.flip": 0, "augment.color": 0, "augment.hue": 0, "augment.mosaic": 0, "augment.resize": [1, 1]}
-    with pytest.raises(UserError, match="changes no image"):
+    with pytest.raises(UserError, match="no change is on"):
         saccade.preview(tmp_path / "set", out=tmp_path / "page", set=off)
+    with pytest.raises(UserError, match="rotate is no change of detect"):
+        saccade.preview(tmp_path / "set", out=tmp_path / "page", set={"augment.rotate": 10})
+    with pytest.raises(UserError, match="must be detect for this set"):
+        saccade.preview(tmp_path / "set", out=tmp_path / "page", set={"task": "classify"})
+    with pytest.raises(UserError, match="1 or more"):
+        saccade.preview(tmp_path / "set", out=tmp_path / "page", images=0)
+    with pytest.raises(UserError, match="color is no change of generate"):
+        saccade.preview(tmp_path / "set", out=tmp_path / "page", task="generate", set={"augment.color": 0.1})
     assert not (tmp_path / "page").exists()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page/mine.txt").touch()
+    with pytest.raises(UserError, match="new or an empty folder"):
+        saccade.preview(tmp_path / "nowhere", out=tmp_path / "page")
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    """More images asked for than there are, in another split than train, one of them broken; in the colours that the model sees."""
+    for k in range(8):
+        (tmp_path / "set/val" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 30, 3), (200, 20 * k, 0), np.uint8)).save(tmp_path / f"set/val/{'ab'[k % 2]}/{k}.png")
+    (tmp_path / "set/val/a/0.png").write_bytes(b"none")
+    told = Told()
+    saccade.preview(tmp_path / "set", out=tmp_path / "page", images=99, set={"channels": 1}, progress=told)
+    found = rows(tmp_path / "page")
+    assert len({row["path"].partition(": ")[0] for row in found}) == 7 and not any("error" in row for row in found)
+    assert any("0.png" in text for text in told.messages)
+    assert np.ptp(pixels(found[0]), axis=2).max() < 4, "grey, as asked"
+    for path in (tmp_path / "set/val").rglob("*.png"):
+        path.write_bytes(b"none")
+    with pytest.raises(UserError, match="none of the images can be read"):
+        saccade.preview(tmp_path / "set", out=tmp_path / "again")

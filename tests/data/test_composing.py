@@ -219,5 +219,5 @@ def test_the_configuration_and_who_takes_it() -> None:
     for task, model in (("classify", "resnet18"), ("generate", "vae")):
         for name, value in (("resize", (0.5, 1.0)), ("mosaic", 0.1), ("paste", 1.0)):
             changes: dict[str, Any] = {"task": task, "model": model, f"augment.{name}": value}
-            with pytest.raises(UserError, match="boxes or masks"):
+            with pytest.raises(UserError, match=f"{name} is no change of {task}"):
                 room(task).check(override(TrainConfig(), changes))

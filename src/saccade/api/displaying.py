@@ -28,6 +28,7 @@ SHOWN = 64  # images of a sheet
 OVER_TIME = 8  # sheets of the same latents, from the first to the last
 ROWS = 8  # of images beside others
 STEPS = 10  # images from one latent to another
+LEAST = 5  # images that make a map
 MAPPED = 1_000  # dots of the map of latents
 
 
@@ -156,10 +157,12 @@ def _taken_up(task: Making, module: nn.Module, looked: Looked, held: Split) -> I
     from saccade.tasks.generation.drawing import beside, laid_out, scatter
 
     count = min(len(held), MAPPED)
+    if count < LEAST:
+        return
     images = np.stack([held.store[i] for i in range(count)]).transpose(0, 3, 1, 2)
     known = None if held.targets[0] is None else np.array(held.targets[:count], np.int64)
     labels = known if looked.labels is not None else None
-    first = slice(0, 2 * ROWS)
+    first = slice(0, min(2 * ROWS, count // 2 * 2))  # in two columns
     noise = np.zeros((1, len(images[first]), task.latent(module)), np.float32)
     again = task.take(module, images[first], None if labels is None else labels[first], noise).reconstructions
     sheet = beside([images[first].transpose(0, 2, 3, 1)[a::2] if b == 0 else again[a::2] for a in (0, 1) for b in (0, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from saccade.core import alpha, config, keys
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, Silent
-from saccade.data import viewing
+from saccade.data import viewing, writing
 from saccade.data.annotations import Annotations, Item, Legend, Object
 from saccade.data.dataset import Dataset
 from saccade.data.opening import open_dataset
 from saccade.data.sample import Objects, Sample
 from saccade.data.tree import File
+from saccade.task import refuse_changes
 from saccade.tasks import ROOMS, room
 
 Array = NDArray[Any]
@@ -49,35 +51,53 @@ def preview(
 ) -> dict[str, Any]:
     """Write `out/index.html`: `images` training images as they are, as each random change of the recipe makes them, and as all do together.
 
-    set: values of the configuration by dotted key, such as `{"augment.flip": 1}`. Returns `{"page", "images", "pages"}`. Raises UserError
-    for data or values that cannot be used, and where no image is changed at all.
+    set: values of the configuration by dotted key, such as `{"augment.flip": 1}`. Images that cannot be read are passed over, and told.
+    Returns `{"page", "images", "pages"}`. Raises UserError for data or values that cannot be used, and where no change is on.
     """
+    progress = progress or Silent()
+    writing.check_new(Path(out))
+    if images < 1:
+        raise UserError(f"must be 1 or more, got {images}", where="images")
     dataset = open_dataset(data, task=task, format=format)
     settings = _settings(dataset, dict(set or {}))
-    shown = _Shown(dataset, settings)
+    dataset = replace(dataset, schema=replace(dataset.schema, channels=settings.channels))
     changes = _each(settings.augment)
     if not changes:
-        raise UserError("training changes no image of this set", where="augment", fix="switch a change on: --set augment.flip=0.5")
-    train = dataset.split("train")
-    for place in np.unique(np.linspace(0, len(train) - 1, images).astype(int)).tolist():
-        shown.original(int(train[place]))
-        for title, strengths in [*changes, ("all, as in training", settings.augment)]:
-            for view in range(VIEWS):
-                shown.changed(train, place, title, strengths, view)
-    return viewing.view(shown.annotations(), Path(out), progress=progress or Silent())
+        raise UserError("no change is on for this set", where="augment", fix="switch one on: --set augment.flip=0.5")
+    shown = _Shown(dataset, settings, dataset.split("train" if "train" in dataset.splits else next(iter(dataset.splits))), progress)
+    progress.start("changing images", min(images, len(shown.among)), "images")
+    for place in np.unique(np.linspace(0, len(shown.among) - 1, min(images, len(shown.among))).astype(int)).tolist():
+        shown.image(place, changes)
+        progress.advance()
+    progress.finish()
+    if not shown.items:
+        raise UserError("none of the images can be read", where=str(dataset.opened), fix=f"saccade data check {shlex.quote(str(data))}")
+    return viewing.view(shown.annotations(), Path(out), progress=progress)
 
 
 def _settings(dataset: Dataset, values: dict[str, Any]) -> TrainConfig:
     task = dataset.schema.task
+    if values.get("task", task) != task:
+        raise UserError(f"must be {task} for this set, got {values['task']}", where="task", fix="--task says how a set is understood")
     if task in ROOMS:
         return plan(dataset, settle(None, {"task": task, **values}), "cpu")[0]
-    if values.get("augment.paste") and task != "instances":
-        raise UserError("only objects that have masks can be pasted", where="augment.paste", fix="leave it out")
     height, width = dataset.schema.size
     scale = min(1.0, SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     scenes = replace(SCENES, paste=SCENES.paste if task == "instances" else 0.0)
-    return config.override(TrainConfig(task=task, size=size, channels=dataset.schema.channels, augment=scenes), values)  # type: ignore[arg-type]
+    base = TrainConfig(task=task, size=size, channels=dataset.schema.channels, augment=scenes)  # type: ignore[arg-type]
+    settings = config.override(base, values)
+    changes = (
+        "flip",
+        "color",
+        "hue",
+        "grey",
+        "resize",
+        "mosaic",
+        *["paste"] * (task == "instances"),
+    )  # objects without masks are not pasted
+    refuse_changes(settings.augment, changes, task)
+    return settings
 
 
 def _each(strengths: AugmentConfig) -> list[tuple[str, AugmentConfig]]:
@@ -96,23 +116,45 @@ class _Shown:
 
     dataset: Dataset
     settings: TrainConfig
+    among: NDArray[np.int64]
+    progress: Progress
     files: dict[str, bytes] = field(default_factory=dict)
     items: list[Item] = field(default_factory=list)
 
-    def original(self, index: int) -> None:
-        """An image of the set as it is."""
-        sample = self.dataset[index]
+    def image(self, place: int, changes: Sequence[tuple[str, AugmentConfig]]) -> None:
+        """One of those that it is `among`: as it is, and changed."""
+        sample = self._read(place)
+        if sample is None:
+            return
         self._add(f"{sample.source}: as it is", sample.image, sample.target)
+        for title, strengths in [*changes, ("all, as in training", self.settings.augment)]:
+            for view in range(VIEWS):
+                pixels, target = self._changed(sample, strengths, 2 * (place * VIEWS + view))
+                if view and _png(pixels) == self.files[f"{sample.source}: {title} (1)"]:
+                    continue  # there is but one way to do it
+                self._add(f"{sample.source}: {title} ({view + 1})", pixels, target)
 
-    def changed(self, train: NDArray[np.int64], place: int, title: str, strengths: AugmentConfig, view: int) -> None:
-        """The image at a place of the training split, changed; others of the split are mixed into it as chance has it."""
-        config, position = replace(self.settings, augment=strengths), 2 * (place * VIEWS + view)
-        others = keys.generator(config.seed, "preview", position).integers(0, len(train), 4).tolist()
-        samples = [self.dataset[int(train[one])] for one in (place, *others)]
-        pixels, target = (_trained if config.task in ROOMS else _composed)(samples, config, position)
-        if view and _png(pixels) == self.files.get(f"{samples[0].source}: {title} (1)"):
-            return  # there is but one way to do it
-        self._add(f"{samples[0].source}: {title} ({view + 1})", pixels, target)
+    def _changed(self, sample: Sample, strengths: AugmentConfig, position: int) -> tuple[Array, Any]:
+        """The pixels and the truth of an image; others are mixed into it as chance has it."""
+        from saccade.data import composing
+
+        settings = replace(self.settings, augment=strengths)
+        scene = settings.task not in ROOMS
+        needed = len(composing.partners(position, strengths, settings.seed)) if scene else int(bool(strengths.mixup or strengths.cutmix))
+        return (_composed if scene else _trained)([sample, *self._others(position, needed, sample)], settings, position)
+
+    def _others(self, position: int, count: int, instead: Sample) -> list[Sample]:
+        """Images drawn by the position's key; the image itself instead of one that cannot be read."""
+        places = keys.generator(self.settings.seed, "preview", position).integers(0, len(self.among), count).tolist()
+        return [self._read(place) or instead for place in places]
+
+    def _read(self, place: int) -> Sample | None:
+        index = int(self.among[place])
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            self.progress.message(f"{self.dataset.paths[index]}: {error.message}")
+            return None
 
     def annotations(self) -> Annotations:
         """What `viewing` shows."""
@@ -139,8 +181,8 @@ class _Shown:
 def _trained(samples: Sequence[Sample], config: TrainConfig, position: int) -> tuple[Array, Any]:
     """As a room's own augmentation changes the first of two images."""
     augment = room(config.task).augment(config)
-    positions, changed = np.array([position, position + 1]), []
-    for sample, at in zip(samples, positions.tolist(), strict=False):
+    positions, changed = np.array([position, position + 1])[: len(samples)], []
+    for sample, at in zip(samples, positions.tolist(), strict=True):
         kept = replace(sample, image=augment.preparation.apply(sample.image))
         changed.append(augment.apply([kept], keys.generator(config.seed, "augment", at)))
     batch = augment.collate(changed, positions)
@@ -153,8 +195,7 @@ def _composed(samples: Sequence[Sample], config: TrainConfig, position: int) -> 
     """As `composing` changes an image with boxes or masks."""
     from saccade.data import composing
 
-    needed = len(composing.partners(position, config.augment, config.seed))
-    changed = composing.changed(samples[: 1 + needed], config.size, config.augment, keys.generator(config.seed, "augment", position))
+    changed = composing.changed(samples, config.size, config.augment, keys.generator(config.seed, "augment", position))
     return changed.image, changed.target
 
 

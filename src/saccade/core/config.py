@@ -65,7 +65,7 @@ class GenerationConfig:
     augment: probability of each differentiable change to what the judge sees; adaptive: it is found by how
     sure the judge is of real images.
 
-    VAEs. likelihood: of a pixel's 256 values; beta: weight of the divergence, in full after `kl_warmup` steps;
+    VAEs. likelihood: of a pixel's 256 values ("": the model's own); beta: weight of the divergence, in full after `kl_warmup` steps;
     free_bits: nats of each latent number that cost nothing.
 
     The autoencoders of diffusers. perceptual: weight of the distance of images and reconstructions on the layers of a judge; adversarial:
@@ -82,7 +82,7 @@ class GenerationConfig:
     penalty_every: Annotated[int, Ge(1)] = 1
     augment: Share = 0.0
     adaptive: bool = False
-    likelihood: Literal["logistic", "gaussian", "bernoulli"] = "logistic"
+    likelihood: Literal["", "logistic", "gaussian", "bernoulli"] = ""
     beta: Annotated[float, Ge(0)] = 1.0
     kl_warmup: Annotated[int, Ge(0)] = 0
     free_bits: Annotated[float, Ge(0)] = 0.0

@@ -116,7 +116,7 @@ def test_labels_that_a_model_contradicts() -> None:
 def test_other_images_are_not_held_to_what_training_images_are() -> None:
     """Of those that it has learned from the model is surer: their mean would be out of reach of a wrong label elsewhere."""
     made = labelled(160)
-    items = tuple(replace(item, split="train" if i < 80 else "test") for i, item in enumerate(made.items))
+    items = tuple(replace(item, split="train" if i < 80 else "val") for i, item in enumerate(made.items))
     said = [
         [0, *((1.0, 0.0) if i % 2 == 0 else (0.0, 1.0)), 0] if i < 80 else row for i, row in enumerate(surely([i % 2 for i in range(160)]))
     ]

@@ -12,6 +12,7 @@ from saccade.core.errors import UserError
 from saccade.core.progress import Progress, Silent
 from saccade.core.results import Classification
 from saccade.data.annotations import Annotations
+from saccade.data.dataset import Dataset
 from saccade.data.doctor.flat import Flags, Floats, Integers, of_item
 from saccade.data.findings import Finding
 from saccade.data.reading import shown
@@ -75,7 +76,9 @@ def check(annotations: Annotations, run: Predictor, progress: Progress) -> list[
     place = [names.index(name) for name in annotations.classes]
     probabilities = np.stack([one.probabilities for one in said])
     labels = np.array([place[item.labels[0]] for item in items])
-    doubts = _by_split(probabilities, labels, np.array([item.split == "train" for item in items]))
+    train = np.zeros(len(annotations.items), bool)
+    train[Dataset.of(annotations).splits.get("train", [])] = True  # where the set names no splits, as training would take them
+    doubts = _by_split(probabilities, labels, train[kept])
     found = []
     for row, own, instead in zip(doubts.place.tolist(), doubts.confidence.tolist(), doubts.instead.tolist(), strict=True):
         other = float(probabilities[row, instead])

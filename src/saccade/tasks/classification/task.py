@@ -14,7 +14,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.results import Result
 from saccade.data.sample import Schema
-from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_scenes
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.classification import models, recipes
 from saccade.tasks.classification.metrics import ClassificationMetric
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
+
+CHANGES = ("flip", "crop", "shift", "scale", "rotate", "shear", "color", "hue", "grey", "erase", "mixup", "cutmix")
 
 
 class Classification:
@@ -44,7 +46,7 @@ class Classification:
     def check(self, config: TrainConfig) -> None:
         """Raise UserError, naming the nearest, for a model that is not known, and for transparency, which only made images have."""
         models.find(config.model)
-        refuse_scenes(config)
+        refuse_changes(config.augment, CHANGES, "classify")
         if config.channels == 4:
             raise UserError("classifiers take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
 

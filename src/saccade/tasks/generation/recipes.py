@@ -103,7 +103,7 @@ def _settings(schema: Schema, model: str, images: int) -> tuple[GenerationConfig
     told = "a classifier of these images" if labelled else "a network that tells groups of alike images apart"
     reasons.append(f"generation.features: {features}, {told} (trained first) measures how real the made ones are")
     if model in models.DIFFUSERS:
-        reasons.append("generation.perceptual: 1, and adversarial 0.1 later on: a judge of patches keeps reconstructions sharp")
+        reasons.append("generation.perceptual: 1, and adversarial 0.1 from step 1,000 on: a judge of patches keeps reconstructions sharp")
         warmup = 500 if family == "vae" else 0
         sharp = GenerationConfig(conditional, features=features, likelihood="gaussian", kl_warmup=warmup, loss="hinge")
         return replace(sharp, r1=0.5, penalty_every=4, perceptual=1.0, adversarial=0.1, adversarial_after=1000), reasons

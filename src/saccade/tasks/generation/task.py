@@ -13,7 +13,7 @@ from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.data.sample import Schema
-from saccade.task import Augment, Budget, Metric, ModelRow, Phase, Taken, refuse_scenes
+from saccade.task import Augment, Budget, Metric, ModelRow, Phase, Taken, refuse_changes
 from saccade.tasks.generation import latents as numbers
 from saccade.tasks.generation import metrics as figures
 from saccade.tasks.generation import models, recipes
@@ -43,34 +43,25 @@ class Generation:
 
     def check(self, config: TrainConfig) -> None:
         """Raise UserError for a model that is not known, images too small for one, and settings that belong to another family."""
-        family = models.find(config.model)
-        refuse_scenes(config)
+        family, settings = models.find(config.model), config.generation
+        refuse_changes(config.augment, ("flip",), "generate")
+        models.refuse_settings(config.model, settings)
         if min(config.size) < SMALLEST:
             raise UserError(f"made images must be {SMALLEST} pixels or more a side, got {config.size[0]}x{config.size[1]}", where="--size")
         if config.pretrained:
             raise UserError(f"{config.model} has no published weights", where="--pretrained", fix="leave it out")
-        settings = config.generation
+        if config.shard and family != "gan":
+            raise UserError(f"the weights of {config.model} are not spread over processes so far", where="--shard", fix="leave it out")
         if family == "gan" and settings.gradient_penalty and settings.loss != "wasserstein":
             raise UserError("gradient_penalty belongs to loss wasserstein", where="generation.gradient_penalty", fix="use r1 and r2")
-        if settings.latent and not models.has_latent(config.model):
-            raise UserError(
-                f"the latents of {config.model} are a grid as its images' size asks", where="generation.latent", fix="leave it out"
-            )
-        if (settings.perceptual or settings.adversarial) and config.model not in models.DIFFUSERS:
-            raise UserError(
-                f"perceptual and adversarial belong to {' and '.join(models.DIFFUSERS)}", where="generation", fix="leave them out"
-            )
-        if config.model == "autoencoder_kl" and settings.conditional:
-            raise UserError("autoencoder_kl makes no images by class", where="generation.conditional", fix="leave it out")
+        if config.model in models.DIFFUSERS:
+            models.find_diffusers(config.model)
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
-        """A new model by its name, and the card that rebuilds it; raises UserError where there are no classes to make images by, or
-        for a likelihood that it lacks."""
+        """A new model by its name, and the card that rebuilds it; raises UserError where there are no classes to make images by,."""
         import torch
 
         conditional = config.generation.conditional
-        if config.model in models.DIFFUSERS and config.generation.likelihood != "gaussian":
-            raise UserError(f"{config.model} has likelihood gaussian", where="generation.likelihood", fix="leave it out")
         if conditional and len(schema.classes) < 2:
             raise UserError(
                 "images have no classes to be made by", where="generation.conditional", fix="--set generation.conditional=false"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from saccade.core.card import Card
-from saccade.core.config import TrainConfig
+from saccade.core.config import GenerationConfig, TrainConfig
 from saccade.core.errors import UserError, unknown
 from saccade.task import ModelRow
 from saccade.tasks.generation.metrics import name_of
@@ -23,6 +25,17 @@ MOST_WIDTH = 256
 FINEST = 48
 CHANNELS = 4  # latent numbers of a cell, as in Rombach et al. 2022
 MOST = {"latent": 1 << 16, "classes": 1_000_000, "blocks": 64, "codes": 1 << 16, "channels": 1024}
+_EVERY = ("features",)
+_ADVERSARIES = ("conditional", "latent", "loss", "r1", "r2", "gradient_penalty", "penalty_every", "augment", "adaptive")
+_LENT = ("likelihood", "loss", "r1", "penalty_every", "perceptual", "adversarial", "adversarial_after")
+_SETTINGS = {
+    "r3gan": _ADVERSARIES,
+    "dcgan": _ADVERSARIES,
+    "vae": ("conditional", "latent", "likelihood", "beta", "kl_warmup", "free_bits"),
+    "vqvae": ("conditional", "likelihood"),
+    "autoencoder_kl": ("beta", "kl_warmup", "free_bits", *_LENT),
+    "vq_model": ("conditional", *_LENT),
+}
 _ROWS = (
     ModelRow("r3gan", "saccade", 604_757),
     ModelRow("dcgan", "saccade", 1_580_738),
@@ -43,6 +56,27 @@ def find(name: str) -> str:
     if name not in FAMILIES:
         raise unknown("model", name, FAMILIES, where="--model")
     return FAMILIES[name]
+
+
+def refuse_settings(name: str, settings: GenerationConfig) -> None:
+    """Raise UserError for a setting that a model does not have: it would be passed over."""
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if one.name not in (*_EVERY, *_SETTINGS[name]) and value != one.default:
+            having = " and ".join(other for other, known in _SETTINGS.items() if one.name in known)
+            raise UserError(
+                f"{one.name} belongs to {having}", where=f"generation.{one.name}", fix=f"leave it out, or take another model than {name}"
+            )
+    if name in DIFFUSERS and settings.likelihood not in ("", "gaussian"):
+        raise UserError(f"{name} has likelihood gaussian", where="generation.likelihood", fix="leave it out")
+    if name in DIFFUSERS and settings.loss == "wasserstein":
+        raise UserError("wasserstein needs a gradient_penalty, which this judge has not", where="generation.loss", fix="hinge is usual")
+
+
+def find_diffusers(name: str) -> None:
+    """Raise UserError where the library is missing; it is not loaded: that takes seconds."""
+    if importlib.util.find_spec("diffusers") is None:
+        raise UserError(f"{name} needs diffusers, which is not installed", where="--model", fix="pip install 'saccade[diffusers]'")
 
 
 def has_latent(name: str) -> bool:
@@ -73,7 +107,7 @@ def architecture(config: TrainConfig, classes: int) -> dict[str, Any]:
     if config.model in DIFFUSERS:
         arguments["channels"] = CHANNELS
     elif family != "gan":
-        arguments["likelihood"] = settings.likelihood
+        arguments["likelihood"] = settings.likelihood or "logistic"
     if has_latent(config.model):
         arguments["latent"] = latent(config)
     if family == "vqvae":

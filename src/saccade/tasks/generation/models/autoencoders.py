@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade.core.errors import UserError, one_line
 from saccade.tasks.generation import likelihood
+from saccade.tasks.generation.models import find_diffusers
 from saccade.tasks.generation.models.base import to_float
 from saccade.tasks.generation.models.blocks import cut, fitted, grid, padded
 from saccade.tasks.generation.models.gan import Patches
@@ -122,13 +122,13 @@ def _settings(channels: int, widths: Sequence[int], blocks: int) -> dict[str, An
         "block_out_channels": tuple(widths[::-1]),
         "layers_per_block": blocks,
         "norm_num_groups": math.gcd(GROUPS, *widths),
+        "scaling_factor": 1.0,  # of latents for those who learn on them: these are about standard normal already
     }
 
 
 def _borrowed(name: str) -> Any:
-    try:
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-        from diffusers.models.autoencoders.vq_model import VQModel
-    except ImportError as error:
-        raise UserError(f"{name} is diffusers': {one_line(str(error))}", where="--model", fix="pip install 'saccade[diffusers]'") from None
+    find_diffusers(name)
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.vq_model import VQModel
+
     return {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}[name]
