@@ -15,6 +15,7 @@ from PIL import Image
 import saccade
 from saccade import Run, UserError
 from saccade.api import judging
+from saccade.api.sets import Split
 from saccade.core import alpha, images, modelfile, rundir
 from saccade.core.errors import Interrupted
 from saccade.core.progress import Silent
@@ -26,8 +27,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "dcgan": {"set": {"generation.conditional": False, "generation.features": "clusters"}},
     "vae": {"set": {"generation.latent": 5, "augment.flip": 0.5, "generation.conditional": True}},
     "vqvae": {"set": {"generation.likelihood": "gaussian"}},
-    "autoencoder_kl": {"set": {"generation.adversarial_after": 4}},
-    "vq_model": {"set": {"generation.adversarial_after": 4}},
+    "autoencoder_kl": {"epochs": 1, "set": {"generation.adversarial_after": 4}},
+    "vq_model": {"epochs": 1, "set": {"generation.adversarial_after": 4}},
 }
 
 
@@ -287,3 +288,13 @@ def test_a_signal_is_no_loss(drawn: Path, tmp_path: Path) -> None:
         train(drawn, tmp_path / "r", "vae", progress=_StopInTraining(1))
     assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is not None
+
+
+def test_a_few_images_stand_for_all_classes() -> None:
+    """Files lie class by class: the first hundred are of one."""
+    split = Split([np.full((2, 2, 1), i % 256, np.uint8) for i in range(300)], [i // 100 for i in range(300)], [str(i) for i in range(300)])  # type: ignore[arg-type]
+    pixels, labels = judging._images(split, 60)
+    assert labels is not None and set(labels) == {0, 1, 2} and np.bincount(labels).min() > 10
+    parts = [judging._images(split, 40, first)[0] for first in range(0, 300, 40)]
+    assert sorted(np.concatenate(parts)[:, 0, 0, 0].tolist()) == sorted(i % 256 for i in range(300)), "each once"
+    assert np.array_equal(pixels[:40], parts[0])

@@ -145,10 +145,9 @@ def nearest_images(on: Features, made: Array, train: Split, k: int = 3) -> list[
 
 def nearest_places(on: Features, made: Array, train: Split, k: int) -> tuple[Array, Array]:
     """Places in `train` of the nearest images `[N, k]`, and their distances in features."""
-    from saccade.core import keys
     from saccade.tasks.generation.distances import nearest
 
-    among = keys.generator(0, "reference", 0).permutation(len(train))[: judging.FINAL]
+    among = judging.in_any_order(train)[: judging.FINAL]
     places, distances = nearest(on.of_split("train", train), on.of(made), min(k, len(among) - 1))
     return among[places], distances
 
@@ -159,8 +158,9 @@ def _taken_up(task: Making, module: nn.Module, looked: Looked, held: Split) -> I
     count = min(len(held), MAPPED)
     if count < LEAST:
         return
-    images = np.stack([held.store[i] for i in range(count)]).transpose(0, 3, 1, 2)
-    known = None if held.targets[0] is None else np.array(held.targets[:count], np.int64)
+    places = judging.in_any_order(held)[:count].tolist()
+    images = np.stack([held.store[i] for i in places]).transpose(0, 3, 1, 2)
+    known = None if held.targets[0] is None else np.array([held.targets[i] for i in places], np.int64)
     labels = known if looked.labels is not None else None
     first = slice(0, min(2 * ROWS, count // 2 * 2))  # in two columns
     noise = np.zeros((1, len(images[first]), task.latent(module)), np.float32)

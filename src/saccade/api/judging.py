@@ -79,7 +79,7 @@ class Features:
         """Those of the images of a split, computed once."""
         if name not in self._kept:
             count = min(len(split), FINAL)
-            places = keys.generator(0, "reference", 0).permutation(len(split))[:count]
+            places = in_any_order(split)[:count]
             parts = (np.stack([split.store[int(i)] for i in places[a : a + PART]]) for a in range(0, count, PART))
             self._kept[name] = np.concatenate([self.of(part) for part in parts])
         return self._kept[name]
@@ -90,6 +90,11 @@ class Features:
         if images.shape[1:] == (*spec.size, spec.channels):
             return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return np.stack([prepare(image, spec) for image in images])
+
+
+def in_any_order(split: Split) -> NDArray[np.int64]:
+    """The places of a split, always shuffled the same way: the first of them stand for all, where the files lie class by class."""
+    return keys.generator(0, "reference", 0).permutation(len(split))
 
 
 def _parts(images: Array) -> Iterator[Array]:
@@ -259,7 +264,7 @@ def look(task: Making, model: nn.Module, card: Card, on: Features, split: tuple[
 
 
 def _images(held: Split, count: int, first: int = 0) -> tuple[Array, Array | None]:
-    places = range(first, min(first + count, len(held)))
+    places = in_any_order(held)[first : first + count].tolist()
     pixels = np.stack([held.store[i] for i in places]).transpose(0, 3, 1, 2)
     known = [held.targets[i] for i in places]
     return pixels, None if any(target is None for target in known) else np.array(known, np.int64)
