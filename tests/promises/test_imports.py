@@ -49,6 +49,7 @@ NO_TORCH = [
 TORCH_AFTER_ALL = {
     "prediction/torch_session.py": "the session around a torch module that the api hands in",
     "data/augment.py": "augmentation is torchvision's functional transforms",
+    "data/composing.py": "so are changes of images with boxes and masks",
     "data/loader.py": "batches are tensors",
 }
 # Imports against the table: {(file, what): reason}. Each exception, of torch too, must be in use.
