@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import saccade
+from saccade.cli.main import main
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
 
@@ -125,3 +126,14 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
         path.write_bytes(b"none")
     with pytest.raises(UserError, match="none of the images can be read"):
         saccade.preview(tmp_path / "set", out=tmp_path / "again")
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saccade.data.make("shapes", task="detect", n=20, size=(17, 11), out=tmp_path / "set")
+    asked = ["data", "preview", str(tmp_path / "set"), "--out", str(tmp_path / "page"), "--images", "1", "--json", "--quiet"]
+    assert main([*asked, "--set", "augment.mosaic=0"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["page"] == str(tmp_path / "page/index.html") and told["images"] == len(rows(tmp_path / "page"))
+    assert not any("mosaic" in row["path"] for row in rows(tmp_path / "page"))
+    assert main(asked) == 2
+    assert "must be a new or an empty folder" in capsys.readouterr().err
