@@ -23,15 +23,16 @@ OFTEN = ("checkpoint_each_step", {})
 TRAIN = ("train", "data", *TINY, "--epochs", "4", "--out", "a run")
 SOON = 10.0  # seconds within which a run must end after a signal
 STEP = ("saccade.training.loop:Trainer", "_step")
-# Owner, name, and how many calls of it a run of twelve steps makes at least, when it saves after each.
+# Owner, name, and how many calls of it a run of twelve steps makes at least before its last step, when it saves after each:
+# training may be two saves ahead of what is being written, and a signal in the last step is no interruption.
 MOMENTS = {
     "reading": ("saccade.data.cache", "_decode", 24),
     "first steps": (*STEP, 3),
-    "steps": (*STEP, 11),  # a signal in the last one is no interruption
+    "steps": (*STEP, 11),
     "evaluation": ("saccade.evaluation.evaluate", "measure", 2),
-    "writing": ("saccade.core.files:Disk", "write", 100),
-    "flushing": ("saccade.core.files:Disk", "fsync", 100),
-    "renaming": ("saccade.core.files:Disk", "rename", 20),
+    "writing": ("saccade.core.files:Disk", "write", 60),
+    "flushing": ("saccade.core.files:Disk", "fsync", 60),
+    "renaming": ("saccade.core.files:Disk", "rename", 12),
     "the end": ("saccade.training.loop:Trainer", "_save", 1),
 }
 

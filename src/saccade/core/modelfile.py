@@ -1,8 +1,8 @@
 """The one-file model (law 2): safetensors, with the card and two sums in its header. Buffers in and out, no torch.
 
-Reading trusts nothing: the header is checked here before the safetensors library sees the file (caps, keys that stand
-twice, names, shapes), the library checks the layout, and the sums find every flipped bit. Writing is done here, in
-the library's own order of tensors, because the library writes metadata of several keys in random order.
+Reading trusts nothing: the header is checked (caps, keys that stand twice, names, shapes, no hole and no overlap), and
+the sums find every flipped bit. It is done here because the library copies the file once more, and takes keys that stand
+twice; writing too, in the library's own order of tensors, because it writes metadata of several keys in random order.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ def save(path: str | Path, tensors: Mapping[str, Buffer], card: Card) -> Path:
 
 
 def load(path: str | Path) -> tuple[dict[str, Buffer], Card]:
-    """The tensors and the card of a model file, each bit checked; raises UserError. Takes about twice the file's size."""
+    """The tensors and the card of a model file, each bit checked; raises UserError. Takes the file's size: all are views of it."""
     data, _ = _read(Path(path), whole=True)
     table, metadata = _parse(data, len(data), str(path))
     card = _card(table, metadata, str(path), data)
-    return _tensors(data, table, str(path)), card
+    return _tensors(data, table), card
 
 
 def read_card(path: str | Path) -> Card:
@@ -86,7 +86,7 @@ def unpack(data: bytes | memoryview, *, where: str = "") -> tuple[dict[str, Buff
     """The tensors (sorted by name) and metadata of a safetensors file that may be hostile; raises DamagedError."""
     data = bytes(data)
     table, metadata = _parse(data, len(data), where)
-    return _tensors(data, table, where), metadata
+    return _tensors(data, table), metadata
 
 
 def non_finite(tensors: Mapping[str, Buffer]) -> list[str]:
@@ -177,6 +177,8 @@ def _header_length(start: bytes, size: int, where: str) -> int:
 def _parse(data: bytes, size: int, where: str) -> tuple[Table, dict[str, str]]:
     """The table (in the order of the bytes) and the metadata of a file of `size` bytes that starts with `data`."""
     length = _header_length(data[:8], size, where)
+    if data[8:9] != b"{":
+        raise DamagedError("the header must begin with {", where=where, fix=_AGAIN)
     raw = parse_json(data[8 : 8 + length].rstrip(b" "), where=f"header of {where}" if where else "header")
     if not isinstance(raw, dict):
         raise DamagedError("the header must be a JSON object", where=where, fix=_AGAIN)
@@ -184,7 +186,12 @@ def _parse(data: bytes, size: int, where: str) -> tuple[Table, dict[str, str]]:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise DamagedError("the metadata must be texts", where=where, fix=_AGAIN)
     table = dict(sorted(((name, _entry(name, entry, where)) for name, entry in raw.items()), key=lambda item: item[1][2:]))
-    end = 8 + length + max((entry[3] for entry in table.values()), default=0)
+    place = 0
+    for name, (_, _, start, after) in table.items():
+        if start != place:
+            raise DamagedError(f"tensor {name!r} must begin at byte {place:,}, begins at {start:,}", where=where, fix=_AGAIN)
+        place = after
+    end = 8 + length + place
     if end != size:
         raise DamagedError(f"the file must have {end:,} bytes, got {size:,}: it was cut short or changed", where=where, fix=_AGAIN)
     return table, metadata
@@ -216,15 +223,10 @@ def _check_tensor(name: str, dtype: object, shape: tuple[int, ...], size: int, w
         raise DamagedError(f"tensor {name!r} of {dtype} {list(shape)} cannot have {size:,} bytes", where=where, fix=_AGAIN)
 
 
-def _tensors(data: bytes, table: Table, where: str) -> dict[str, Buffer]:
-    """Through the library, which refuses holes and overlaps; sorted by name."""
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        found = dict(deserialize(data))  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
-        raise DamagedError(f"not a sound safetensors file: {error}", where=where, fix=_AGAIN) from None
-    return {name: Buffer(table[name][0], table[name][1], found[name]["data"]) for name in sorted(table)}
+def _tensors(data: bytes, table: Table) -> dict[str, Buffer]:
+    """Views of the file, sorted by name."""
+    payload = _payload(data)
+    return {name: Buffer(dtype, shape, payload[start:end]) for name, (dtype, shape, start, end) in sorted(table.items())}
 
 
 def _card(table: Table, metadata: Mapping[str, str], where: str, data: bytes | None = None) -> Card:
