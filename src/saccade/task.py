@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from saccade.core.card import Card
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.core.errors import UserError
-from saccade.core.results import Result
 from saccade.data.sample import Sample, Schema
 
 if TYPE_CHECKING:
@@ -109,8 +108,17 @@ class Metric(Protocol):
     primary: str
     higher_is_better: bool
 
-    def update(self, results: Sequence[Result], truths: Sequence[Any]) -> None:
+    @property
+    def resamples(self) -> int:
+        """Of a bootstrap, at most: few where figures take long."""
+        ...
+
+    def update(self, results: Sequence[Any], truths: Sequence[Any]) -> None:
         """Take up results and the truth of each."""
+        ...
+
+    def row(self, result: Any, truth: Any) -> dict[str, Any]:
+        """What `predictions/<split>.jsonl` keeps of an image, as JSON values: `source`, the answer and the truth."""
         ...
 
     def compute(self, weights: Array | None = None) -> dict[str, float | None]:
@@ -127,9 +135,13 @@ class Metric(Protocol):
 
 
 class Task(Protocol):
-    """The doors of a room, the same for all: those of `Answering` or those of `Making` stand beside them."""
+    """The doors of a room, the same for all: those of `Answering` or those of `Making` stand beside them.
+
+    resize: how `core.prepare` fits an image to the model's input, "crop" or "fit".
+    """
 
     name: str
+    resize: str
 
     def models(self) -> Sequence[ModelRow]:
         """What can be built by name."""
@@ -187,7 +199,7 @@ class Answering(Task, Protocol):
         """The scalar of each image, `[B]`, that explanation differentiates."""
         ...
 
-    def draw(self, image: Array, result: Result, truth: Any | None = None) -> Image:
+    def draw(self, image: Array, result: Any, truth: Any | None = None) -> Image:
         """The answer, drawn over or below the image uint8 `[H, W, C]`."""
         ...
 

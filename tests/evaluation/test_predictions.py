@@ -12,7 +12,7 @@ from saccade.core.errors import UserError
 from saccade.core.finish import classifications
 from saccade.evaluation.evaluate import summarise
 from saccade.evaluation.predictions import read_predictions, score, write_predictions
-from saccade.evaluation.result import Evaluation, row
+from saccade.evaluation.result import Evaluation
 from saccade.tasks.classification.metrics import ClassificationMetric
 
 CLASSES = ("bird", "cat", "dog")
@@ -25,7 +25,7 @@ def made(n: int, k: int, seed: int = 0) -> tuple[Evaluation, dict[str, int], tup
     truths = {f"c{t:03d}/{i} é.png": int(t) for i, t in enumerate(generator.integers(0, k, n))}
     metric, found = ClassificationMetric(classes), classifications(probabilities, classes, [(1, 1)] * n, list(truths))
     metric.update(found, list(truths.values()))
-    rows = [row(result, truth) for result, truth in zip(found, truths.values(), strict=True)]
+    rows = [metric.row(result, truth) for result, truth in zip(found, truths.values(), strict=True)]
     return summarise(metric, rows, task="classify", split="val", seconds=1.0), truths, classes
 
 

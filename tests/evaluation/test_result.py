@@ -11,8 +11,8 @@ import pytest
 from saccade.core.errors import UserError
 from saccade.core.finish import classifications
 from saccade.evaluation.evaluate import summarise
-from saccade.evaluation.result import KEPT, Evaluation, row
-from saccade.tasks.classification.metrics import ClassificationMetric
+from saccade.evaluation.result import Evaluation
+from saccade.tasks.classification.metrics import KEPT, ClassificationMetric
 
 
 def evaluation(rows: list, truths: list[int], classes: tuple[str, ...], sources: list[str] | None = None) -> Evaluation:
@@ -21,7 +21,7 @@ def evaluation(rows: list, truths: list[int], classes: tuple[str, ...], sources:
         np.array(rows, np.float32).reshape(-1, len(classes)), classes, [(17, 11)] * len(rows), sources or list("abcdefgh"[: len(rows)])
     )
     metric.update(found, truths)
-    made = [row(result, truth) for result, truth in zip(found, truths, strict=True)]
+    made = [metric.row(result, truth) for result, truth in zip(found, truths, strict=True)]
     return summarise(metric, made, task="classify", split="test", seconds=0.5)
 
 
@@ -50,11 +50,11 @@ def test_a_row_keeps_the_best_and_the_truth_and_gives_the_same_float32():
     classes = tuple(f"{i:03d}" for i in range(k))
     for result in classifications(probabilities, classes, [(1, 1)] * 5, list("abcde")):
         last = int(result.labels[-1])
-        scores = row(result, last)["scores"]
+        scores = ClassificationMetric(classes).row(result, last)["scores"]
         assert len(scores) == KEPT + 1
         assert list(scores)[-1] == classes[last]
         assert all(np.float32(score) == result.probabilities[classes.index(name)] for name, score in scores.items())
-        assert len(row(result, int(result.labels[0]))["scores"]) == KEPT
+        assert len(ClassificationMetric(classes).row(result, int(result.labels[0]))["scores"]) == KEPT
 
 
 def test_to_dict_is_strict_json_and_is_what_save_writes(tmp_path):

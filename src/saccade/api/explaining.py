@@ -98,7 +98,7 @@ def explain(
     model = target if isinstance(target, Model) else load_model(target, device=device)
     found = explain_with(model, inputs, target_class=target_class, progress=progress)
     folder = Path(out) if out is not None else run.explanations if run is not None else Path("explanations")
-    mistakes = worst_of(run) if run is not None else ()
+    mistakes = worst_of(run, model) if run is not None else ()
     return Explanations(found.images, _write(folder, found.images), found.failed, mistakes)
 
 
@@ -115,10 +115,9 @@ def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, 
     for source in expand(inputs):
         try:
             pixels, ready = look(model, source.content)
+            shown.append(attribute(model, pixels, ready, source.name, wanted))
         except UserError as error:
             failed.append({"source": source.name, "reason": error.message})
-        else:
-            shown.append(attribute(model, pixels, ready, source.name, wanted))
         progress.advance()
     progress.finish()
     if not shown:
@@ -145,6 +144,8 @@ def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8],
     size: tuple[int, int] = pixels.shape[:2]
     batch = ready[None]
     result = finish.results(model.session("fp32").run(batch), model.card, [size], [source])[0]
+    if wanted is None and not len(result.labels):
+        raise UserError("nothing was found in it", where=source, fix="name what to look for with --class")
     chosen = int(result.labels[0]) if wanted is None else wanted
     layer = task.features(model.module)
     maps = gradcam(model.module, layer, torch.from_numpy(batch).to(model.device), task.score, torch.tensor([chosen], device=model.device))
@@ -152,14 +153,18 @@ def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8],
     return Attribution(source, model.card.classes[chosen], result, whole, overlay(pixels, whole))
 
 
-def worst_of(run: RunDir, n: int = WORST) -> tuple[dict[str, Any], ...]:
-    """The worst mistakes of the run's last evaluation: test where it has been evaluated, else validation."""
+def worst_of(run: RunDir, model: Model, n: int = WORST) -> tuple[dict[str, Any], ...]:
+    """The worst mistakes of the run's last evaluation, of a detector the images with most: test where it has been evaluated, else
+    validation."""
+    from saccade.api import drawing
     from saccade.evaluation.predictions import read_predictions
     from saccade.explanation.mistakes import worst
 
     for name in ("test", "val"):
         file = run.predictions / f"{name}.jsonl"
         if file.is_file():
+            if model.card.task == "detect":
+                return tuple(drawing.worst(files.read_lines(file), model.card, n))
             return tuple(worst(read_predictions(file), n))
     return ()
 

@@ -27,7 +27,7 @@ from saccade.task import refuse_changes
 from saccade.tasks import ROOMS, room
 
 Array = NDArray[Any]
-# For tasks of boxes and masks, whose rooms are not there yet to have recipes.
+# For tasks of masks, whose rooms are not there yet to have recipes.
 SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5, paste=0.5)
 SIDE = 320  # pixels of a canvas's longer side, at most
 VIEWS = 2  # of each change
@@ -139,9 +139,11 @@ class _Shown:
         from saccade.data import composing
 
         settings = replace(self.settings, augment=strengths)
-        scene = settings.task not in ROOMS
-        needed = len(composing.partners(position, strengths, settings.seed)) if scene else int(bool(strengths.mixup or strengths.cutmix))
-        return (_composed if scene else _trained)([sample, *self._others(position, needed, sample)], settings, position)
+        if settings.task in ("classify", "generate"):
+            others = self._others(position, int(bool(strengths.mixup or strengths.cutmix)), sample)
+            return _trained([sample, *others], settings, position)
+        others = self._others(position, len(composing.partners(position, strengths, settings.seed)), sample)
+        return (_fitted if settings.task in ROOMS else _composed)([sample, *others], settings, position)
 
     def _others(self, position: int, count: int, instead: Sample) -> list[Sample]:
         """Images drawn by the position's key; the image itself instead of one that cannot be read."""
@@ -189,6 +191,17 @@ def _trained(samples: Sequence[Sample], config: TrainConfig, position: int) -> t
     pixels: Array = batch.images[0].permute(1, 2, 0).numpy()
     mixed = "share" in batch.targets and float(batch.targets["share"][0]) < 1
     return pixels, [target for sample in samples[: 1 + mixed] for target in _labels(sample.target)]
+
+
+def _fitted(samples: Sequence[Sample], config: TrainConfig, position: int) -> tuple[Array, Any]:
+    """As a room's own augmentation changes an image with its boxes, and those that are set beside it."""
+    augment, kept = room(config.task).augment(config), []
+    for sample in samples:
+        pixels = augment.preparation.apply(sample.image)
+        sizes = (sample.image.shape[0], sample.image.shape[1]), (pixels.shape[0], pixels.shape[1])
+        kept.append(replace(sample, image=pixels, target=sample.target.scaled(*sizes)))
+    changed = augment.apply(kept, keys.generator(config.seed, "augment", position))
+    return changed.image, changed.target
 
 
 def _composed(samples: Sequence[Sample], config: TrainConfig, position: int) -> tuple[Array, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saccade.api.drawing import drawn
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.core.rundir import RunDir
@@ -29,12 +30,14 @@ def write_report(
 ) -> None:
     """Keep the evaluation's answers in predictions/ and write report.html from them and the run's own record.
 
-    figures: pictures of what the model makes, {"title", "text", "picture"}.
+    figures: pictures of what the model makes, {"title", "text", "picture"}; those of what it finds are drawn here.
     """
     if evaluation.predictions:
         write_predictions(run.predictions, evaluation)
     record = run.read_run()
     pictured = bool(record["config"].get("images", True))
+    if pictured and record["config"]["task"] == "detect":
+        figures = list(drawn(model, evaluation, record["data"]["path"]))
     data = _data(run, record, model, evaluation, pictured=pictured, progress=progress)
     page.write(run.report, replace(data, figures=figures), images=pictured)
 
@@ -42,12 +45,9 @@ def write_report(
 def _data(
     run: RunDir, record: Mapping[str, Any], model: Model, evaluation: Evaluation, *, pictured: bool, progress: Progress
 ) -> ReportData:
-    from saccade.explanation.mistakes import worst
-
-    wrong = worst(evaluation.predictions, MISTAKES)
-    right = [row for row in evaluation.predictions if row["correct"]]
-    right = right[:: max(1, len(right) // EXAMPLES)][:EXAMPLES]
     config = record["config"]
+    wrong, right = _answers(evaluation) if config["task"] == "classify" else ((), ())
+    classes = evaluation.details.get("classes", model.card.classes)
     metric = room(config["task"]).metrics(model.card)
     data = record["data"]
     counts = {split: dict(zip(data["classes"], numbers, strict=True)) for split, numbers in data["counts"].items()}
@@ -66,7 +66,7 @@ def _data(
         curves=run.metrics(),
         marks=[{"step": e["step"], "text": _event(e)} for e in run.events() if "step" in e],
         per_class=evaluation.per_class,
-        classes=evaluation.details.get("classes", model.card.classes),
+        classes=[*classes, "background"] if config["task"] == "detect" else classes,
         confusion=evaluation.details.get("confusion"),
         reliability=evaluation.details.get("reliability", ()),
         mistakes=[_case(row, model, data["path"], pictured=pictured) for row in wrong],
@@ -81,8 +81,16 @@ def _data(
     )
 
 
+def _answers(evaluation: Evaluation) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """The worst answers of a classifier, and some of its right ones."""
+    from saccade.explanation.mistakes import worst
+
+    right = [row for row in evaluation.predictions if row["correct"]]
+    return worst(evaluation.predictions, MISTAKES), right[:: max(1, len(right) // EXAMPLES)][:EXAMPLES]
+
+
 def _headline(evaluation: Evaluation, primary: str) -> list[dict[str, Any]]:
-    names = [primary, *(name for name in evaluation.metrics if name != primary)]
+    names = [primary, *(name for name in evaluation.metrics if name != primary and not name.startswith("mar_"))]
     rows = []
     for name in names:
         low, high = evaluation.intervals.get(name, (None, None))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
@@ -24,28 +26,41 @@ from saccade.tasks import MAKING, ROOMS
 MOST = 128  # images a batch of evaluation
 PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches
 NAMED = 20
+WITHIN = ("detect",)  # tasks whose truth lies within the images
 FEWEST = {"train": 50, "val": 8}  # images to make more of
 
 
 @dataclass(frozen=True)
 class Split:
-    """The readable images of one split, prepared: store, targets (None where images have no class) and names are in the same order."""
+    """The readable images of one split, prepared: store, targets (None where images have no class), names and, where the truth lies within
+    the images, their original (height, width) are in the same order."""
 
     store: Store
     targets: list[Any]
     names: list[str]
+    sizes: Sequence[tuple[int, int]] = ()
 
     def __len__(self) -> int:
         return len(self.store)
 
     def batches(self, least: int) -> Iterator[LabelledBatch]:
-        """In order, as evaluation takes them: uint8 `[B, C, H, W]`, truths, names, sizes; `least`: images a batch that suit the session."""
-        height, width = self.store[0].shape[:2]
-        size = min(MOST, max(least, PIXELS // (height * width)))
-        for start in range(0, len(self), size):
-            places = range(start, min(start + size, len(self)))
-            images = np.stack([self.store[place] for place in places]).transpose(0, 3, 1, 2)
-            yield images, self.targets[places.start : places.stop], self.names[places.start : places.stop], [images.shape[2:]] * len(places)
+        """As evaluation takes them: uint8 `[B, C, H, W]`, truths, names, sizes; `least`: images a batch that suit the session. In order,
+        but only images of one shape share a batch, so that no answer depends on its neighbours."""
+        waiting: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
+        for place in range(len(self)):
+            image = self.store[place]
+            group = waiting.setdefault(image.shape, [])
+            group.append((place, image))
+            if len(group) == min(MOST, max(least, PIXELS // (image.shape[0] * image.shape[1]))):
+                yield self._batch(waiting.pop(image.shape))
+        for group in waiting.values():
+            yield self._batch(group)
+
+    def _batch(self, group: list[tuple[int, NDArray[np.uint8]]]) -> LabelledBatch:
+        images = np.stack([image for _, image in group]).transpose(0, 3, 1, 2)
+        places = [place for place, _ in group]
+        sizes = [self.sizes[place] for place in places] if self.sizes else [(images.shape[2], images.shape[3])] * len(places)
+        return images, [self.targets[place] for place in places], [self.names[place] for place in places], sizes
 
 
 def as_the_model_sees(spec: InputSpec) -> Preparation:
@@ -69,8 +84,13 @@ def read_split(
     if not len(good):
         first = f"; the first, {bad[0].path}, {bad[0].reason}" if bad else ""
         raise UserError(f"none of the {len(indices)} images of {name} can be read{first}", where=str(dataset.root))
+    names = [dataset.paths[i] for i in good]
+    if dataset.schema.task in WITHIN:
+        with ThreadPoolExecutor(workers) as pool:
+            sizes = list(pool.map(dataset.size, good.tolist()))
+        return Split(store, [dataset.target(i, size) for i, size in zip(good.tolist(), sizes, strict=True)], names, sizes), bad
     targets = dataset.targets[good].tolist() if len(dataset.targets) else [None] * len(good)
-    return Split(store, targets, [dataset.paths[i] for i in good]), bad
+    return Split(store, targets, names), bad
 
 
 def refusal(dataset: Dataset, bad: Sequence[BadFile]) -> UserError:
@@ -129,10 +149,13 @@ def check_trainable(dataset: Dataset) -> None:
     if schema.task not in ROOMS:
         said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {' and '.join(ROOMS)}"
         raise UserError(said, where=str(dataset.opened), fix="where its folders are classes: --task classify")
-    if dataset.annotations.multi:
+    if dataset.annotations.multi and schema.task == "classify":
         raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if schema.task in MAKING:
         _check_enough(dataset)
+        return
+    if schema.task in WITHIN:
+        _check_objects(dataset)
         return
     if "train" not in schema.counts:
         raise UserError("has no train/ folder", where=str(dataset.root), fix="training needs train/CLASS/*.jpg")
@@ -161,6 +184,18 @@ def check_trainable(dataset: Dataset) -> None:
             where=str(dataset.root),
             fix="training and validation need one each: add images, or remove the class",
         )
+
+
+def _check_objects(dataset: Dataset) -> None:
+    """Refuse a set without images to learn from or to validate on, or without any object to be learned."""
+    schema = dataset.schema
+    for split, what in (("train", "learn from"), ("val", "validate on")):
+        if not schema.images.get(split, 0):
+            raise UserError(
+                f"has no images to {what} ({split})", where=str(dataset.root), fix="add images, or split it with saccade data split"
+            )
+        if not sum(schema.counts.get(split, ())):
+            raise UserError(f"has no object in any image of {split}", where=str(dataset.root), fix="saccade data stats shows what it holds")
 
 
 def _check_enough(dataset: Dataset) -> None:

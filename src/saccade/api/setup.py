@@ -61,7 +61,7 @@ class Setup:
         dataset = replace(dataset, schema=replace(dataset.schema, channels=config.channels))
         readers = config.workers or os.cpu_count() or 1
         kept = task.augment(config).preparation
-        seen = as_the_model_sees(InputSpec(config.channels, config.size))
+        seen = as_the_model_sees(InputSpec(config.channels, config.size, task.resize))
         failures: list[BadFile] = []
         splits = {}
         for name, preparation in (("train", kept), ("val", seen)):
@@ -121,7 +121,7 @@ class Setup:
         """The stream of training batches."""
         from saccade.data.loader import Loader, Source
 
-        source = Source(self.train.store, self.train.targets, self.train.names)
+        source = Source(self.train.store, self.train.targets, self.train.names, self.train.sizes)
         config = self.config
         return Loader(
             source, self.task.augment(config), seed=config.seed, batch=config.batch, micro_batch=config.micro_batch, workers=workers

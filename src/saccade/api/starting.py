@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,25 @@ from saccade.core import folders
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
 
-TASKS = ("classify",)
 SHOWN = 5
+
+
+def _digits(folder: Path) -> tuple[Path, str]:
+    from saccade.data.builtin import write_digits
+
+    return write_digits(folder / "digits"), "1,797 handwritten digits of 8x8 pixels (from scikit-learn) in class folders"
+
+
+def _scenes(folder: Path) -> tuple[Path, str]:
+    from saccade.data.builtin import make_shapes
+
+    make_shapes(folder / "shapes", task="detect", n=SCENES, size=(96, 96), format="yolo")
+    return folder / "shapes", f"{SCENES} drawn scenes of up to six shapes of 96x96 pixels, boxes in YOLO's format"
+
+
+SCENES = 600
+DATA: Mapping[str, Callable[[Path], tuple[Path, str]]] = {"classify": _digits, "detect": _scenes}
+OWN = {"classify": "images, in a folder per class", "detect": "images with boxes, in COCO's, YOLO's or any other format"}
 
 
 def quickstart(
@@ -27,8 +44,8 @@ def quickstart(
     progress: Progress | None = None,
     started: float | None = None,
 ) -> Run:
-    """Write scikit-learn's handwritten digits as PNG class folders, train on them, measure on the held-out part, predict,
-    explain and export.
+    """Write scikit-learn's handwritten digits as PNG class folders, or for detect drawn scenes with boxes, train on them, measure on the
+    held-out part, predict, explain and export.
 
     `out`: the folder for images and run (default ./quickstart, or quickstart-2 ... where that is taken). The run's
     `summary` says in lines what was done. Raises UserError where `out` holds a quickstart already.
@@ -37,19 +54,18 @@ def quickstart(
     from saccade.api.explaining import explain
     from saccade.api.exporting import export
     from saccade.api.predicting import predict
-    from saccade.data.builtin import write_digits
     from saccade.training import precision as precisions
 
-    if task not in TASKS:
-        raise unknown("task", task, TASKS, where="--task")
+    if task not in DATA:
+        raise unknown("task", task, DATA, where="--task")
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
     folder = _place(Path(out)) if out is not None else folders.free("quickstart")
     precisions.resolve(precision, precisions.device(device))  # refused before anything is written
-    data = write_digits(folder / "digits")
+    data, told = DATA[task](folder)
     run = train(data, out=folder / "run", device=device, precision=precision, seed=seed, progress=progress, started=started)
     evaluation = eval(run.path, device=device, precision=precision, seed=seed, progress=progress)
-    images = sorted((data / "test").rglob("*.png"))[:: max(1, evaluation.images // SHOWN)][:SHOWN]
+    images = sorted(path for path in data.rglob("*.png") if "test" in path.parts)[:: max(1, evaluation.images // SHOWN)][:SHOWN]
     answers = predict(run.path, images, out=run.path / "predictions", device=device, progress=progress)
     explain(run.path, images, device=device, progress=progress)
     exported = export(run.path, to="onnx", progress=progress)
@@ -57,20 +73,21 @@ def quickstart(
         failed = next(check["message"] for check in exported.facts["checks"] if not check["passed"])
         raise RuntimeError(f"the export of the quickstart does not answer as its model does: {failed}")
     again = predict(exported.file, images, out=run.path / "predictions-onnx", progress=progress)
-    low, high = evaluation.intervals["accuracy"]
-    right = evaluation.metrics["accuracy"] or 0.0
+    name = next(iter(evaluation.metrics))
+    low, high = evaluation.intervals[name]
+    measured = f"{name} {evaluation.metrics[name] or 0.0:.4f}"
     lines = (
-        f"data      1,797 handwritten digits of 8x8 pixels (from scikit-learn) in class folders: {data}",
+        f"data      {told}: {data}",
         f"trained   {run.config.model}, {run.record['steps']} steps",
-        f"measured  accuracy {right:.4f} (95 % interval {low:.4f} to {high:.4f}) on {evaluation.images} images held out",
-        *(f"predicted {Path(r.source).relative_to(data)}: {r.label} ({r.score:.3f})" for r in answers),
+        f"measured  {measured} (95 % interval {low:.4f} to {high:.4f}) on {evaluation.images} images held out",
+        *(f"predicted {Path(r.source).relative_to(data)}: {r.summary}" for r in answers),
         f"explained {run.path / 'explanations'}",
         f"exported  {exported.file}: {_proof(exported.facts)}",
-        f"          the exported file's own answers: {', '.join(f'{r.label} ({r.score:.3f})' for r in again)}",
+        f"          the exported file's own answers: {'; '.join(r.summary for r in again)}",
         f"model     {run.model}",
         f"report    {run.report}",
         "",
-        "Your own images, in a folder per class:",
+        f"Your own {OWN[task]}:",
         "    saccade train path/to/photos",
     )
     evaluated = {**run.record, "metrics": dict(evaluation.metrics)}

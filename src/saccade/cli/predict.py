@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,11 @@ def show(predictions: Predictions, out: str | None) -> None:
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """`source: label score (notes)` for any task: the result's plain values in their order."""
+    """`source: label score (notes)`: the result's plain values in their order; of detections how many there are of each class."""
+    if "boxes" in row:
+        counts = Counter(row["labels"])
+        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        return f"{row['source']}: {found}" + (f"  ({'; '.join(row['notes'])})" if row.get("notes") else "")
     values = [value for key, value in row.items() if key not in {"source", "task"} and isinstance(value, str | int | float)]
     text = "  ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values)
     notes = "; ".join(row.get("notes", ()))

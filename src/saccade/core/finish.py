@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 
 from saccade.core.card import Card
 from saccade.core.errors import UserError
-from saccade.core.results import Classification, Result
+from saccade.core.geometry import to_source
+from saccade.core.nms import nms
+from saccade.core.results import Classification, Detections, Result
 
 Array = NDArray[Any]
 
+NEEDED = {"classify": ("probabilities",), "detect": ("boxes", "scores", "labels")}  # outputs by task
+LEAST = 0.001  # score below which a detection is none, for figures over all scores too
+THRESHOLD = 0.25  # score from which one is told, where the model's card has no threshold of its own
+OVERLAP = 0.65  # intersection over union above which two of a class are one object, as in YOLO evaluations
+MOST = 300  # detections of an image
 SLACK = 1e-2  # how far 16-bit rounding may carry a probability, or a row's sum, beyond 1
 
 
@@ -23,18 +30,65 @@ def results(
     sizes: Sequence[tuple[int, int]],
     sources: Sequence[str],
     notes: Sequence[tuple[str, ...]] | None = None,
+    *,
+    complete: bool = False,
 ) -> list[Result]:
     """One result for each image of a batch, in its order.
 
-    outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32
-    `[B, K]`. sizes: (height, width) of the original images; sources: what each is called; notes: remarks on each.
-    Raises UserError where the outputs are not those of the card (its file is at fault), ValueError where the lists differ in length.
+    outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32 `[B, K]`, for
+    "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none. sizes:
+    (height, width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is too unsure to be
+    told, as figures over all scores need it. Raises UserError where the outputs are not those of the card (its file is at fault),
+    ValueError where the lists differ in length.
     """
-    if card.task != "classify":
-        raise UserError(f"the task must be 'classify', the model's card says {card.task!r}", fix="a newer saccade may know it")
-    if "probabilities" not in outputs:
-        raise UserError(f"the model must give 'probabilities', it gives {', '.join(map(repr, outputs)) or 'nothing'}")
-    return list(classifications(outputs["probabilities"], card.classes, sizes, sources, notes))
+    if card.task not in NEEDED:
+        known = " or ".join(map(repr, NEEDED))
+        raise UserError(f"the task must be {known}, the model's card says {card.task!r}", fix="a newer saccade may know it")
+    for name in NEEDED[card.task]:
+        if name not in outputs:
+            raise UserError(f"the model must give {name!r}, it gives {', '.join(map(repr, outputs)) or 'nothing'}")
+    notes = [()] * len(sources) if notes is None else notes
+    if not len(sizes) == len(sources) == len(notes):
+        raise ValueError(f"sizes, sources and notes must be equally many, got {len(sizes)}, {len(sources)} and {len(notes)}")
+    if card.task == "classify":
+        return list(classifications(outputs["probabilities"], card.classes, sizes, sources, notes))
+    least = LEAST if complete else card.metrics.get("threshold") or THRESHOLD
+    return [one.above(least) for one in detections(outputs, card, sizes, sources, notes)]
+
+
+def detections(
+    outputs: Mapping[str, Any],
+    card: Card,
+    sizes: Sequence[tuple[int, int]],
+    sources: Sequence[str],
+    notes: Sequence[tuple[str, ...]],
+) -> list[Detections]:
+    """Detections of at least LEAST, at most MOST an image, after suppression by class, in pixels of the original images."""
+    boxes, scores, labels = (_numbers(outputs[name], name) for name in NEEDED["detect"])
+    if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
+        raise UserError(
+            f"the model must give boxes [B, N, 4] and scores and labels [B, N] for {len(sources)} images, got {boxes.shape}, "
+            f"{scores.shape} and {labels.shape}"
+        )
+    good = np.isfinite(boxes).all((1, 2)) & np.isfinite(scores).all(1) & ((labels >= 0) & (labels < len(card.classes))).all(1)
+    if not good.all():
+        fix = "try --precision fp32; if that gives the same, the weights are broken"
+        raise UserError("boxes and scores must be finite, and labels classes", where=sources[int(np.flatnonzero(~good)[0])], fix=fix)
+    found = []
+    for place, (source, size, remarks) in enumerate(zip(sources, sizes, notes, strict=True)):
+        sure = scores[place] >= LEAST
+        own = boxes[place][sure], scores[place][sure], labels[place][sure].astype(np.int64)
+        kept = nms(*own, OVERLAP)[:MOST]
+        whole = to_source(own[0][kept], size, card.input.size)
+        found.append(Detections(whole, own[1][kept], own[2][kept], card.classes, source, size, tuple(remarks)))
+    return found
+
+
+def _numbers(values: Any, name: str) -> NDArray[np.float32]:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the model's {name} must be numbers: {error}") from None
 
 
 def classifications(
@@ -46,8 +100,6 @@ def classifications(
 ) -> list[Classification]:
     """Classifications of float32 `[B, K]`; labels by falling score, ties by class index. Errors as in `results`."""
     notes = [()] * len(sources) if notes is None else notes
-    if not len(sizes) == len(sources) == len(notes):
-        raise ValueError(f"sizes, sources and notes must be equally many, got {len(sizes)}, {len(sources)} and {len(notes)}")
     rows = _checked(probabilities, classes, sources)
     labels = np.argsort(-rows, axis=1, kind="stable")
     scores = np.take_along_axis(rows, labels, axis=1)
@@ -58,10 +110,7 @@ def classifications(
 
 
 def _checked(probabilities: Any, classes: tuple[str, ...], sources: Sequence[str]) -> NDArray[np.float32]:
-    try:
-        rows = np.asarray(probabilities, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the model's probabilities must be numbers: {error}") from None
+    rows = _numbers(probabilities, "probabilities")
     shape = (len(sources), len(classes))
     if rows.shape != shape or not classes:
         raise UserError(

@@ -1,11 +1,22 @@
 """Where an image lies in the model's input, in whole pixels and exact integer arithmetic.
 
-The geometry, in whole pixels, is that of torchvision's evaluation presets (Resize, CenterCrop), to which published weights were
+"crop" is the geometry, in whole pixels, of torchvision's evaluation presets (Resize, CenterCrop), to which published weights were
 measured: an image H x W is scaled by max(h / H, w / W), so that it covers h x w. The side that decides becomes exactly h or w, the other
 is rounded down, and the middle h x w of that is kept; half of an odd remainder is rounded to the even number.
+
+"fit" keeps all of the image: it is scaled by min(h / H, w / W), so that it fits into h x w, and FILL is added at the right and at the
+bottom until both sides are multiples of MULTIPLE. The shape is a function of the image alone, whatever stands beside it in a batch.
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MULTIPLE = 32  # by which networks with maps at a 32nd of the size divide
+FILL = 114  # a grey that is neither dark nor light, as YOLO trainers use it
 
 
 def covering(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
@@ -19,3 +30,24 @@ def covering(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
 def margin(scaled: int, kept: int) -> int:
     """Pixels cut off at the top or left, where `kept` of `scaled` remain."""
     return round((scaled - kept) / 2)
+
+
+def fitting(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) to which an image of `source` (height, width) is scaled so that it fits into `size`, a pixel at least."""
+    (height, width), (h, w) = source, size
+    if h * width <= w * height:
+        return h, max(1, (2 * width * h + height) // (2 * height))
+    return max(1, (2 * height * w + width) // (2 * width)), w
+
+
+def padded(size: tuple[int, int]) -> tuple[int, int]:
+    """The next (height, width) whose sides are multiples of MULTIPLE."""
+    return -(-size[0] // MULTIPLE) * MULTIPLE, -(-size[1] // MULTIPLE) * MULTIPLE
+
+
+def to_source(boxes: NDArray[np.floating[Any]], source: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Boxes `[N, 4]` (x1, y1, x2, y2) in an input by "fit", in pixels of the image of `source` (height, width), cut at its edges."""
+    scaled = fitting(source, size)
+    across, down = source[1] / scaled[1], source[0] / scaled[0]
+    found = np.asarray(boxes, np.float64) * [across, down, across, down]
+    return found.clip(0, [source[1], source[0], source[1], source[0]]).astype(np.float32)

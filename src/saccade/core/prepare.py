@@ -1,7 +1,7 @@
 """Pixels -> model input, once: training's cache, evaluation, an export's proof and the server all come through here. No torch.
 
-The geometry is that of `core.geometry`; scaling is bilinear, with antialias when it reduces; nothing is resampled where the scale is 1.
-So `prepare(shrink(image, size), spec)` equals `prepare(image, spec)` to the bit for `spec.size == size`.
+The geometry is that of `core.geometry`, by "crop" or "fit"; scaling is bilinear, with antialias when it reduces; nothing is resampled
+where the scale is 1. By "crop", `prepare(shrink(image, size), spec)` equals `prepare(image, spec)` to the bit for `spec.size == size`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.core import alpha, images
+from saccade.core import alpha, geometry, images
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import covering, margin
@@ -27,18 +27,19 @@ def read(source: images.Source, spec: InputSpec, *, max_pixels: int = images.MAX
 
 
 def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """uint8 `[H, W, 1 or 3]` -> contiguous uint8 `[spec.channels, h, w]`; may share memory with `pixels`.
+    """uint8 `[H, W, 1 or 3]` -> contiguous uint8 `[spec.channels, h, w]`; may share memory with `pixels`. By "fit" h and w are those of
+    `geometry.padded(geometry.fitting(...))`, else `spec.size`.
 
     3 -> 1 channels is ITU-R 601 luminance (Pillow's "L"), 1 -> 3 makes copies, 4 takes `[H, W, 4]`, premultiplied, too and is opaque for
     the others. Raises UserError for a spec that is not supported.
     """
-    if spec.resize != "crop" or spec.channels not in (1, 3, 4):
+    if spec.resize not in WAYS or spec.channels not in (1, 3, 4):
         asked = f"resize {spec.resize!r} to {spec.channels} channels"
-        raise UserError(f"images are prepared by resize 'crop' to 1, 3 or 4 channels, not by {asked}")
+        raise UserError(f"images are prepared by resize 'crop' or 'fit' to 1, 3 or 4 channels, not by {asked}")
     _check(pixels, with_alpha=spec.channels == 4)
     if pixels.shape[2] == 3 and spec.channels == 1:
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
-    pixels = _crop(pixels, spec.size)
+    pixels = WAYS[spec.resize](pixels, spec.size)
     if spec.channels == 4 and pixels.shape[2] != 4:
         pixels = alpha.opaque(pixels)
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -65,6 +66,20 @@ def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     if scaled != source:
         pixels = _resample(pixels, scaled)
     return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _fit(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale to fit into `size`, pad at the right and at the bottom: uint8 `[h, w, C]`."""
+    source = (pixels.shape[0], pixels.shape[1])
+    scaled = geometry.fitting(source, size)
+    if scaled != source:
+        pixels = _resample(pixels, scaled)
+    height, width = geometry.padded(scaled)
+    room = ((0, height - scaled[0]), (0, width - scaled[1]), (0, 0))
+    return np.pad(pixels, room, constant_values=geometry.FILL)
+
+
+WAYS = {"crop": _crop, "fit": _fit}
 
 
 def _resample(pixels: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:

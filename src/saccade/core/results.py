@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,12 @@ class Classification:
         """The probability of the best class."""
         return float(self.scores[0])
 
-    def agreement(self, other: Classification) -> float:
+    @property
+    def summary(self) -> str:
+        """The answer in a few words: `cat (0.931)`."""
+        return f"{self.label} ({self.score:.3f})"
+
+    def agreement(self, other: Any) -> float:
         """How much two answers for one image say the same, 0 to 1: here whether they name the same class."""
         return float(self.label == other.label)
 
@@ -179,4 +185,117 @@ class Generated:
         return write_bytes(Path(folder) / "latents.npy", encoding.npy(self.latents))
 
 
-Result = Classification
+@dataclass(frozen=True)
+class Detections:
+    """The objects found in one image, surest first.
+
+    boxes: float32 `[N, 4]` x1, y1, x2, y2 in pixels of the original image, from the corner of its first pixel; scores: float32 `[N]`, 0
+    to 1; labels: int64 `[N]`, class indices. `size` is the original image's (height, width).
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    source: str = ""
+    size: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = field(default=())
+
+    task = "detect"
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        if self.boxes.shape != (count, 4) or self.labels.shape != (count,):
+            raise ValueError(f"boxes must be [{count}, 4] and labels [{count}], got {self.boxes.shape} and {self.labels.shape}")
+        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
+            raise ValueError("boxes and scores must be finite")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each object."""
+        return [self.classes[label] for label in self.labels.tolist()]
+
+    @property
+    def summary(self) -> str:
+        """The answer in a few words: `2 cat, 1 dog`."""
+        return ", ".join(f"{count} {name}" for name, count in Counter(self.names).items()) or "nothing"
+
+    def above(self, score: float) -> Detections:
+        """Those of at least this score."""
+        kept = self.scores >= score
+        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
+
+    def agreement(self, other: Any) -> float:
+        """How much two answers for one image say the same, 0 to 1: the share of objects of both that have a counterpart in the other, of
+        the same class and with an overlap (intersection over union) of 0.9 or more."""
+        from saccade.core.average_precision import overlaps
+
+        if not len(self) + len(other):
+            return 1.0
+        near = overlaps(self.boxes, other.boxes, np.zeros(len(other), bool)) >= 0.9
+        near &= self.labels[:, None] == other.labels
+        return float(near.any(1).sum() + near.any(0).sum()) / (len(self) + len(other))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; boxes to a hundredth of a pixel."""
+        return {
+            "source": self.source,
+            "task": self.task,
+            "count": len(self),
+            "boxes": [[round(float(value), 2) for value in box] for box in self.boxes],
+            "labels": self.names,
+            "scores": [float(s) for s in self.scores],
+            "size": list(self.size),
+            **({"notes": list(self.notes)} if self.notes else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], classes: tuple[str, ...]) -> Detections:
+        """The inverse of `to_dict`; raises UserError where the names do not fit `classes` or the figures are none."""
+        where = str(raw.get("source", ""))
+        index = {name: i for i, name in enumerate(classes)}
+        try:
+            labels = np.array([index[name] for name in raw["labels"]], np.int64)
+            boxes = np.array(raw["boxes"], np.float32).reshape(-1, 4)
+            height, width = map(int, raw.get("size", (0, 0)))
+            scores = np.array(raw["scores"], np.float32)
+            return cls(boxes, scores, labels, classes, where, (height, width), tuple(raw.get("notes", ())))
+        except KeyError as error:
+            raise UserError(f"not a result of this model: it lacks {error}", where=where) from None
+        except (TypeError, ValueError) as error:
+            raise UserError(f"not a result: {error}", where=where) from None
+
+    def plot(self) -> Figure:
+        """The boxes on an empty canvas of the image's size; `saccade.draw` lays them over the image."""
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
+
+        height, width = self.size if min(self.size) else (float(self.boxes[:, 3].max(initial=1)), float(self.boxes[:, 2].max(initial=1)))
+        figure = Figure(figsize=(5, max(1.0, 5 * height / width)), layout="constrained")
+        axes = figure.add_subplot()
+        for box, label, score in zip(self.boxes.tolist(), self.labels.tolist(), self.scores.tolist(), strict=True):
+            colour = f"C{label % 10}"
+            axes.add_patch(Rectangle((box[0], box[1]), box[2] - box[0], box[3] - box[1], fill=False, edgecolor=colour, linewidth=2))
+            axes.text(box[0], box[1], f"{self.classes[label]} {score:.2f}", color=colour, va="bottom", fontsize=8, parse_math=False)
+        axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+        return figure
+
+    def save(self, path: str | Path) -> Path:
+        """Write `to_dict` as JSON."""
+        from saccade.core.files import write_json
+
+        return write_json(Path(path), self.to_dict())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{score:.3f}</td>"
+            f"<td>{', '.join(f'{value:.0f}' for value in box)}</td></tr>"
+            for name, score, box in list(zip(self.names, self.scores, self.boxes, strict=True))[:20]
+        )
+        return f"<table><caption>{html.escape(self.source)}: {len(self)} objects</caption>{rows}</table>"
+
+
+Result = Classification | Detections

@@ -81,7 +81,12 @@ def shrink(image: Array, size: tuple[int, int]) -> Array:
     height, width = image.shape[:2]
     if height <= size[0] or width <= size[1]:
         return image
-    return _resized(torch.from_numpy(image).permute(2, 0, 1), geometry.covering((height, width), size))
+    return resized(image, geometry.covering((height, width), size))
+
+
+def resized(image: Array, size: tuple[int, int]) -> Array:
+    """uint8 `[H, W, C]` at `size` (height, width), antialiased."""
+    return _resized(torch.from_numpy(image).permute(2, 0, 1), size)
 
 
 def _resized(planes: Tensor, size: tuple[int, int], *, flip: bool = False) -> Array:

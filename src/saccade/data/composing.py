@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from saccade.core import keys
 from saccade.core.config import AugmentConfig
+from saccade.core.geometry import FILL
 from saccade.data import augment, shapes
 from saccade.data.augment import Draws
 from saccade.data.sample import Objects, Sample
 
 Array = NDArray[Any]
-FILL = 114  # a grey that is neither dark nor light, as YOLO trainers use it
 LEAST = 0.1  # share of an object that must be left of it: less cannot be told for what it is
 SIDE = 2.0  # pixels of the shortest side of a box
 NEAR = 64  # places of the stream ahead among which partners are found

@@ -98,6 +98,10 @@ class Dataset:
                 raise UserError(error.message, where=f"{self.root}: {path}", fix=error.fix) from None
             raise
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of one image as it is decoded, from its header; raises UserError when it cannot be read."""
+        return images.probe(self.tree.image(self.annotations.items[index].path)).size
+
     def target(self, index: int, size: tuple[int, int]) -> Any:
         """What there is to learn of an image of `size` (height, width).
 

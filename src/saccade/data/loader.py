@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from saccade.core import keys
 from saccade.data.cache import Store
-from saccade.data.sample import Sample
+from saccade.data.sample import Objects, Sample
 
 if TYPE_CHECKING:
     from saccade.task import Augment
@@ -57,17 +57,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Source:
-    """What the stream runs over: pixels, the target and the name of each image, in the same order."""
+    """What the stream runs over: pixels, the target and the name of each image, in the same order; of images with objects also their
+    original (height, width), in which the boxes are measured."""
 
     store: Store
     targets: Sequence[Any]
     names: Sequence[str]
+    sizes: Sequence[tuple[int, int]] = ()
 
     def __len__(self) -> int:
         return len(self.store)
 
     def __getitem__(self, place: int) -> Sample:
-        return Sample(self.store[place], self.targets[place], place, self.names[place])
+        pixels, target = self.store[place], self.targets[place]
+        if isinstance(target, Objects):
+            target = target.scaled(self.sizes[place], (pixels.shape[0], pixels.shape[1]))
+        return Sample(pixels, target, place, self.names[place])
 
 
 class Loader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -46,6 +46,16 @@ class Objects:
         crowd, difficult = np.array([one.crowd for one in found], bool), np.array([one.difficult for one in found], bool)
         fitting = tuple(cover for cover in covers.values() if cover.size == size)
         return cls(boxes[kept], labels[kept], crowd, difficult, fitting)
+
+    def scaled(self, source: tuple[int, int], size: tuple[int, int]) -> Objects:
+        """The same objects where their image of `source` (height, width) has become one of `size`; of masks this is asked only where
+        both are equal."""
+        if source == size:
+            return self
+        if self.masks:
+            raise ValueError("masks are not scaled")
+        factors = np.tile([size[1] / source[1], size[0] / source[0]], 2)
+        return replace(self, boxes=self.boxes * factors)
 
 
 def _whole(one: Object, size: tuple[int, int]) -> bool:

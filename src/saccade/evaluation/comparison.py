@@ -18,7 +18,7 @@ def paired(first: Metric, second: Metric, n: int, *, seed: int = 0, level: float
     """
     before, after = first.compute(), second.compute()
     drawn: dict[str, list[float]] = {name: [] for name in before}
-    for number in range(RESAMPLES if n > 1 else 0):
+    for number in range(min(RESAMPLES, first.resamples) if n > 1 else 0):
         weights = resample(n, seed, number)
         one, two = first.compute(weights), second.compute(weights)
         for name, values in drawn.items():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from saccade.core import finish
 from saccade.evaluation.intervals import bootstrap
-from saccade.evaluation.result import Evaluation, row
+from saccade.evaluation.result import Evaluation
 from saccade.prediction.session import Session
 from saccade.task import Metric
 
@@ -59,9 +59,9 @@ def measure(
         for images, truths, sources, sizes in batches:
             if not len(truths):
                 continue
-            found = finish.results(session.run(images), session.card, sizes, sources)
+            found = finish.results(session.run(images), session.card, sizes, sources, complete=True)
             metric.update(found, truths)
-            rows.extend(row(result, truth) for result, truth in zip(found, truths, strict=True))
+            rows.extend(metric.row(result, truth) for result, truth in zip(found, truths, strict=True))
             progress.advance(len(found))
     finally:
         progress.finish()

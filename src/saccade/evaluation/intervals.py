@@ -18,7 +18,8 @@ def resample(n: int, seed: int, number: int) -> NDArray[np.int64]:
 
 
 def bootstrap(metric: Metric, n: int, *, seed: int = 0, resamples: int = 1000, level: float = 0.95) -> dict[str, tuple[float, float]]:
-    """(low, high) of each figure that `metric` knows of its `n` images.
+    """(low, high) of each figure that `metric` knows of its `n` images. resamples: at most, fewer where
+    the metric says so.
 
     A figure that is None has no interval; nor has any below two images, where nothing shows the spread. A resample in
     which a figure is undefined does not count for it. Figures at their limit (no mistake at all) have no width: the
@@ -29,7 +30,7 @@ def bootstrap(metric: Metric, n: int, *, seed: int = 0, resamples: int = 1000, l
     names = [name for name, value in metric.compute().items() if value is not None]
     if n < 2 or not names:
         return {}
-    drawn = [metric.compute(resample(n, seed, number)) for number in range(resamples)]
+    drawn = [metric.compute(resample(n, seed, number)) for number in range(min(resamples, metric.resamples))]
     tails = ((1 - level) / 2, (1 + level) / 2)
     intervals = {}
     for name in names:

@@ -17,7 +17,7 @@ from saccade.core.files import dumps, parse_json, read_all, to_plain, write_byte
 from saccade.core.finish import SLACK, classifications
 from saccade.core.results import Classification
 from saccade.evaluation.evaluate import summarise
-from saccade.evaluation.result import Evaluation, Row, row
+from saccade.evaluation.result import Evaluation, Row
 from saccade.task import Metric
 
 CHUNK = 1024  # images whose probabilities are held at a time
@@ -34,7 +34,7 @@ class LabelMetric(Protocol):
 
 
 def write_predictions(folder: Path, evaluation: Evaluation) -> Path:
-    """Write `<folder>/<split>.jsonl`, one row (see `result.row`) a line; the folder is made. Raises UserError where the disk refuses."""
+    """Write `<folder>/<split>.jsonl`, one row (see `Metric.row`) a line; the folder is made. Raises UserError where the disk refuses."""
     return write_bytes(folders.make(folder) / f"{evaluation.split}.jsonl", (f"{dumps(one)}\n".encode() for one in evaluation.predictions))
 
 
@@ -90,7 +90,7 @@ def _score_all(rows: Sequence[Row], truths: Sequence[int], metric: Any, where: s
         for result, one in zip(found, part, strict=True):
             _agrees(result, one, where)
         metric.update(found, answers)
-        made.extend(row(result, truth) for result, truth in zip(found, answers, strict=True))
+        made.extend(metric.row(result, truth) for result, truth in zip(found, answers, strict=True))
     return made
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from saccade.core import finish
 from saccade.core.card import Card
@@ -79,6 +81,11 @@ class Case:
     metric: Callable[[Card], Metric]
     seed: int = 0
 
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the original images."""
+        return [self.dataset.size(place) for place in self.places.tolist()]
+
 
 def refused(case: Case, error: UserError, checks: Sequence[Check] = ()) -> Proof:
     """The proof of a file that its runtime does not run."""
@@ -127,24 +134,24 @@ def _expected(case: Case) -> list[Result]:
 
 
 def _results(card: Card, outputs: Outputs, case: Case) -> list[Result]:
-    sizes = [(0, 0)] * len(case.places)  # of the original images: no figure here depends on them
-    return finish.results(outputs, card, sizes, case.reference.sources)
+    return finish.results(outputs, card, case.sizes, case.reference.sources, complete=True)
 
 
 def _figures(case: Case, card: Card, answers: list[Result] | None) -> tuple[dict[str, float | None], Metric | None]:
     """The figures of answers by the names of a card's classes; none where it lacks a class that the images have."""
     place = {name: number for number, name in enumerate(card.classes)}
-    names = [case.dataset.schema.classes[target] for target in case.dataset.targets[case.places]]
-    if answers is None or not all(name in place for name in names):
+    if answers is None or not all(name in place for name in case.dataset.schema.classes):
         return {}, None
+    dataset = case.dataset.relabelled(card.classes)
     metric: Metric = case.metric(card)
-    metric.update(answers, [place[name] for name in names])
+    metric.update(answers, [dataset.target(number, size) for number, size in zip(case.places.tolist(), case.sizes, strict=True)])
     return metric.compute(), metric
 
 
 def _row(size: Size, batch: int, expected: Outputs, found: Outputs) -> list[dict[str, Any]]:
     """How far the outputs of one way of running lie from the reference's; excess: the largest difference less what float32 may differ."""
     rows = []
+    found = _in_order(expected, found)
     for name, wanted in expected.items():
         got = found.get(name)
         row = {"size": list(size), "batch": batch, "output": name, "images": 0, "largest": None, "mean": None, "excess": None}
@@ -154,6 +161,24 @@ def _row(size: Size, batch: int, expected: Outputs, found: Outputs) -> list[dict
             row |= {"images": len(got), "largest": float(apart.max()), "mean": float(apart.mean()), "excess": excess}
         rows.append(row)
     return rows
+
+
+def _in_order(expected: Outputs, found: Outputs) -> Outputs:
+    """Boxes that are equally sure but for the last bits may stand in another order, and the last ones for others that are as sure: each
+    expected box beside the one that is most like it; one as sure as the last counts as found."""
+    if "boxes" not in expected or any(name not in found or found[name].shape != value.shape for name, value in expected.items()):
+        return found
+    arranged = {name: value.copy() for name, value in found.items()}
+    for row in range(len(expected["scores"])):
+        apart = np.abs(expected["boxes"][row][:, None] - found["boxes"][row]).max(2)
+        apart += 1e3 * np.abs(expected["scores"][row][:, None] - found["scores"][row])
+        apart += 1e6 * (expected["labels"][row][:, None] != found["labels"][row])
+        order = linear_sum_assignment(np.nan_to_num(apart, nan=1e9))[1]
+        last = expected["scores"][row] <= expected["scores"][row].min() + ATOL
+        for name, value in arranged.items():
+            value[row] = found[name][row][order]
+            value[row][last] = expected[name][row][last]
+    return arranged
 
 
 def _same_card(reference: Card, exported: Card) -> Check:

@@ -91,17 +91,28 @@ def run(
     """The session's outputs for these images, prepared as its own card says but at `size`."""
     spec = replace(session.card.input, size=size)
     batch = batch or session.batch
-    parts: dict[str, list[NDArray[np.float32]]] = {}
-    for start in range(0, len(places), batch):
-        pictures = list(look(dataset, places[start : start + batch], spec))
-        for name, values in session.run(np.stack([picture.pixels for picture in pictures])).items():
-            rows = np.asarray(values, np.float32)
-            earlier = parts.setdefault(name, [])
-            if rows.shape[:1] != (len(pictures),) or (earlier and rows.shape[1:] != earlier[0].shape[1:]):
-                raise UserError(f"the model gives {name!r} of shape {list(rows.shape)} for {len(pictures)} images")
-            earlier.append(rows)
-        progress.advance(len(pictures))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    found: Outputs = {}
+    waiting: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
+    for number, picture in enumerate(look(dataset, places, spec)):
+        group = waiting.setdefault(picture.pixels.shape, [])  # only images of one shape share a call
+        group.append((number, picture.pixels))
+        if len(group) == batch:
+            _answer(session, waiting.pop(picture.pixels.shape), found, len(places))
+            progress.advance(batch)
+    for group in waiting.values():
+        _answer(session, group, found, len(places))
+        progress.advance(len(group))
+    return found
+
+
+def _answer(session: Session, group: Sequence[tuple[int, NDArray[np.uint8]]], found: Outputs, count: int) -> None:
+    """Put the outputs for some of `count` images, each with its number, in their rows of `found`."""
+    for name, values in session.run(np.stack([pixels for _, pixels in group])).items():
+        rows = np.asarray(values, np.float32)
+        whole = found.setdefault(name, np.zeros((count, *rows.shape[1:]), np.float32))
+        if rows.shape != (len(group), *whole.shape[1:]):
+            raise UserError(f"the model gives {name!r} of shape {list(rows.shape)} for {len(group)} images")
+        whole[[number for number, _ in group]] = rows
 
 
 def look(dataset: Dataset, places: NDArray[np.int64], spec: InputSpec) -> Iterator[Picture]:

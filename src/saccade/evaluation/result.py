@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saccade.core.files import write_json
-from saccade.core.results import Classification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,31 +18,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-KEPT = 20  # scores of this many best classes stand in a row; with the truth's, every figure can be computed from them
 NUMBERED = 12  # classes up to which the cells of a drawn confusion matrix bear their counts
 NAMED = 40  # classes up to which its axes bear names, and rows shown in a notebook
-
-
-def row(result: Classification, truth: int) -> Row:
-    """The row of `predictions/<split>.jsonl` of one image: source, truth, label, score, correct, scores.
-
-    truth and label are class names. scores maps classes to probabilities, best first: the best 20 and the truth. They
-    are the shortest decimals that give the same float32 again.
-    """
-    kept = result.labels[:KEPT].tolist()
-    if truth not in kept:
-        kept.append(int(truth))
-    names = result.classes
-    scores = {names[i]: float(str(p)) for i, p in zip(kept, result.probabilities[kept], strict=True)}
-    label = names[kept[0]]
-    return {
-        "source": result.source,
-        "truth": names[truth],
-        "label": label,
-        "score": scores[label],
-        "correct": label == names[truth],
-        "scores": scores,
-    }
 
 
 @dataclass(frozen=True)
@@ -51,7 +27,7 @@ class Evaluation:
     """The figures of one model on one split.
 
     metrics: by name, None where undefined; intervals: (low, high) at 95 %, only for figures that have one; per_class: one row
-    a class; details: what a report draws (classes, confusion, reliability); predictions: see `row`; seconds: wall time.
+    a class; details: what a report draws (classes, confusion, reliability); predictions: see `Metric.row`; seconds: wall time.
     """
 
     task: str

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
-from saccade.core.geometry import covering, margin
+from saccade.core.geometry import covering, fitting, margin, padded
 from saccade.nn.features import channels_last, evaluating
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -55,9 +55,15 @@ def gradcam(model: nn.Module, layer: nn.Module, images: Tensor, score: Score, ta
 def to_original(values: NDArray[np.float32], size: tuple[int, int], spec: InputSpec) -> NDArray[np.float32]:
     """A map [h, w] in the model's input, put back on the original image: float32 [H, W] for `size` (H, W).
 
-    The inverse of `core.prepare`'s scaling and centre crop. What the crop cut away is NaN: the model never saw it, which is not the
-    same as finding nothing there. Raises UserError for a spec that is not prepared by "crop".
+    The inverse of `core.prepare`'s scaling, and centre crop or padding. What a crop cut away is NaN: the model never saw it, which is
+    not the same as finding nothing there. Raises UserError for a map that is none of such an input.
     """
+    if spec.resize == "fit":
+        scaled = fitting(size, spec.size)
+        if values.shape != padded(scaled):
+            raise UserError(f"a map of {list(values.shape)} is none of an image of {list(size)} fitted into {list(spec.size)}")
+        y, x = (np.clip((np.arange(size[axis]) + 0.5) * scaled[axis] / size[axis] - 0.5, 0, scaled[axis] - 1) for axis in (0, 1))
+        return _between(_between(values.astype(np.float32), y).T, x).T
     if spec.resize != "crop" or values.shape != tuple(spec.size):
         raise UserError(f"a map of {list(values.shape)} is none of an input of {list(spec.size)} by resize {spec.resize!r}")
     scaled = covering(size, spec.size)

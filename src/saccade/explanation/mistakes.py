@@ -18,7 +18,7 @@ SMALL = 0.25  # of the median area
 def worst(rows: Sequence[Row], n: int) -> list[dict[str, Any]]:
     """The `n` wrong answers that are furthest off: by the probability of the answer less that of the truth, then by source.
 
-    rows: all of an evaluation's predictions, the right ones too (`saccade.evaluation.result.row`): source, truth, label, and where
+    rows: all of an evaluation's predictions, the right ones too (`saccade.task.Metric.row`): source, truth, label, and where
     known score, scores {class: probability} and size [height, width]. Each mistake is its row with `truth_score` (None
     where unknown) and `cause`.
     """

@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 
 from saccade.core.errors import UserError
+from saccade.core.geometry import MULTIPLE
 from saccade.exporting.graph import AXES, Graph
 from saccade.prediction.onnx_file import CARD
 from saccade.prediction.opening import STEM
@@ -49,7 +50,8 @@ def build(graph: Graph) -> tuple[onnx.ModelProto, Sequence[str]]:
 
 def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
     places = {"batch": 0, "height": 2, "width": 3}
-    shapes = ({places[axis]: torch.export.Dim(axis) for axis in axes},)
+    step = MULTIPLE if graph.card.input.resize == "fit" else 1
+    shapes = ({places[axis]: torch.export.Dim(axis) * (1 if axis == "batch" else step) for axis in axes},)
     with _quiet():
         program: Any = torch.onnx.export(  # None only without dynamo
             graph.module,

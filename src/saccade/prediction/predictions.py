@@ -14,7 +14,7 @@ from typing import Any, overload
 
 from saccade.core import files
 from saccade.core.errors import UserError
-from saccade.core.results import Result
+from saccade.core.results import Detections, Result
 
 PARTIAL = ".partial"
 
@@ -51,15 +51,17 @@ class Predictions(Sequence[Result]):
         }
 
     def to_csv(self) -> str:
-        """One line an image: source, label, score, then the probability of each class; cells that begin like formulas are defused."""
+        """One line an image: source, label, score, then the probability of each class; of detections a line a box: source, label, score and
+        x1, y1, x2, y2. Cells that begin like formulas are defused."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        classes = self.results[0].classes if self.results else ()
-        writer.writerow(["source", "label", "score", *map(_defused, classes)])
+        first = self.results[0] if self.results else None
+        if isinstance(first, Detections):
+            writer.writerow(["source", "label", "score", "x1", "y1", "x2", "y2"])
+        else:
+            writer.writerow(["source", "label", "score", *map(_defused, first.classes if first else ())])
         for result in self.results:
-            writer.writerow(
-                [_defused(result.source), _defused(result.label), f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]
-            )
+            writer.writerows([_defused(cell) for cell in row] for row in _cells(result))
         return text.getvalue()
 
     def save(self, path: str | Path, format: str = "json") -> Path:
@@ -73,12 +75,26 @@ class Predictions(Sequence[Result]):
         raise UserError(f"format must be json, jsonl or csv, got {format!r}", where="--format")
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(r.source)}</td><td>{html.escape(r.label)}</td><td>{r.score:.3f}</td></tr>" for r in self.results[:50]
-        )
+        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in _short(one))}</tr>" for one in self.results[:50])
         rest = f"<p>and {len(self.results) - 50} more</p>" if len(self.results) > 50 else ""
         failed = "".join(f"<li>{html.escape(row['source'])}: {html.escape(row['reason'])}</li>" for row in self.failed[:20])
         return f"<table><tr><th>source</th><th>label</th><th>score</th></tr>{rows}</table>{rest}" + (f"<ul>{failed}</ul>" if failed else "")
+
+
+def _cells(result: Result) -> list[list[str]]:
+    """The lines of a table for one image."""
+    if isinstance(result, Detections):
+        rows = zip(result.names, result.scores.tolist(), result.boxes.tolist(), strict=True)
+        return [[result.source, name, f"{score:.6f}", *(f"{value:.2f}" for value in box)] for name, score, box in rows]
+    return [[result.source, result.label, f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]]
+
+
+def _short(result: Result) -> tuple[str, str, str]:
+    """Source, answer and score of one image, in a line."""
+    if isinstance(result, Detections):
+        best = f"{result.scores[0]:.3f}" if len(result) else ""
+        return result.source, result.summary, best
+    return result.source, result.label, f"{result.score:.3f}"
 
 
 def line(result: Result) -> str:

@@ -24,12 +24,13 @@ Row = Mapping[str, Any]
 class ReportData:
     """All that a report shows, as plain values; whatever is empty or None is left out of the page.
 
-    title: what stands on top; task: "classify", or "generate", whose page has nothing of answers (classes, confusion, reliability,
-    mistakes, examples), whatever is given; run: the run's path as a user would type it; model: its name;
-    parameters: of the network; dataset: path or name; counts: images by split and class {split: {class: n}};
+    title: what stands on top; task: "classify"; "detect", whose rows and columns of confusion count objects, the last of each the
+    background; or "generate", whose page has nothing of answers (classes, confusion, reliability, mistakes, examples), whatever is
+    given; run: the run's path as a user would type it; model: its name;
+    parameters: of the network; dataset: path or name; counts: images (objects) by split and class {split: {class: n}};
     headline: [{"name", "value", "low", "high"}], the primary figure first (low, high may be None);
     split: the one that was evaluated ("test", "val", ...); images: how many it holds; primary: the metric that chose the best.
-    figures: what the model makes, in this order: [{"title", "text", "picture"}], text is a line or two, picture a uint8 array
+    figures: what the model makes or finds, in this order: [{"title", "text", "picture"}], text is a line or two, picture a uint8 array
     `[H, W, 1|3|4]` (alpha straight) of any size, or None;
     curves: rows of metrics.jsonl: {"step", "epoch", "loss", "lr"} from training (or a loss by phase: "judge/loss"),
     {"step", "epoch", "split", "metrics": {}} from evaluation;
@@ -87,6 +88,9 @@ def render(data: ReportData, *, images: bool = True) -> str:
     return _template().render(
         data=data,
         making=making,
+        naming=data.task == "classify",
+        things="objects" if data.task == "detect" else "images",
+        made_title="What it makes" if making else "What it finds",
         verdict=words.verdict(data.split, data.images, data.headline, data.task),
         figures=[_figure(row) for row in data.figures] if images else [],
         cards=tables.cards(data.headline),
@@ -100,7 +104,9 @@ def render(data: ReportData, *, images: bool = True) -> str:
         images=images,
         table=tables.data_table(data.counts),
         notes=data.notes[:MOST_NOTES],
-        advice=tables.advice(found, per_class, data.per_class, data.counts.get("train", {}), data.split),
+        advice=tables.advice(
+            found if data.task == "classify" else None, per_class, data.per_class, data.counts.get("train", {}), data.split
+        ),
         **_curves(data),
     )
 

@@ -48,6 +48,14 @@ MEASURES: Mapping[str, Measure] = {
         "Bits per dimension, closer", "the same by a closer bound, from several draws; lower is better", percent=False, higher=False
     ),
     "elbo": Measure("ELBO", "how likely the model finds an image at least, in nats; higher is better", percent=False),
+    "map": Measure("mAP", "average precision of the classes, over overlaps of 0.5 to 0.95"),
+    "map_50": Measure("mAP at 0.5", "a box counts where half of it and of the object's is common to both"),
+    "map_75": Measure("mAP at 0.75", "only boxes that fit closely count"),
+    "map_small": Measure("mAP, small", "of objects below 32 x 32 pixels"),
+    "map_medium": Measure("mAP, medium", "of objects of 32 x 32 to 96 x 96 pixels"),
+    "map_large": Measure("mAP, large", "of objects above 96 x 96 pixels"),
+    "objects": Measure("Objects", "how many of this class were looked for", percent=False),
+    "threshold": Measure("Threshold", "the score from which it tells of an object: F1 is best there", percent=False),
     "psnr": Measure("PSNR", "how close reconstructions are to their images; higher is better", percent=False, unit="dB"),
     "ssim": Measure("SSIM", "how alike reconstructions and their images are in structure; 1 is the same", percent=False),
 }

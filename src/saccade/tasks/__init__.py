@@ -9,6 +9,7 @@ from saccade.task import Answering, Making, Task
 
 ROOMS = {
     "classify": ("saccade.tasks.classification.task", "Classification"),
+    "detect": ("saccade.tasks.detection.task", "Detection"),
     "generate": ("saccade.tasks.generation.task", "Generation"),
 }
 MAKING = ("generate",)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.core.results import Classification
 
 BINS = 15
+KEPT = 20  # scores of this many best classes stand in a row; with the truth's, every figure can be computed from them
 EDGES = np.linspace(0, 1, BINS + 1).astype(np.float32)
 LEAST = float(np.finfo(np.float32).eps)  # the log loss clips probabilities here, as scikit-learn does for float32
 
@@ -53,6 +54,7 @@ class ClassificationMetric:
 
     primary = "accuracy"
     higher_is_better = True
+    resamples = 1000
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -87,6 +89,27 @@ class ClassificationMetric:
         label = self._indices("labels", labels, len(labels))
         none, unknown = np.zeros(len(truth), np.bool_), np.zeros(len(truth))
         self._parts.append(_Columns(truth, label, unknown, unknown, none, np.zeros_like(truth), none))
+
+    def row(self, result: Classification, truth: int) -> dict[str, Any]:
+        """source, truth, label, score, correct, scores.
+
+        truth and label are class names. scores maps classes to probabilities, best first: the best 20 and the truth. They
+        are the shortest decimals that give the same float32 again.
+        """
+        kept = result.labels[:KEPT].tolist()
+        if truth not in kept:
+            kept.append(int(truth))
+        names = result.classes
+        scores = {names[i]: float(str(p)) for i, p in zip(kept, result.probabilities[kept], strict=True)}
+        label = names[kept[0]]
+        return {
+            "source": result.source,
+            "truth": names[truth],
+            "label": label,
+            "score": scores[label],
+            "correct": label == names[truth],
+            "scores": scores,
+        }
 
     def compute(self, weights: NDArray[Any] | None = None) -> dict[str, float | None]:
         """The figures; integer `weights` `[N]`, not below 0, count each image that often (None: once)."""

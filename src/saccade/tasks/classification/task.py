@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
-from saccade.core.results import Result
+from saccade.core.results import Classification as Answer
 from saccade.data.sample import Schema
 from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.classification import models, recipes
@@ -34,6 +34,7 @@ class Classification:
     """One label an image."""
 
     name = "classify"
+    resize = "crop"
 
     def models(self) -> Sequence[ModelRow]:
         """Every classifier that can be built by name: our own, then timm's."""
@@ -123,7 +124,7 @@ class Classification:
         """Logits `[B, K]`, class indices `[B]` -> the logit of each, `[B]`."""
         return outputs.gather(1, targets[:, None])[:, 0]
 
-    def draw(self, image: NDArray[np.uint8], result: Result, truth: int | None = None) -> Image:
+    def draw(self, image: NDArray[np.uint8], result: Answer, truth: int | None = None) -> Image:
         """The image uint8 `[H, W, C]` with a line below that says what it was taken for."""
         from saccade.tasks.classification.drawing import caption
 

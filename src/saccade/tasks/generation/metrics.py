@@ -43,6 +43,7 @@ class GenerationMetric:
         self.features, self.likely = features, likely
         self.primary = "bits_per_dim" if likely else f"fid_{features}"
         self.higher_is_better = False
+        self.resamples = 1000
         self._made: list[NDArray[Any]] = []
         self._real: list[NDArray[Any]] = []
         self._taken: list[Mapping[str, Floats]] = []
@@ -52,6 +53,10 @@ class GenerationMetric:
         """Features of made images (results) and of real ones (truths), `[D]` each."""
         self._made += [np.asarray(row, np.float64) for row in results]
         self._real += [np.asarray(row, np.float64) for row in truths]
+
+    def row(self, result: Any, truth: Any) -> dict[str, Any]:
+        """Nothing: no image is answered for."""
+        return {}
 
     def update_taken(
         self,

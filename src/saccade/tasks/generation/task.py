@@ -32,6 +32,7 @@ class Generation:
     """Images that look like those of a folder (`saccade.task.Making`)."""
 
     name = "generate"
+    resize = "crop"
 
     def models(self) -> Sequence[ModelRow]:
         """Every model that can be built by name."""

@@ -3,35 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from saccade.nn.layers.residual import Block, conv, reset
 
 __all__ = ["SmallResNet"]
-
-
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A "same"-padded convolution without bias: [B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut: [B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _conv(inputs, outputs, 3, stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = _conv(outputs, outputs, 3)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            # Averaging before the 1x1 convolution uses every pixel, where a strided 1x1 would drop three in four.
-            pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if stride != 1 else nn.Identity()
-            self.shortcut = nn.Sequential(pool, _conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)).add_(self.shortcut(x)), inplace=True)
 
 
 class SmallResNet(nn.Module):
@@ -63,7 +38,7 @@ class SmallResNet(nn.Module):
     ) -> None:
         super().__init__()
         stem = nn.Sequential(
-            _conv(channels, width, {1: 3, 2: 5}.get(stem_stride, 7), stem_stride),
+            conv(channels, width, {1: 3, 2: 5}.get(stem_stride, 7), stem_stride),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )
@@ -73,7 +48,7 @@ class SmallResNet(nn.Module):
             outputs = min(width * 2**i, max_width)
             stage = nn.Sequential()
             for j in range(count):
-                stage.append(_Block(inputs, outputs, 2 if i > 0 and j == 0 else 1))
+                stage.append(Block(inputs, outputs, 2 if i > 0 and j == 0 else 1))
                 inputs = outputs
             stages.append(stage)
         self.features = nn.Sequential(*stages)
@@ -82,14 +57,10 @@ class SmallResNet(nn.Module):
         self._reset()
 
     def _reset(self) -> None:
-        """He initialisation; every residual branch starts at zero, so that the network starts as its shortcuts."""
+        """Residual branches start at zero, the head near it."""
         if self.head.weight.is_meta:  # nothing to set; torch would import its compiler for it, which takes a second
             return
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, _Block):
-                nn.init.zeros_(module.bn2.weight)
+        reset(self)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 

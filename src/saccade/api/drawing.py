@@ -1,0 +1,79 @@
+"""Answers drawn over their images, for a report: where a detector went wrong, and where it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saccade.core import average_precision as ap
+from saccade.core import finish, images
+from saccade.core.card import Card
+from saccade.core.errors import UserError
+from saccade.core.results import Detections
+from saccade.data.opening import open_dataset
+from saccade.data.sample import Objects
+from saccade.evaluation.result import Evaluation
+from saccade.tasks import answering
+
+if TYPE_CHECKING:
+    from saccade.api.models import Model
+
+WORST, GOOD = 8, 4
+NEAR = 0.5
+
+
+def worst(rows: Sequence[Mapping[str, Any]], card: Card, n: int) -> list[dict[str, Any]]:
+    """source, objects, missed and false of the `n` images with most errors, worst first, from the rows of an evaluation."""
+    answers = _ordered(rows, card)
+    found = [
+        {"source": one.source, "objects": len(truth.labels), "missed": missed, "false": false} for one, truth, missed, false in answers
+    ]
+    return [row for row in found[:n] if row["missed"] or row["false"]]
+
+
+def _ordered(rows: Sequence[Mapping[str, Any]], card: Card) -> list[tuple[Detections, Objects, int, int]]:
+    """What was told of each image, what is in it, how many objects were missed and how many are none: most errors first, then by name."""
+    threshold = card.metrics.get("threshold") or finish.THRESHOLD
+    answers = [_answer(row, card.classes, threshold) for row in rows]
+    return sorted(((found, truth, *_errors(found, truth)) for found, truth in answers), key=lambda one: (-(one[2] + one[3]), one[0].source))
+
+
+def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[str, Any]]:
+    """{"title", "text", "picture"} of the images with most errors, then of some with the fewest; those that cannot be read are left out."""
+    answers = _ordered(evaluation.predictions, model.card)
+    shown = dict.fromkeys([*range(min(WORST, len(answers))), *range(max(0, len(answers) - GOOD), len(answers))])
+    tree, task = open_dataset(data, task="detect").tree, answering("detect", "the report")
+    for place in shown:
+        found, truth, missed, false = answers[place]
+        try:
+            pixels = images.read(tree.image(found.source), channels=model.card.input.channels).pixels
+        except UserError:
+            continue
+        text = f"{len(truth.labels)} objects (white), {missed} missed, {false} found that are none or of another class"
+        yield {"title": Path(found.source).name, "text": text, "picture": np.asarray(task.draw(pixels, found, truth))}
+
+
+def _answer(row: Mapping[str, Any], classes: tuple[str, ...], threshold: float) -> tuple[Detections, Objects]:
+    """What was told of an image, and what is in it, from a row of an evaluation."""
+    truth = row["truth"]
+    boxes = np.array(truth["boxes"], np.float64).reshape(-1, 4)
+    labels = np.array([classes.index(name) for name in truth["labels"]], np.int64)
+    crowd = np.array(truth["crowd"], bool)
+    return Detections.from_dict(row, classes).above(threshold), Objects(boxes, labels, crowd, np.zeros_like(crowd))
+
+
+def _errors(found: Detections, truth: Objects) -> tuple[int, int]:
+    """How many objects were missed, and how many detections are of none."""
+    near = (ap.overlaps(found.boxes, truth.boxes, truth.crowd) >= NEAR) & (found.labels[:, None] == truth.labels)
+    free = ~truth.crowd
+    false = 0
+    for row in near:  # the surest first
+        taken = np.flatnonzero(row & free)
+        if len(taken):
+            free[taken[0]] = False
+        elif not (row & truth.crowd).any():
+            false += 1
+    return int(free.sum()), false

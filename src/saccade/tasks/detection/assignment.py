@@ -1,0 +1,59 @@
+"""Which place learns which object: task-aligned assignment (Feng et al. 2021, "TOOD", section 3.3).
+
+For each object the TOP places inside of its box whose score s for its class and overlap u with its box make s^ALPHA u^BETA largest; a place
+wanted by several takes the object that it overlaps most. A place's goal is that measure, scaled so that an object's best place gets its
+largest overlap.
+
+B images, M boxes of the fullest image, P places, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALPHA, BETA, TOP = 0.5, 6.0, 10
+LEAST = 16.0  # pixels of a side within which places count as inside: two places of the finest map across
+
+
+@dataclass(frozen=True)
+class Goals:
+    """quality: `[B, P]`, 0 where a place shows the background; labels: int64 `[B, P]`; boxes: `[B, P, 4]`; both of any value there."""
+
+    quality: Tensor
+    labels: Tensor
+    boxes: Tensor
+
+
+@torch.no_grad()
+def assign(scores: Tensor, found: Tensor, points: Tensor, boxes: Tensor, labels: Tensor) -> Goals:
+    """scores `[B, P, K]` and boxes `found` `[B, P, 4]` as they are now, points `[P, 2]`; boxes `[B, M, 4]` and labels `[B, M]` to be
+    learned, below 0 where there is none."""
+    real = (labels >= 0)[:, :, None]
+    near = overlap(boxes[:, :, None], found[:, None])
+    own = scores.transpose(1, 2).gather(1, labels.clamp(min=0)[:, :, None].expand(-1, -1, scores.shape[1]))
+    allowed = inside(points, boxes) & real
+    measure = (own**ALPHA * near**BETA).masked_fill(~allowed, -1.0)
+    best = measure.topk(min(TOP, measure.shape[2]), dim=2).indices
+    chosen = torch.zeros_like(allowed).scatter_(2, best, True) & allowed
+    most, owner = near.masked_fill(~chosen, -1.0).max(1)
+    chosen = torch.zeros_like(chosen).scatter_(1, owner[:, None], True) & (most >= 0)[:, None]
+    aligned = measure * chosen
+    peak, largest = aligned.amax(2, keepdim=True), (near * chosen).amax(2, keepdim=True)
+    quality = torch.where(peak > 0, aligned / peak.clamp_min(torch.finfo(peak.dtype).tiny) * largest, 0.0).amax(1)
+    return Goals(quality, labels.gather(1, owner).clamp(min=0), boxes.gather(1, owner[:, :, None].expand(-1, -1, 4)))
+
+
+def inside(points: Tensor, boxes: Tensor, least: float = LEAST) -> Tensor:
+    """Whether points `[P, 2]` lie in boxes `[B, M, 4]`, of which thin ones count as `least` wide: bool `[B, M, P]`."""
+    middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2, ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=least / 2)
+    return ((points - middle[:, :, None]).abs() < half[:, :, None]).all(3)
+
+
+def overlap(one: Tensor, other: Tensor) -> Tensor:
+    """Intersection over union of boxes `[..., 4]` that are broadcast against each other; 0 for empty ones."""
+    common = (torch.minimum(one[..., 2:], other[..., 2:]) - torch.maximum(one[..., :2], other[..., :2])).clamp(min=0).prod(-1)
+    area = (one[..., 2:] - one[..., :2]).clamp(min=0).prod(-1) + (other[..., 2:] - other[..., :2]).clamp(min=0).prod(-1)
+    return common / (area - common).clamp_min(1e-9)

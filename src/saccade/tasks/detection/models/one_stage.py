@@ -1,0 +1,169 @@
+"""Our one-stage detector without anchors: at each place of three maps, how far the sides of a box lie, and how sure each class is.
+
+From the papers: places instead of anchor boxes (Tian et al. 2019, "FCOS"), a path from the top and one from the bottom over the maps
+(Lin et al. 2017, "Feature pyramid networks"; Liu et al. 2018, "Path aggregation network"), one head for all maps with batch statistics of
+each (Lyu et al. 2022, "RTMDet", section 3.2), and sides as distributions over whole steps (Li et al. 2020, "Generalized focal loss",
+section 3.2).
+
+B images of H x W (multiples of 32), K classes; P places of all maps together, finest map first, row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.core.card import InputSpec
+from saccade.nn.layers.normalize import Normalize
+from saccade.nn.layers.residual import Block, conv, reset
+
+STRIDES = (8, 16, 32)  # pixels between places of a map
+STEPS = 16  # distances that a side may have, 0 to 15 strides
+PRIOR = 0.01  # probability of a class at first (Lin et al. 2017, "Focal loss", section 4.1)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What training reads. logits `[B, P, K]`; sides: `[B, P, 4, STEPS]`, logits of the distances to left, top, right and bottom;
+    points: `[P, 2]` x and y in pixels; strides: `[P]`."""
+
+    logits: Tensor
+    sides: Tensor
+    points: Tensor
+    strides: Tensor
+
+    def boxes(self) -> Tensor:
+        """`[B, P, 4]` x1, y1, x2, y2 in pixels of the input, float32, by the mean of each side's distribution."""
+        steps = torch.arange(STEPS, dtype=torch.float32, device=self.sides.device)
+        distances = (self.sides.float().softmax(3) * steps).sum(3) * self.strides[:, None]
+        return torch.cat([self.points - distances[..., :2], self.points + distances[..., 2:]], 2)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, batch normalisation, SiLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.SiLU(inplace=True))
+
+
+class Backbone(nn.Module):
+    """Residual stages at a 4th, 8th, 16th and 32nd of the input; the last three maps are given."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(ConvNorm(channels, widths[0] // 2, 3, 2), ConvNorm(widths[0] // 2, widths[0], 3, 2))
+        stages, inputs = [], widths[0]
+        for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            stage = nn.Sequential()
+            for place in range(count):
+                stage.append(Block(inputs, width, 2 if number and not place else 1))
+                inputs = width
+            stages.append(stage)
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """`[B, C, H, W]` -> maps at the STRIDES."""
+        x, maps = self.stem(images), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps[1:]
+
+
+class Neck(nn.Module):
+    """What the coarse maps know is added to the finer ones, and back."""
+
+    def __init__(self, inputs: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(ConvNorm(channels, width, 1) for channels in inputs)
+        self.down = nn.ModuleList(ConvNorm(width, width, 3) for _ in inputs[1:])
+        self.shrink = nn.ModuleList(ConvNorm(width, width, 3, 2) for _ in inputs[1:])
+        self.up = nn.ModuleList(ConvNorm(width, width, 3) for _ in inputs[1:])
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps of `inputs` channels -> as many of `width`."""
+        found = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        for place in range(len(found) - 2, -1, -1):
+            coarse = F.interpolate(found[place + 1], scale_factor=2.0, mode="nearest")
+            found[place] = self.down[place](found[place] + coarse)
+        for place in range(1, len(found)):
+            found[place] = self.up[place - 1](found[place] + self.shrink[place - 1](found[place - 1]))
+        return found
+
+
+class Head(nn.Module):
+    """Convolutions that all maps share, with statistics of each; classes and sides part before them."""
+
+    def __init__(self, width: int, classes: int, depth: int = 2) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.ModuleList(conv(width, width, 3) for _ in range(depth)) for _ in range(2))
+        self.norms = nn.ModuleList(
+            nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(width) for _ in range(depth)) for _ in range(2)) for _ in STRIDES
+        )
+        self.classes = nn.Conv2d(width, classes, 1)
+        self.sides = nn.Conv2d(width, 4 * STEPS, 1)
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of classes `[B, P, K]` and of sides `[B, P, 4, STEPS]`."""
+        logits, sides = [], []
+        for x, norms in zip(maps, self.norms, strict=True):
+            towers = []
+            for convs, own in zip(self.convs, norms, strict=True):  # type: ignore[call-overload]
+                y = x
+                for layer, norm in zip(convs, own, strict=True):
+                    y = F.silu(norm(layer(y)), inplace=True)
+                towers.append(y)
+            logits.append(self.classes(towers[0]).flatten(2))
+            sides.append(self.sides(towers[1]).flatten(2))
+        return torch.cat(logits, 2).transpose(1, 2), torch.cat(sides, 2).transpose(1, 2).unflatten(2, (4, STEPS))
+
+
+class OneStage(nn.Module):
+    """uint8 `[B, C, H, W]` -> float32 `[B, P, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes.
+
+    Args:
+        spec: the input.
+        classes: K.
+        widths, blocks: channels and residual blocks of the stages at a 4th, 8th, 16th and 32nd of the input.
+        head: channels of neck and head.
+    """
+
+    def __init__(self, spec: InputSpec, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...], head: int) -> None:
+        super().__init__()
+        self.normalize = Normalize(spec)
+        self.backbone = Backbone(spec.channels, widths, blocks)
+        self.neck = Neck(widths[1:], head)
+        self.head = Head(head, classes)
+        if not self.head.classes.weight.is_meta:
+            reset(self)
+            for layer, bias in ((self.head.classes, -math.log(1 / PRIOR - 1)), (self.head.sides, 0.0)):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
+
+    def raw(self, images: Tensor) -> Raw:
+        """What training reads, of uint8 `[B, C, H, W]`."""
+        maps = self.neck(self.backbone(self.normalize(images)))
+        logits, sides = self.head(maps)
+        points, strides = _places(maps)
+        return Raw(logits, sides, points, strides)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> `[B, P, 4 + K]`."""
+        raw = self.raw(images)
+        return torch.cat([raw.boxes(), raw.logits.float()], 2)
+
+
+def _places(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Points `[P, 2]`, the middles of the cells, and strides `[P]`."""
+    points, strides = [], []
+    for x, stride in zip(maps, STRIDES, strict=True):
+        height, width = x.shape[2:]
+        down = (torch.arange(height, device=x.device, dtype=torch.float32) + 0.5) * stride
+        across = (torch.arange(width, device=x.device, dtype=torch.float32) + 0.5) * stride
+        points.append(torch.stack([across.expand(height, width), down[:, None].expand(height, width)], 2).flatten(0, 1))
+        strides.append(torch.full_like(points[-1][:, 0], float(stride)))
+    return torch.cat(points), torch.cat(strides)

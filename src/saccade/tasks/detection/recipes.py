@@ -1,0 +1,65 @@
+"""The recipe: model, size, rates and changes from what the data and the budget tell, each value with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saccade.core.config import AugmentConfig, TrainConfig
+from saccade.core.geometry import MULTIPLE, fitting, padded
+from saccade.data.sample import Schema
+from saccade.task import Budget
+
+SIDE = 320  # pixels of the longer side
+CPU_MINUTES = 18.0
+IMAGES_SEEN = 60_000  # training images over all epochs
+SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5)
+
+
+def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+    """The configuration for this data, and a reason by line, each beginning with the key it explains."""
+    size, why = _size(schema, budget)
+    reasons = [f"size: {size[0]}x{size[1]}, {why}"]
+    model, why = (budget.model, "as asked") if budget.model else ("small_detector", "learns from random weights in minutes")
+    reasons.append(f"model: {model}, {why}")
+    images = schema.images.get("train", 0)
+    batch = 8 if images < 2000 else 16
+    reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
+    augment = (
+        SCENES if schema.channels == 3 else AugmentConfig(flip=SCENES.flip, color=SCENES.color, resize=SCENES.resize, mosaic=SCENES.mosaic)
+    )
+    reasons.append("augment: mirrored, at other scales, coloured, four on one canvas, as random weights need many views of each scene")
+    epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
+    reasons.append(f"epochs: {epochs}, from {images:,} training images")
+    minutes = budget.minutes
+    if minutes is not None:
+        epochs *= 2
+    elif device == "cpu" and budget.epochs is None:
+        minutes = CPU_MINUTES
+        reasons.append(f"minutes: {minutes:g} at most, a first result on a processor; --minutes or --epochs for more")
+    config = TrainConfig(
+        task="detect",
+        model=model,
+        epochs=float(epochs),
+        minutes=minutes,
+        size=size,
+        channels=1 if schema.channels == 1 else 3,
+        batch=batch,
+        lr=1.5e-3,
+        weight_decay=0.05,
+        warmup=0.05,
+        ema=0.05,
+        clip=10.0,
+        augment=augment,
+    )
+    reasons.append(f"lr: {config.lr:g}, for random weights")
+    return config, reasons
+
+
+def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
+    """Of the images' own shape where they share one, so that nothing is padded; square where they differ."""
+    if budget.size is not None:
+        return budget.size, "as asked"
+    side = max(MULTIPLE, min(SIDE, max(padded(schema.size))))
+    if not schema.uniform:
+        return (side, side), f"into which images of about {schema.size[0]}x{schema.size[1]} are fitted whole"
+    return padded(fitting(schema.size, (side, side))), f"the shape of the images, {schema.size[0]}x{schema.size[1]}, to learn fast"
