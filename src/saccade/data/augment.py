@@ -86,7 +86,7 @@ def shrink(image: Array, size: tuple[int, int]) -> Array:
 
 def resized(image: Array, size: tuple[int, int]) -> Array:
     """uint8 `[H, W, C]` at `size` (height, width), antialiased."""
-    return _resized(torch.from_numpy(image).permute(2, 0, 1), size)
+    return _resized(torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1), size)
 
 
 def _resized(planes: Tensor, size: tuple[int, int], *, flip: bool = False) -> Array:

@@ -206,7 +206,8 @@ def _resized(pixels: Array, size: tuple[int, int], *, nearest: bool) -> Array:
 
     if pixels.shape[:2] == size:
         return pixels
-    planes = torch.from_numpy(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1))).permute(2, 0, 1)
+    whole = np.require(pixels.reshape(*pixels.shape[:2], -1), requirements=["C", "W"])  # what is kept may be read alone
+    planes = torch.from_numpy(whole).permute(2, 0, 1)
     mode = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode.BILINEAR
     found = tvf.resize(planes, list(size), interpolation=mode, antialias=not nearest)
     result: Array = found.permute(1, 2, 0).contiguous().numpy().reshape(*size, *pixels.shape[2:])
