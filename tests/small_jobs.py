@@ -20,12 +20,14 @@ from saccade.core.card import Card, InputSpec
 from saccade.core.config import AugmentConfig, GenerationConfig, TrainConfig
 from saccade.core.progress import Silent
 from saccade.core.rundir import RunDir
-from saccade.data.loader import Loader, Source
-from saccade.data.sample import Schema
+from saccade.data.loader import Batch, Loader, Source
+from saccade.data.sample import Objects, Schema
 from saccade.evaluation.evaluate import measure
 from saccade.prediction.torch_session import TorchSession
 from saccade.tasks.classification.example import CLASSES
 from saccade.tasks.classification.task import MEAN, STD, Classification
+from saccade.tasks.detection.example import CLASSES as SQUARES
+from saccade.tasks.detection.task import Detection
 from saccade.tasks.generation import latents
 from saccade.tasks.generation.task import Generation
 from saccade.training.budget import Resolved
@@ -121,6 +123,42 @@ def making_job(path: Path, model: str, workers: int = 0) -> Job:
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     facts = replace(resolved(workers=workers), threads=1)
     return Job(task, network.to(memory_format=layout), card, config, facts, loader, RunDir(path), evaluate, Silent())
+
+
+def detecting_job(path: Path, workers: int = 0) -> Job:
+    """A run of STEPS steps of a detector of a few hundred weights on the room's example."""
+    task = Detection()
+    arguments = {"classes": 3, "channels": 3, "widths": [4, 4, 4, 4], "blocks": [1, 1, 1, 1], "head": 4}
+    card = Card("detect", SQUARES, {"source": "saccade", "name": "tiny", "arguments": arguments}, InputSpec(3, (64, 64), "fit", MEAN, STD))
+    changes = AugmentConfig(flip=0.5, resize=(0.5, 1.5), mosaic=0.5, color=0.3)
+    config = replace(CONFIG, task="detect", size=(64, 64), augment=changes)
+    torch.manual_seed(keys.derive(config.seed, "init", 0))
+    network = task.build(card)
+    loader = Loader(
+        boxed(task.example(IMAGES, keys.generator(0, "test", 0))), task.augment(config), seed=0, batch=config.batch, workers=workers
+    )
+    others = boxed(task.example(9, keys.generator(0, "test", 1)))
+
+    def evaluate(module: nn.Module) -> Any:
+        metric = task.metrics(card)
+        images = np.stack(list(others.store)).transpose(0, 3, 1, 2)  # type: ignore[call-overload]
+        measure(TorchSession(module, card, task.decode), [(images, others.targets, others.names, others.sizes)], metric, progress=Silent())
+        return metric.compute()
+
+    path.mkdir(parents=True, exist_ok=True)
+    facts = replace(resolved(workers=workers), threads=1)
+    return Job(task, network.to(memory_format=torch.channels_last), card, config, facts, loader, RunDir(path), evaluate, Silent())
+
+
+def boxed(batch: Batch) -> Source:
+    """The room's example as images with objects."""
+    pixels: Any = [image.permute(1, 2, 0).contiguous().numpy() for image in batch.images]
+    targets = []
+    for boxes, labels in zip(batch.targets["boxes"].numpy(), batch.targets["labels"].numpy(), strict=True):
+        none = np.zeros(int((labels >= 0).sum()), bool)
+        targets.append(Objects(boxes[labels >= 0].astype(np.float64), labels[labels >= 0], none, none))
+    sizes = [(image.shape[0], image.shape[1]) for image in pixels]
+    return Source(pixels, targets, [f"{i}.png" for i in range(len(pixels))], sizes)
 
 
 def job(path: Path, config: TrainConfig = CONFIG, facts: Resolved | None = None, **changes: Any) -> Job:

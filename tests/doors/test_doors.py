@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+import small_jobs
 from saccade.core import finish, keys
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig, override
 from saccade.core.errors import UserError
-from saccade.data.sample import Sample, Schema
+from saccade.core.geometry import padded
+from saccade.data.sample import Objects, Sample, Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
 from saccade.task import Budget, Task
@@ -25,7 +27,8 @@ from saccade.training.step import Updater
 
 SIZE = (16, 16)
 SCHEMAS = {
-    name: Schema(name, ("a", "b", "c"), {"train": (80, 80, 80), "val": (2, 2, 2)}, 3, SIZE, True) for name in ("classify", "generate")
+    name: Schema(name, ("a", "b", "c"), {"train": (80, 80, 80), "val": (2, 2, 2)}, 3, SIZE, True, {"train": 240, "val": 6})
+    for name in ("classify", "detect", "generate")
 }
 CPU = torch.device("cpu")
 DOORS = [(name, row.name) for name in ROOMS for row in room(name).models() if row.source != "timm"] + [("classify", "resnet18")]
@@ -60,6 +63,11 @@ def outputs(task: Task, network: nn.Module, n: int) -> torch.Tensor:
 
 def example(task: Task, n: int) -> Any:
     return task.example(n, keys.generator(0, "doors", 0))
+
+
+def truths(name: str, batch: Any) -> list[Any]:
+    """What is to be learned of each image of an example, as an evaluation takes it."""
+    return list(small_jobs.boxed(batch).targets) if name == "detect" else batch.targets["label"].tolist()
 
 
 def test_every_room_is_tested_here() -> None:
@@ -125,7 +133,7 @@ def test_features_and_score_serve_attribution(name: str, model: str) -> None:
     layer = task.features(network)
     assert any(layer is part for part in network.modules())
     maps = gradcam(network, layer, images, task.score, [0, 1, 2])
-    assert maps.shape == (3, *SIZE)
+    assert maps.shape == (3, *images.shape[2:])
     assert np.isfinite(maps).all()
     assert maps.min() >= 0
     assert maps.max() == 1
@@ -135,29 +143,29 @@ def test_features_and_score_serve_attribution(name: str, model: str) -> None:
     assert score.requires_grad
 
 
-@pytest.mark.parametrize(("name", "model"), ANSWERING[:1])
+@pytest.mark.parametrize(("name", "model"), [ANSWERING[0], ("detect", "small_detector")])
 def test_metrics(name: str, model: str) -> None:
     _, network, card = made(name, model)
     task = answering(name, "this test")
     batch = example(task, 9)
     with torch.no_grad():
         outputs = {key: value.numpy() for key, value in task.decode(network(batch.images), SIZE).items()}
-    results = finish.results(outputs, card, [(20, 30)] * 9, [f"{i}.png" for i in range(9)])
-    truths = batch.targets["label"].tolist()
+    results = finish.results(outputs, card, [(20, 30)] * 9, [f"{i}.png" for i in range(9)], complete=True)
+    right = truths(name, batch)
     empty, one, parts, twice = (task.metrics(card) for _ in range(4))
     assert set(empty.compute().values()) == {None}
-    one.update(results, truths)
-    parts.update(results[:4], truths[:4])
-    parts.update(results[4:], truths[4:])
+    one.update(results, right)
+    parts.update(results[:4], right[:4])
+    parts.update(results[4:], right[4:])
     figures = one.compute()
     assert one.primary in figures
     assert figures == pytest.approx(parts.compute())
     weight = np.array([0, 2, 1, 3, 0, 1, 1, 0, 2])
-    twice.update(list(np.repeat(np.array(results, object), weight)), np.repeat(truths, weight).tolist())
+    twice.update(list(np.repeat(np.array(results, object), weight)), [one for one, n in zip(right, weight, strict=True) for _ in range(n)])
     assert one.compute(weight) == pytest.approx(twice.compute())
     assert len(one.per_class()) == len(card.classes)
-    json.dumps([figures, one.per_class(), one.details()], allow_nan=False)
-    picture = task.draw(batch.images[0].permute(1, 2, 0).numpy(), results[0], truths[0])
+    json.dumps([figures, one.per_class(), one.details(), one.row(results[0], right[0])], allow_nan=False)
+    picture = task.draw(batch.images[0].permute(1, 2, 0).numpy(), results[0], right[0])
     assert min(picture.size) >= 16
 
 
@@ -167,18 +175,20 @@ def test_augmentation_is_a_function_of_the_position(name: str, size: tuple[int, 
     augment = room(name).augment(config(name, size=size))
     raw = np.random.Generator(np.random.Philox(0)).integers(0, 255, (101, 117, 3), dtype=np.uint8)
     kept = augment.preparation.apply(raw)
+    none = np.zeros(1, bool)
+    target: Any = Objects(np.array([[2.0, 3, 60, 50]]), np.array([1]), none, none) if name == "detect" else 1
     assert kept.dtype == np.uint8
     assert augment.preparation.name
 
     def batch(positions: list[int]) -> Any:
         samples = []
         for p in positions:
-            several = [Sample(kept, 1, 0, "x")] * (1 + len(augment.partners(p)))
+            several = [Sample(kept, target, 0, "x")] * (1 + len(augment.partners(p)))
             samples.append(augment.apply(several, keys.generator(3, "augment", p)))
         return augment.collate(samples, np.array(positions))
 
     both = batch([4, 5, 6, 7])
-    assert both.images.shape == (4, 3, *size)
+    assert both.images.shape == (4, 3, *(padded(size) if room(name).resize == "fit" else size))
     assert both.images.dtype == torch.uint8
     assert all(len(value) == 4 for value in both.targets.values())
     assert torch.equal(both.images, batch([4, 5, 6, 7]).images)

@@ -208,7 +208,7 @@ def test_a_metric_where_less_is_better(dataset: Dataset) -> None:
 
 
 CARDS: dict[str, Callable[[Card], Card]] = {
-    "task": lambda card: replace(card, task="detect"),
+    "task": lambda card: replace(card, task="segment"),
     "classes": lambda card: replace(card, classes=("green", "blue", "red")),
     "classes renamed": lambda card: replace(card, classes=("blue", "green", "rot")),
     "classes more": lambda card: replace(card, classes=(*CLASSES, "violet")),

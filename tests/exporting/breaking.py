@@ -187,5 +187,5 @@ CARDS: dict[str, Callable[[Card], Card]] = {
     "stretched": lambda card: replace(card, input=replace(card.input, resize="stretch")),
     "grey": lambda card: replace(card, input=replace(card.input, channels=1, mean=(0.4,), std=(0.2,))),
     "another mean": lambda card: replace(card, input=replace(card.input, mean=(0.5, 0.5, 0.5))),
-    "another task": lambda card: replace(card, task="detect"),
+    "another task": lambda card: replace(card, task="segment"),
 }

@@ -77,6 +77,7 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
         "back": poisoned("back"),
         "gan": lambda path, workers: test_toy_gan.job(path, workers=workers or 0),
         **{name: partial(made, name) for name in ("r3gan", "vqvae")},
+        "detector": lambda path, workers: small_jobs.detecting_job(path, workers or 0),
     }
 
 

@@ -12,8 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VARIANTS = ("plain", "ema", "workers", "accumulation", "everything", "bf16", "skip", "back", "gan", "r3gan", "vqvae")
-ROOMS = {"classify": VARIANTS[:-3], "toy": ("gan",), "generate": ("r3gan", "vqvae")}  # task -> its variants; a new room joins here
+VARIANTS = ("plain", "ema", "workers", "accumulation", "everything", "bf16", "skip", "back", "gan", "r3gan", "vqvae", "detector")
+ROOMS = {
+    "classify": VARIANTS[:-4],
+    "toy": ("gan",),
+    "generate": ("r3gan", "vqvae"),
+    "detect": ("detector",),
+}  # task -> its variants; a new room joins here
 # Place, and about how many calls of it a whole run makes.
 PLACES = {
     "load": 12,

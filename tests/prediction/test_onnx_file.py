@@ -432,7 +432,7 @@ def test_the_card_must_be_there_once_and_good(hostile: Callable[[Change], Path],
 
 
 def test_a_card_of_another_model_is_refused_with_the_first_answer(hostile: Callable[[Change], Path]) -> None:
-    for other in (replace(MODEL, classes=("a", "b")), replace(MODEL, task="detect")):
+    for other in (replace(MODEL, classes=("a", "b")), replace(MODEL, task="segment")):
         session = OnnxFile(hostile(carded(other.to_json()))).session()
         with pytest.raises(UserError):
             finish.results(session.run(images(1)), session.card, [(1, 1)], ["a"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saccade.core import average_precision as ap
 from saccade.core import finish, images
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 WORST, GOOD = 8, 4
 NEAR = 0.5
+CURVES = 10  # classes whose precision is drawn
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito
+KINDS = {
+    "localization": "misplaced",
+    "classification": "of another class",
+    "both": "misplaced and of another class",
+    "duplicate": "found twice",
+    "background": "where nothing is",
+    "missed": "missed",
+}
 
 
 def worst(rows: Sequence[Mapping[str, Any]], card: Card, n: int) -> list[dict[str, Any]]:
@@ -42,8 +53,16 @@ def _ordered(rows: Sequence[Mapping[str, Any]], card: Card) -> list[tuple[Detect
 
 
 def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[str, Any]]:
-    """{"title", "text", "picture"} of the images with most errors, then of some with the fewest; those that cannot be read are left out."""
+    """{"title", "text", "picture"}: the errors by kind, then the images with most of them and some with the fewest, but for those that
+    cannot be read."""
     answers = _ordered(evaluation.predictions, model.card)
+    errors = evaluation.details.get("errors", {})
+    said = ", ".join(f"{errors[kind]} {words}" for kind, words in KINDS.items() if errors.get(kind))
+    yield {
+        "title": "What went wrong",
+        "text": f"Of what was told, and of what was there: {said or 'nothing'}.",
+        "picture": _plots(evaluation),
+    }
     shown = dict.fromkeys([*range(min(WORST, len(answers))), *range(max(0, len(answers) - GOOD), len(answers))])
     tree, task = open_dataset(data, task="detect").tree, answering("detect", "the report")
     for place in shown:
@@ -54,6 +73,32 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
             continue
         text = f"{len(truth.labels)} objects (white), {missed} missed, {false} found that are none or of another class"
         yield {"title": Path(found.source).name, "text": text, "picture": np.asarray(task.draw(pixels, found, truth))}
+
+
+def _plots(evaluation: Evaluation) -> NDArray[np.uint8]:
+    """Errors by kind beside precision at each recall, of the first classes: uint8 `[H, W, 3]`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    bars, curves = figure.subplots(1, 2)
+    errors = evaluation.details.get("errors", {})
+    shown = bars.barh(list(KINDS.values()), [errors.get(kind, 0) for kind in KINDS], color="#0072b2")
+    bars.bar_label(shown, padding=3)
+    bars.invert_yaxis()
+    bars.set_title("Errors by kind")
+    named = zip(evaluation.details.get("classes", ()), evaluation.details.get("curves", ()), strict=True)
+    for place, (name, curve) in enumerate(list(named)[:CURVES]):
+        style = {"color": COLOURS[place % len(COLOURS)], "linestyle": ("-", "--")[place // len(COLOURS)]}
+        curves.plot(np.linspace(0, 1, len(curve)), curve, label=name, **style)
+    curves.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="At an overlap of 0.5")
+    for text in curves.legend(loc="lower left", fontsize=8).get_texts():
+        text.set_parse_math(False)  # a class may be called "$x"
+    for axes in (bars, curves):
+        axes.spines[["top", "right"]].set_visible(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _answer(row: Mapping[str, Any], classes: tuple[str, ...], threshold: float) -> tuple[Detections, Objects]:

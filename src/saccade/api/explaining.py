@@ -175,14 +175,8 @@ def _write(folder: Path, shown: Sequence[Attribution]) -> tuple[dict[str, str], 
     folders.make(folder)
     rows = []
     for number, one in enumerate(shown):
-        stem = f"{number:04d}-{_file_name(one.source)}"
+        stem = f"{number:04d}-{folders.stem(one.source)}"
         map_file = files.write_bytes(folder / f"{stem}.npy", encoding.npy(one.map))
         picture_file = files.write_bytes(folder / f"{stem}.png", encoding.png(one.picture))
         rows.append({"source": one.source, "target": one.target, "map": str(map_file), "picture": str(picture_file)})
     return tuple(rows)
-
-
-def _file_name(source: str) -> str:
-    """The last part of a source's name, with nothing in it that a file system could trip over."""
-    stem = Path(source).stem[:60]
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem) or "image"

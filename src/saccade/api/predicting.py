@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from saccade.api.models import Predictor, load
-from saccade.core import folders
+from saccade.core import encoding, files, folders, images
 from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
@@ -20,8 +22,9 @@ from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Lines, Predictions
 from saccade.prediction.session import BATCH, cores
 from saccade.prediction.sources import count, expand
+from saccade.tasks import answering
 
-FORMATS = ("json", "jsonl", "csv")
+FORMATS = ("json", "jsonl", "csv", "png")
 
 
 def predict(
@@ -39,23 +42,40 @@ def predict(
     """Answer for paths, folders, globs, bytes, PIL images, arrays or tensors, one or a list, of any sizes.
 
     `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
-    be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>. For more images than memory should
+    be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>, or with "png" each image with its
+    answer drawn over it. For more images than memory should
     hold the results of: `predict_each`.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="--format")
+    if format == "png" and (out is None or inputs == "-" or (isinstance(inputs, list | tuple) and "-" in inputs)):
+        raise UserError("pictures of answers need a folder, and images that can be read twice", where="--format png", fix="give --out DIR")
+    inputs = list(inputs) if format == "png" and isinstance(inputs, Iterator) else inputs
+    model = load(target, device=device) if isinstance(target, str | Path) else target
     begin = time.perf_counter()
     lines = out if format == "jsonl" else None
     each = predict_each(
-        target, inputs, out=lines, strict=strict, max_pixels=max_pixels, device=device, precision=precision, progress=progress
+        model, inputs, out=lines, strict=strict, max_pixels=max_pixels, device=device, precision=precision, progress=progress
     )
     answers = list(each)
     results = tuple(one for one in answers if not isinstance(one, Failed))
     failed = tuple(one.to_dict() for one in answers if isinstance(one, Failed))
     found = Predictions(results, failed, time.perf_counter() - begin)
-    if out is not None and format != "jsonl":
+    if out is not None and format == "png":
+        _draw(model, inputs, answers, folders.make(out), max_pixels)
+    elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found
+
+
+def _draw(model: Predictor, inputs: Any, answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:
+    """Each image that was answered for, read once more, with its answer: 000000-NAME.png ..., in the order of the inputs."""
+    task, channels = answering(model.card.task, "predict"), model.card.input.channels
+    for number, (source, answer) in enumerate(zip(expand(inputs), answers, strict=True)):
+        if not isinstance(answer, Failed):
+            pixels = images.read(source.content, channels=channels, max_pixels=max_pixels).pixels
+            picture = np.asarray(task.draw(pixels, answer))
+            files.write_bytes(folder / f"{number:06d}-{folders.stem(source.name)}.png", encoding.png(picture))
 
 
 def predict_each(

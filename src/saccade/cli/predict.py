@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @options.out("Folder for the predictions.")
 @click.option(
-    "--format", type=click.Choice(["json", "jsonl", "csv"]), help="Of the file in --out, or of standard output. Default: json in --out."
+    "--format",
+    type=click.Choice(["json", "jsonl", "csv", "png"]),
+    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it, in --out. Default: json in --out.",
 )
 @click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
 @options.max_pixels

@@ -23,3 +23,9 @@ def free(name: str) -> Path:
     while (Path(name) if number == 1 else Path(f"{name}-{number}")).exists():
         number += 1
     return Path(name) if number == 1 else Path(f"{name}-{number}")
+
+
+def stem(source: str) -> str:
+    """The last part of a source's name, with nothing in it that a file system could trip over."""
+    name = Path(source).stem[:60]
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name) or "image"

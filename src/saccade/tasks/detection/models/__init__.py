@@ -10,7 +10,7 @@ from saccade.task import ModelRow
 # Ours, for any size: widths and blocks of the stages at a 4th, 8th, 16th and 32nd of the input, width of neck and head, parameters (80
 # classes, three channels; a test holds them true).
 _OWN: dict[str, tuple[tuple[int, ...], tuple[int, ...], int, int]] = {
-    "small_detector": ((32, 64, 128, 192), (1, 1, 2, 1), 64, 0),
+    "small_detector": ((32, 64, 128, 192), (1, 1, 2, 1), 64, 1_590_944),
 }
 
 

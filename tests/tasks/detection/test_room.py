@@ -1,0 +1,116 @@
+"""Recipe, checks, changes to images, and drawing of the room of detection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.core.config import AugmentConfig, TrainConfig, override
+from saccade.core.errors import UserError
+from saccade.core.geometry import FILL
+from saccade.core.results import Detections
+from saccade.data.sample import Objects, Sample, Schema
+from saccade.task import Budget
+from saccade.tasks.detection.augmentation import DetectionAugment, gathered
+from saccade.tasks.detection.drawing import boxes
+from saccade.tasks.detection.task import Detection
+
+
+def schema(size: tuple[int, int], *, uniform: bool = True, channels: int = 3, images: int = 200) -> Schema:
+    return Schema("detect", ("a", "b"), {"train": (900, 30)}, channels, size, uniform, {"train": images, "val": 20})
+
+
+@pytest.mark.parametrize(
+    ("size", "uniform", "expected"),
+    [
+        ((480, 640), True, (256, 320)),
+        ((640, 480), True, (320, 256)),
+        ((3000, 4000), False, (320, 320)),
+        ((96, 96), True, (96, 96)),
+        ((17, 11), True, (32, 32)),
+        ((20, 2000), True, (32, 320)),
+    ],
+)
+def test_sizes(size: tuple[int, int], uniform: bool, expected: tuple[int, int]) -> None:
+    config, reasons = Detection().recipe(schema(size, uniform=uniform), "cpu", Budget())
+    assert config.size == expected
+    assert config.minutes == 18 and any(line.startswith("minutes") for line in reasons)
+
+
+def test_budgets_and_grey_images() -> None:
+    config, _ = Detection().recipe(schema((96, 96), channels=1), "cpu", Budget(epochs=3, size=(17, 11)))
+    assert (config.channels, config.augment.hue, config.size, config.minutes) == (1, 0.0, (17, 11), None)
+    Detection().check(override(config, {"epochs": 3.0}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "smal_detector"}, "did you mean small_detector"),
+        ({"augment.rotate": 5}, "rotate is no change of detect"),
+        ({"augment.paste": 0.5}, "paste is no change of detect"),
+        ({"pretrained": True}, "no published weights"),
+        ({"channels": 4}, "1 or 3 channels"),
+        ({"label_smoothing": 0.1}, "goals of detect are soft already"),
+    ],
+)
+def test_what_no_detector_does_is_refused(change: dict[str, object], words: str) -> None:
+    config, _ = Detection().recipe(schema((96, 96)), "cpu", Budget())
+    with pytest.raises(UserError, match=words):
+        Detection().check(override(config, change))
+
+
+def objects(*rows: tuple[list[float], int], crowd: bool = False) -> Objects:
+    flags = np.full(len(rows), crowd)
+    return Objects(
+        np.array([box for box, _ in rows], np.float64).reshape(-1, 4), np.array([label for _, label in rows]), flags, ~flags & False
+    )
+
+
+def test_a_mirrored_image_has_mirrored_boxes() -> None:
+    config = TrainConfig(task="detect", size=(64, 64), augment=AugmentConfig(flip=1.0))
+    augment = DetectionAugment(config)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    found = augment.apply([Sample(pixels, objects(([4, 5, 20, 30], 1)), 0, "x")], np.random.default_rng(1))
+    assert np.array_equal(found.image, pixels[:, ::-1])
+    assert found.target.boxes.tolist() == [[44, 5, 60, 30]]
+    assert augment.partners(3) == []
+
+
+def test_the_canvas_is_padded_and_what_is_kept_is_never_enlarged() -> None:
+    augment = DetectionAugment(TrainConfig(task="detect", size=(17, 40), augment=AugmentConfig(resize=(0.5, 2.0), mosaic=1.0)))
+    assert augment.canvas == (32, 64)
+    assert augment.preparation.apply(np.zeros((10, 9, 3), np.uint8)).shape == (10, 9, 3)
+    assert augment.preparation.apply(np.zeros((640, 640, 3), np.uint8)).shape == (64, 64, 3)
+    assert len(augment.partners(5)) == 3
+    alone = DetectionAugment(TrainConfig(task="detect", size=(64, 64)))
+    sample = alone.apply([Sample(np.zeros((10, 20, 3), np.uint8), objects(([0, 0, 20, 10], 0)), 0, "x")], np.random.default_rng(0))
+    assert sample.image.shape == (64, 64, 3)
+    assert set(np.unique(sample.image)) == {0, FILL}
+    box = sample.target.boxes[0]
+    assert (sample.image[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] == 0).all()
+
+
+def test_batches_hold_uneven_numbers_of_objects() -> None:
+    found, labels = gathered([objects(([0, 0, 5, 5], 1), ([1, 1, 9, 9], 0)), objects(), objects(([2, 2, 4, 4], 1), crowd=True)])
+    assert found.shape == (3, 2, 4)
+    assert labels.tolist() == [[1, 0], [-1, -1], [-2, -1]]
+    assert gathered([objects()])[0].shape == (1, 1, 4)
+
+
+def test_drawing() -> None:
+    """Boxes in the colours of their classes, names that cover neither each other nor leave the picture; odd and grey images too."""
+    image = np.full((60, 80, 3), 90, np.uint8)
+    rows = np.array([[5, 5, 30, 30], [6, 6, 31, 31], [50, 20, 79, 59]], np.float32)
+    result = Detections(rows, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 0]), ("a<b>", "long name " * 9), "x", (60, 80))
+    picture = boxes(image, result, objects(([4, 4, 29, 29], 0)))
+    assert picture.size == (320, 240)
+    found = np.asarray(picture).reshape(-1, 3)
+    for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (255, 255, 255)):
+        assert (found == colour).all(1).any()
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("a",), "x", (17, 11))
+    assert isinstance(boxes(np.zeros((17, 11, 1), np.uint8), none), Image.Image)
+    assert boxes(image, replace(result, boxes=rows * 40)).size == (320, 240), "boxes beyond the picture are no fault"
