@@ -97,8 +97,8 @@ def _plots(evaluation: Evaluation) -> NDArray[np.uint8]:
     for axes in (bars, curves):
         axes.spines[["top", "right"]].set_visible(False)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
 
 
 def _answer(row: Mapping[str, Any], classes: tuple[str, ...], threshold: float) -> tuple[Detections, Objects]:

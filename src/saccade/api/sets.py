@@ -147,8 +147,9 @@ def check_trainable(dataset: Dataset) -> None:
     """Refuse what cannot be learned from: no training images, one class, a class with a single image, classes unseen in training."""
     schema = dataset.schema
     if schema.task not in ROOMS:
-        said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {' and '.join(ROOMS)}"
-        raise UserError(said, where=str(dataset.opened), fix="where its folders are classes: --task classify")
+        said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {', '.join(ROOMS)}"
+        fix = "for its boxes alone: --task detect" if schema.task == "instances" else "where its folders are classes: --task classify"
+        raise UserError(said, where=str(dataset.opened), fix=fix)
     if dataset.annotations.multi and schema.task == "classify":
         raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if schema.task in MAKING:

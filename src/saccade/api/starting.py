@@ -12,6 +12,7 @@ from saccade.api.training import train
 from saccade.core import folders
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
+from saccade.evaluation.result import Evaluation
 
 SHOWN = 5
 
@@ -31,6 +32,7 @@ def _scenes(folder: Path) -> tuple[Path, str]:
 
 SCENES = 600
 DATA: Mapping[str, Callable[[Path], tuple[Path, str]]] = {"classify": _digits, "detect": _scenes}
+MINUTES = {"detect": 0.75}
 OWN = {"classify": "images, in a folder per class", "detect": "images with boxes, in COCO's, YOLO's or any other format"}
 
 
@@ -63,7 +65,16 @@ def quickstart(
     folder = _place(Path(out)) if out is not None else folders.free("quickstart")
     precisions.resolve(precision, precisions.device(device))  # refused before anything is written
     data, told = DATA[task](folder)
-    run = train(data, out=folder / "run", device=device, precision=precision, seed=seed, progress=progress, started=started)
+    run = train(
+        data,
+        out=folder / "run",
+        minutes=MINUTES.get(task),
+        device=device,
+        precision=precision,
+        seed=seed,
+        progress=progress,
+        started=started,
+    )
     evaluation = eval(run.path, device=device, precision=precision, seed=seed, progress=progress)
     images = sorted(path for path in data.rglob("*.png") if "test" in path.parts)[:: max(1, evaluation.images // SHOWN)][:SHOWN]
     answers = predict(run.path, images, out=run.path / "predictions", device=device, progress=progress)
@@ -73,25 +84,30 @@ def quickstart(
         failed = next(check["message"] for check in exported.facts["checks"] if not check["passed"])
         raise RuntimeError(f"the export of the quickstart does not answer as its model does: {failed}")
     again = predict(exported.file, images, out=run.path / "predictions-onnx", progress=progress)
-    name = next(iter(evaluation.metrics))
-    low, high = evaluation.intervals[name]
-    measured = f"{name} {evaluation.metrics[name] or 0.0:.4f}"
     lines = (
-        f"data      {told}: {data}",
-        f"trained   {run.config.model}, {run.record['steps']} steps",
-        f"measured  {measured} (95 % interval {low:.4f} to {high:.4f}) on {evaluation.images} images held out",
+        *_told(told, data, run, evaluation),
         *(f"predicted {Path(r.source).relative_to(data)}: {r.summary}" for r in answers),
-        f"explained {run.path / 'explanations'}",
         f"exported  {exported.file}: {_proof(exported.facts)}",
         f"          the exported file's own answers: {'; '.join(r.summary for r in again)}",
-        f"model     {run.model}",
-        f"report    {run.report}",
+        f"explained {run.path / 'explanations'}",
+        *(f"{what:<9} {path}" for what, path in (("model", run.model), ("report", run.report))),
         "",
         f"Your own {OWN[task]}:",
         "    saccade train path/to/photos",
     )
-    evaluated = {**run.record, "metrics": dict(evaluation.metrics)}
-    return Run(run.path, evaluated, lines, exported)
+    return Run(run.path, {**run.record, "metrics": dict(evaluation.metrics)}, lines, exported)
+
+
+def _told(what: str, data: Path, run: Run, evaluation: Evaluation) -> tuple[str, ...]:
+    """What was there, what was trained and how good it is, a line each."""
+    name = next(iter(evaluation.metrics))
+    low, high = evaluation.intervals[name]
+    measured = f"{name} {evaluation.metrics[name] or 0.0:.4f}"
+    return (
+        f"data      {what}: {data}",
+        f"trained   {run.config.model}, {run.record['steps']} steps",
+        f"measured  {measured} (95 % interval {low:.4f} to {high:.4f}) on {evaluation.images} images held out",
+    )
 
 
 def _proof(facts: Mapping[str, Any]) -> str:

@@ -101,38 +101,48 @@ class AveragePrecision:
     def tables(self, weights: Array | None = None) -> tuple[Floats, Floats]:
         """Average precision `[K, A, T]` and recall `[K, A, T, len(FIRST)]`, NaN where a class has no truth; integer `weights` `[I]` repeat
         images."""
-        weights = np.ones(len(self._images), np.int64) if weights is None else weights
+        weights = np.ones(len(self._images), np.int64) if weights is None else np.asarray(weights, np.int64)
         precision = np.full((self._classes, len(AREAS), len(THRESHOLDS)), np.nan)
         recall = np.full((*precision.shape, len(FIRST)), np.nan)
         for label, found in enumerate(self.matches):
-            for place, positives in enumerate((weights @ found.positives).tolist()):
-                if positives:
-                    precision[label, place], recall[label, place] = _read(found, place, weights, positives)
+            positives = weights @ found.positives
+            if positives.any():
+                known = positives > 0
+                precision[label, known], recall[label, known] = _read(found, np.flatnonzero(known), weights, positives[known])
         return precision, recall
 
 
 def curve(found: Matches, weights: Array | None = None, threshold: int = 0) -> tuple[Floats, Floats, Floats]:
     """Scores, hits and false alarms, the latter two added up from the surest on, of detections of any area: float64 `[N]` each."""
     counts = found.outcome[:, 0, threshold] != IGNORED
+    if weights is not None:
+        counts &= weights[found.image] > 0
     weight = np.ones(int(counts.sum())) if weights is None else weights[found.image[counts]].astype(np.float64)
     hit = found.outcome[counts, 0, threshold] == HIT
     return found.scores[counts], np.cumsum(hit * weight), np.cumsum(~hit * weight)
 
 
-def _read(found: Matches, place: int, weights: Array, positives: int) -> tuple[Floats, Floats]:
-    """Average precision `[T]` and recall `[T, len(FIRST)]` of a class in a range of area."""
-    outcome, weight = found.outcome[:, place].T, weights[found.image].astype(np.float64)
-    hits, false = (np.cumsum((outcome == kind) * weight, axis=1) for kind in (HIT, MISSED))
+def _read(found: Matches, places: Array, weights: Array, positives: Array) -> tuple[Floats, Floats]:
+    """Average precision `[P, T]` and recall `[P, T, len(FIRST)]` of a class in the ranges of area at `places` `[P]`, where it has
+    `positives` `[P]` truths, at least one each. Rows below are pairs of range and threshold; hits are whole numbers, so that nothing is
+    rounded where a recall is just reached."""
+    shape = len(places), len(THRESHOLDS)
+    if not len(found.scores):
+        return np.zeros(shape), np.zeros((*shape, len(FIRST)))
+    outcome = found.outcome[:, places].reshape(len(found.scores), -1).T
+    weight = weights[found.image]
+    right = (outcome == HIT) * weight
+    hits, false = np.cumsum(right, axis=1), np.cumsum((outcome == MISSED) * weight, axis=1)
     precision = hits / np.maximum(hits + false, np.spacing(1))
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    read = np.zeros((len(THRESHOLDS), len(RECALLS)))
-    recall = hits / positives
-    for row, (reached, values) in enumerate(zip(recall, precision, strict=True)):
-        at = np.searchsorted(reached, RECALLS, side="left")
-        at = at[at < len(values)]
-        read[row, : len(at)] = values[at]
-    total = np.stack([(outcome == HIT) @ (weight * (found.rank < most)) / positives for most in FIRST], axis=1)
-    return read.mean(1), total
+    needed = np.stack([np.searchsorted(np.arange(count + 1) / count, RECALLS, side="left") for count in positives.tolist()])
+    rows, most = np.arange(len(outcome))[:, None], int(positives.max()) + 1
+    # All rows in one search: each has its own range of numbers.
+    at = np.searchsorted((hits + rows * most).ravel(), (needed.repeat(shape[1], 0) + rows * most).ravel(), side="left")
+    at = at.reshape(len(outcome), -1) - rows * hits.shape[1]
+    read = np.where(at < hits.shape[1], precision[rows, at.clip(max=hits.shape[1] - 1)], 0.0)
+    total = np.stack([right[:, found.rank < first].sum(1) for first in FIRST], axis=1) / positives.repeat(shape[1])[:, None]
+    return read.mean(1).reshape(shape), total.reshape(*shape, len(FIRST))
 
 
 # Matching

@@ -83,8 +83,14 @@ class Case:
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of the original images."""
-        return [self.dataset.size(place) for place in self.places.tolist()]
+        """(height, width) of the original images; (0, 0) of one that is lost, for which there is no other answer either."""
+        return [self._size(place) for place in self.places.tolist()]
+
+    def _size(self, place: int) -> tuple[int, int]:
+        try:
+            return self.dataset.size(place)
+        except UserError:
+            return 0, 0
 
 
 def refused(case: Case, error: UserError, checks: Sequence[Check] = ()) -> Proof:

@@ -18,7 +18,7 @@ FIGURES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
 )  # fmt: skip
 AT_BEST = ("f1", "precision", "recall", "threshold")
-WORK = 2e8  # detections times thresholds times ranges of area that a bootstrap may read
+SECONDS = 10.0  # that a bootstrap may take, about: see `resamples`
 POINTS = 101  # of a curve in a report
 NEAR, FAR = 0.5, 0.1  # overlaps: from NEAR an object is found, below FAR a detection shows the background (Bolya et al. 2020)
 
@@ -42,9 +42,9 @@ class DetectionMetric:
 
     @property
     def resamples(self) -> int:
-        """1,000 of a bootstrap where that takes seconds, fewer for very many detections, 50 at least."""
+        """1,000 of a bootstrap where that takes seconds, fewer for very many classes and detections, 50 at least."""
         found = sum(len(image.scores) for image in self._images) * len(ap.AREAS) * len(ap.THRESHOLDS)
-        return int(min(1000, max(50, WORK // max(1, found))))
+        return int(min(1000, max(50, SECONDS / (2e-4 * len(self.classes) + 1e-8 * found))))
 
     def update(self, results: Sequence[Detections], truths: Sequence[Objects]) -> None:
         """Take up what was found in images and what is in them."""

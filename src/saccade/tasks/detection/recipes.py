@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saccade.core.config import AugmentConfig, TrainConfig
-from saccade.core.geometry import MULTIPLE, fitting, padded
+from saccade.core.geometry import fitting, padded
 from saccade.data.sample import Schema
 from saccade.task import Budget
 
@@ -59,7 +59,7 @@ def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
     """Of the images' own shape where they share one, so that nothing is padded; square where they differ."""
     if budget.size is not None:
         return budget.size, "as asked"
-    side = max(MULTIPLE, min(SIDE, max(padded(schema.size))))
+    side = min(SIDE, max(schema.size))
     if not schema.uniform:
-        return (side, side), f"into which images of about {schema.size[0]}x{schema.size[1]} are fitted whole"
+        return padded((side, side)), f"into which images of about {schema.size[0]}x{schema.size[1]} are fitted whole"
     return padded(fitting(schema.size, (side, side))), f"the shape of the images, {schema.size[0]}x{schema.size[1]}, to learn fast"
