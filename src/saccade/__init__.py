@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     )
     from saccade.core.config import TrainConfig
     from saccade.core.errors import Interrupted, SaccadeError, UserError
-    from saccade.core.results import Classification, Generated
+    from saccade.core.results import Classification, Detections, Generated
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Bench",
     "Classification",
+    "Detections",
     "Evaluation",
     "Explanations",
     "Export",
@@ -77,6 +78,7 @@ __all__ = [
 
 _MODULES = {
     "Classification": "saccade.core.results",
+    "Detections": "saccade.core.results",
     "Generated": "saccade.core.results",
     "Interrupted": "saccade.core.errors",
     "SaccadeError": "saccade.core.errors",

@@ -183,7 +183,7 @@ def test_sets_without_objects_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "set/annotations/instances_train.json"
     plain = json.loads(file.read_text())
     file.write_text(json.dumps({**plain, "annotations": []}))
-    with pytest.raises(UserError, match="has no object in any image of train"):
+    with pytest.raises(UserError, match="has no object to be found in any image of train"):
         train(tmp_path / "set", tmp_path / "r")
 
 
@@ -288,6 +288,26 @@ def test_predictions_in_every_format(learned: Run, mixed: Path, place: Path) -> 
     assert [one["source"] for one in plain] == [one.source for one in found]
     assert all(len(one["boxes"]) == len(one["scores"]) == len(one["labels"]) == one["count"] for one in plain)
     assert "<td>" in found._repr_html_()
+
+
+def test_pictures_of_answers(learned: Run, mixed: Path, place: Path) -> None:
+    """Written among the images themselves: they are not taken for more of them; a broken image has none."""
+    (place / "broken.png").write_bytes(b"none")
+    Image.open(mixed / "val/1.png").save("one.png")
+    found = saccade.predict(learned.path, ".", out="answers", format="png", progress=Silent())
+    assert [one.source for one in found] == ["one.png"] and len(found.failed) == 1
+    (picture,) = Path("answers").iterdir()
+    assert picture.name == "000001-one.png"
+    with Image.open(picture) as shown:
+        assert max(shown.size) >= 320
+    with pytest.raises(UserError, match="pictures of answers need a folder"):
+        saccade.predict(learned.path, ".", format="png", progress=Silent())
+
+
+def test_predictions_of_others_cannot_be_scored_yet(mixed: Path, place: Path) -> None:
+    (place / "x.jsonl").write_text('{"source": "val/1.png", "label": "red"}')
+    with pytest.raises(UserError, match="one label an image so far"):
+        saccade.eval_predictions("x.jsonl", mixed)
 
 
 def test_explain_shows_what_speaks_for_the_surest_or_a_class(learned: Run, mixed: Path) -> None:

@@ -38,9 +38,9 @@ def run(given: dict[str, Any], size: tuple[int, int] = (64, 64), card: Card = CA
 
 def test_boxes_come_in_pixels_of_the_original() -> None:
     """An image of 128 x 96 is seen at half its size, the rest of the input is padding."""
-    found = run(outputs((0.9, 1, [4, 4, 20, 24]), (0.5, 0, [-3, 10, 60, 80])), size=(128, 96))
+    found = run(outputs((0.9, 1, [4, 4, 20, 24]), (0.5, 0, [-3, 10, 60, 80]), (0.9, 0, [50, 10, 60, 20])), size=(128, 96))
     assert found.boxes.tolist() == [[8, 8, 40, 48], [0, 20, 96, 128]]
-    assert found.names == ["bee", "ant"] and found.summary == "1 bee, 1 ant"
+    assert found.names == ["bee", "ant"] and found.summary == "1 bee, 1 ant", "in the padding nothing is"
 
 
 def test_of_two_on_one_object_the_surer_stays() -> None:

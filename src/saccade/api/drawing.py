@@ -13,6 +13,7 @@ from saccade.core import average_precision as ap
 from saccade.core import finish, images
 from saccade.core.card import Card
 from saccade.core.errors import UserError
+from saccade.core.files import DamagedError
 from saccade.core.results import Detections
 from saccade.data.opening import open_dataset
 from saccade.data.sample import Objects
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 WORST, GOOD = 8, 4
 NEAR = 0.5
+SIDE = 960  # pixels of a picture's longer side, at most
 CURVES = 10  # classes whose precision is drawn
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito
 KINDS = {
@@ -72,7 +74,9 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
         except UserError:
             continue
         text = f"{len(truth.labels)} objects (white), {missed} missed, {false} found that are none or of another class"
-        yield {"title": Path(found.source).name, "text": text, "picture": np.asarray(task.draw(pixels, found, truth))}
+        picture = task.draw(pixels, found, truth)
+        picture.thumbnail((SIDE, SIDE))
+        yield {"title": Path(found.source).name, "text": text, "picture": np.asarray(picture)}
 
 
 def _plots(evaluation: Evaluation) -> NDArray[np.uint8]:
@@ -102,12 +106,17 @@ def _plots(evaluation: Evaluation) -> NDArray[np.uint8]:
 
 
 def _answer(row: Mapping[str, Any], classes: tuple[str, ...], threshold: float) -> tuple[Detections, Objects]:
-    """What was told of an image, and what is in it, from a row of an evaluation."""
-    truth = row["truth"]
-    boxes = np.array(truth["boxes"], np.float64).reshape(-1, 4)
-    labels = np.array([classes.index(name) for name in truth["labels"]], np.int64)
-    crowd = np.array(truth["crowd"], bool)
-    return Detections.from_dict(row, classes).above(threshold), Objects(boxes, labels, crowd, np.zeros_like(crowd))
+    """What was told of an image, and what is in it, from a row of an evaluation; raises DamagedError where it is none."""
+    try:
+        truth = row["truth"]
+        boxes = np.array(truth["boxes"], np.float64).reshape(-1, 4)
+        labels = np.array([classes.index(name) for name in truth["labels"]], np.int64)
+        ignored = np.array(truth["ignored"], bool)
+        if not len(boxes) == len(labels) == len(ignored):
+            raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels, {len(ignored)} ignored")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"a row of the predictions has no truth: {error}", where=str(row.get("source", ""))) from None
+    return Detections.from_dict(row, classes).above(threshold), Objects(boxes, labels, ignored, np.zeros_like(ignored))
 
 
 def _errors(found: Detections, truth: Objects) -> tuple[int, int]:

@@ -196,6 +196,10 @@ def eval_predictions(
     from saccade.core.card import Card, InputSpec
 
     dataset = open_dataset(data)
+    if dataset.schema.task != "classify" or dataset.annotations.multi:
+        raise UserError(
+            "predictions can be scored for sets with one label an image so far", where=str(data), fix="measure a model: eval MODEL DATA"
+        )
     name = split or default_split(dataset)
     truths = {dataset.paths[i]: int(dataset.targets[i]) for i in dataset.split(name)}
     card = Card(dataset.schema.task, dataset.schema.classes, {}, InputSpec(3, (1, 1)))

@@ -117,7 +117,7 @@ def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, 
             pixels, ready = look(model, source.content)
             shown.append(attribute(model, pixels, ready, source.name, wanted))
         except UserError as error:
-            failed.append({"source": source.name, "reason": error.message})
+            failed.append({"source": source.name, "reason": f"{error.message} ({error.fix})" if error.fix else error.message})
         progress.advance()
     progress.finish()
     if not shown:

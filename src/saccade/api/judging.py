@@ -137,7 +137,8 @@ def _loaded(name: str, file: Path, device: str) -> Features:
     from saccade.api.models import load_model
 
     model = load_model(file, device=device)
-    answering(model.card.task, "measuring")
+    if model.card.task != "classify":
+        raise UserError(f"features must be those of a classifier, this model was trained to {model.card.task}", where=str(file))
     return Features(name, model.module, model.card, model.device)
 
 

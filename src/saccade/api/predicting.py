@@ -48,9 +48,10 @@ def predict(
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="--format")
-    if format == "png" and (out is None or inputs == "-" or (isinstance(inputs, list | tuple) and "-" in inputs)):
-        raise UserError("pictures of answers need a folder, and images that can be read twice", where="--format png", fix="give --out DIR")
-    inputs = list(inputs) if format == "png" and isinstance(inputs, Iterator) else inputs
+    if format == "png":
+        if out is None:
+            raise UserError("pictures of answers need a folder", where="--format png", fix="give --out DIR")
+        inputs = [source.content for source in expand(inputs)]  # once: the pictures may come to lie among the images
     model = load(target, device=device) if isinstance(target, str | Path) else target
     begin = time.perf_counter()
     lines = out if format == "jsonl" else None
@@ -68,14 +69,14 @@ def predict(
     return found
 
 
-def _draw(model: Predictor, inputs: Any, answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:
+def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:
     """Each image that was answered for, read once more, with its answer: 000000-NAME.png ..., in the order of the inputs."""
     task, channels = answering(model.card.task, "predict"), model.card.input.channels
-    for number, (source, answer) in enumerate(zip(expand(inputs), answers, strict=True)):
+    for number, (content, answer) in enumerate(zip(inputs, answers, strict=True)):
         if not isinstance(answer, Failed):
-            pixels = images.read(source.content, channels=channels, max_pixels=max_pixels).pixels
+            pixels = images.read(content, channels=channels, max_pixels=max_pixels).pixels
             picture = np.asarray(task.draw(pixels, answer))
-            files.write_bytes(folder / f"{number:06d}-{folders.stem(source.name)}.png", encoding.png(picture))
+            files.write_bytes(folder / f"{number:06d}-{folders.stem(answer.source)}.png", encoding.png(picture))
 
 
 def predict_each(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
-from saccade.core.prepare import prepare
+from saccade.core.prepare import covered, prepare
 from saccade.core.progress import Progress
 from saccade.data import cache, doctor
 from saccade.data.cache import BadFile, Preparation, Store
@@ -66,7 +66,7 @@ class Split:
 def as_the_model_sees(spec: InputSpec) -> Preparation:
     """Every image as `core.prepare` makes it: what evaluation measures is what prediction does."""
     name = f"prepare {spec.channels} {spec.size} {spec.resize}"
-    return Preparation(name, lambda pixels: prepare(pixels, spec).transpose(1, 2, 0), spec.size)
+    return Preparation(name, lambda pixels: prepare(pixels, spec).transpose(1, 2, 0), covered(spec))
 
 
 def read_split(
@@ -195,8 +195,11 @@ def _check_objects(dataset: Dataset) -> None:
             raise UserError(
                 f"has no images to {what} ({split})", where=str(dataset.root), fix="add images, or split it with saccade data split"
             )
-        if not sum(schema.counts.get(split, ())):
-            raise UserError(f"has no object in any image of {split}", where=str(dataset.root), fix="saccade data stats shows what it holds")
+        items = [dataset.annotations.items[place] for place in dataset.split(split).tolist()]
+        if not any(not (one.crowd or one.difficult) for item in items for one in item.objects):
+            raise UserError(
+                f"has no object to be found in any image of {split}", where=str(dataset.root), fix="saccade data stats shows what it holds"
+            )
 
 
 def _check_enough(dataset: Dataset) -> None:

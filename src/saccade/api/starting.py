@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saccade.api.runs import Run
 from saccade.api.training import train
@@ -13,6 +13,9 @@ from saccade.core import folders
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
 from saccade.evaluation.result import Evaluation
+
+if TYPE_CHECKING:
+    from saccade.api.exporting import Export
 
 SHOWN = 5
 
@@ -54,7 +57,6 @@ def quickstart(
     """
     from saccade.api.evaluating import eval
     from saccade.api.explaining import explain
-    from saccade.api.exporting import export
     from saccade.api.predicting import predict
     from saccade.training import precision as precisions
 
@@ -76,18 +78,18 @@ def quickstart(
         started=started,
     )
     evaluation = eval(run.path, device=device, precision=precision, seed=seed, progress=progress)
-    images = sorted(path for path in data.rglob("*.png") if "test" in path.parts)[:: max(1, evaluation.images // SHOWN)][:SHOWN]
+    images = sorted(path for path in data.rglob("*.png") if "test" in path.relative_to(data).parts)[:: max(1, evaluation.images // SHOWN)][
+        :SHOWN
+    ]
     answers = predict(run.path, images, out=run.path / "predictions", device=device, progress=progress)
-    explain(run.path, images, device=device, progress=progress)
-    exported = export(run.path, to="onnx", progress=progress)
-    if exported.file is None:
-        failed = next(check["message"] for check in exported.facts["checks"] if not check["passed"])
-        raise RuntimeError(f"the export of the quickstart does not answer as its model does: {failed}")
-    again = predict(exported.file, images, out=run.path / "predictions-onnx", progress=progress)
+    if found := [image for image, answer in zip(images, answers, strict=True) if len(answer.labels)]:
+        explain(run.path, found, device=device, progress=progress)
+    exported, file = _exported(run, progress)
+    again = predict(file, images, out=run.path / "predictions-onnx", progress=progress)
     lines = (
         *_told(told, data, run, evaluation),
         *(f"predicted {Path(r.source).relative_to(data)}: {r.summary}" for r in answers),
-        f"exported  {exported.file}: {_proof(exported.facts)}",
+        f"exported  {file}: {_proof(exported.facts)}",
         f"          the exported file's own answers: {'; '.join(r.summary for r in again)}",
         f"explained {run.path / 'explanations'}",
         *(f"{what:<9} {path}" for what, path in (("model", run.model), ("report", run.report))),
@@ -96,6 +98,17 @@ def quickstart(
         "    saccade train path/to/photos",
     )
     return Run(run.path, {**run.record, "metrics": dict(evaluation.metrics)}, lines, exported)
+
+
+def _exported(run: Run, progress: Progress) -> tuple[Export, Path]:
+    """The export to ONNX and its file."""
+    from saccade.api.exporting import export
+
+    exported = export(run.path, to="onnx", progress=progress)
+    if exported.file is None:
+        failed = next(check["message"] for check in exported.facts["checks"] if not check["passed"])
+        raise RuntimeError(f"the export of the quickstart does not answer as its model does: {failed}")
+    return exported, exported.file
 
 
 def _told(what: str, data: Path, run: Run, evaluation: Evaluation) -> tuple[str, ...]:

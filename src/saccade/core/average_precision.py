@@ -69,15 +69,14 @@ def overlaps(found: Array, truths: Array, crowd: NDArray[np.bool_]) -> Floats:
 class Matches:
     """The detections of one class in all images, by falling score.
 
-    scores `[D]`; image `[D]`; rank `[D]`, place among those of its image; outcome: uint8 `[D, A, T]`, MISSED, HIT or IGNORED; truth: int64
-    `[D]`, the truth of its image taken at the first threshold and any area, -1 where none; positives: int64 `[I, A]`, truths to be found.
+    scores `[D]`; image `[D]`; rank `[D]`, place among those of its image; outcome: uint8 `[D, A, T]`, MISSED, HIT or IGNORED;
+    positives: int64 `[I, A]`, truths to be found.
     """
 
     scores: Array
     image: Array
     rank: Array
     outcome: NDArray[np.uint8]
-    truth: Array
     positives: Array
 
 
@@ -160,9 +159,7 @@ class _Group:
     crowd: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     truth_areas: Array
-    truths: Array
     outcome: NDArray[np.uint8]
-    taken: Array
 
 
 def _groups(number: int, image: Image) -> list[_Group]:
@@ -182,9 +179,7 @@ def _groups(number: int, image: Image) -> list[_Group]:
                 image.crowd[truths],
                 image.ignored[truths] | image.crowd[truths],
                 image.truth_areas[truths],
-                truths,
                 outcome,
-                np.full(len(own), -1, np.int64),
             )
         )
     return found
@@ -194,8 +189,8 @@ def _match(groups: Sequence[_Group]) -> None:
     """Decide the outcome of all detections: groups of about as many truths together, so that little is padded."""
     sizes: dict[int, list[_Group]] = {}
     for group in groups:
-        if len(group.scores) and len(group.truths):
-            sizes.setdefault(int(len(group.truths) - 1).bit_length(), []).append(group)
+        if len(group.scores) and len(group.truth_areas):
+            sizes.setdefault(int(len(group.truth_areas) - 1).bit_length(), []).append(group)
     for power, several in sizes.items():
         several.sort(key=lambda group: -len(group.scores))
         step = max(1, ROOM // (len(AREAS) * len(THRESHOLDS) << power))
@@ -209,7 +204,7 @@ def _match(groups: Sequence[_Group]) -> None:
 
 def _match_together(groups: Sequence[_Group]) -> None:
     """The groups come by falling number of detections: those that have one of a rank stand in front."""
-    count, width = len(groups), max(len(group.truths) for group in groups)
+    count, width = len(groups), max(len(group.truth_areas) for group in groups)
     deep = len(groups[0].scores)
     overlap, crowd, free = np.full((count, deep, width), -1.0), np.zeros((count, width), bool), np.ones((count, len(AREAS), width), bool)
     for number, group in enumerate(groups):
@@ -221,7 +216,6 @@ def _match_together(groups: Sequence[_Group]) -> None:
     blocked = np.zeros((count, len(AREAS), len(THRESHOLDS), width), bool)  # taken already, and no crowd
     at = np.arange(count)[:, None, None], np.arange(len(AREAS))[None, :, None], np.arange(len(THRESHOLDS))[None, None, :]
     outcome = np.zeros((deep, count, len(AREAS), len(THRESHOLDS)), np.uint8)
-    first = np.full((deep, count), -1, np.int64)
     fewer = np.searchsorted([-len(group.scores) for group in groups], -np.arange(1, deep + 1), side="right")
     for rank, now in enumerate(fewer.tolist()):
         near = overlap[:now, rank, None, None, :]
@@ -234,11 +228,8 @@ def _match_together(groups: Sequence[_Group]) -> None:
         places = at[0][:now], at[1], at[2]
         blocked[(*places, best)] |= hit & ~crowd[places[0], best]
         outcome[rank, :now] = np.where(hit, np.where(free[places[0], places[1], best], IGNORED, HIT), MISSED)
-        first[rank, :now] = np.where(hit[:, 0, 0], best[:, 0, 0], -1)
     for number, group in enumerate(groups):
-        n = len(group.scores)
-        group.outcome[:] = outcome[:n, number]
-        group.taken[:] = np.where(first[:n, number] < 0, -1, group.truths[first[:n, number]])
+        group.outcome[:] = outcome[: len(group.scores), number]
 
 
 def _of_class(groups: Sequence[_Group], images: int) -> Matches:
@@ -249,11 +240,10 @@ def _of_class(groups: Sequence[_Group], images: int) -> Matches:
     groups = [group for group in groups if len(group.scores)]
     if not groups:
         none = np.zeros(0, np.int64)
-        return Matches(np.zeros(0), none, none, np.zeros((0, len(AREAS), len(THRESHOLDS)), np.uint8), none, positives)
+        return Matches(np.zeros(0), none, none, np.zeros((0, len(AREAS), len(THRESHOLDS)), np.uint8), positives)
     scores = np.concatenate([group.scores for group in groups])
     order = np.argsort(-scores, kind="stable")
     image = np.concatenate([np.full(len(group.scores), group.image) for group in groups])
     rank = np.concatenate([np.arange(len(group.scores)) for group in groups])
     outcome = np.concatenate([group.outcome for group in groups])
-    taken = np.concatenate([group.taken for group in groups])
-    return Matches(scores[order], image[order], rank[order], outcome[order], taken[order], positives)
+    return Matches(scores[order], image[order], rank[order], outcome[order], positives)

@@ -80,7 +80,8 @@ def detections(
         own = boxes[place][sure], scores[place][sure], labels[place][sure].astype(np.int64)
         kept = nms(*own, OVERLAP)[:MOST]
         whole = to_source(own[0][kept], size, card.input.size)
-        found.append(Detections(whole, own[1][kept], own[2][kept], card.classes, source, size, tuple(remarks)))
+        shown = (whole[:, 2:] > whole[:, :2]).all(1)  # what lies in the padding alone is nothing
+        found.append(Detections(whole[shown], own[1][kept][shown], own[2][kept][shown], card.classes, source, size, tuple(remarks)))
     return found
 
 

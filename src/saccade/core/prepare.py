@@ -20,10 +20,16 @@ from saccade.core.images import Picture
 def read(source: images.Source, spec: InputSpec, *, max_pixels: int = images.MAX_PIXELS, local: bool = True) -> Picture:
     """Any one image as the model sees it: `pixels` of the Picture is uint8 `[spec.channels, h, w]`, `size` the original's.
 
-    A large JPEG is decoded at a reduced size (see `images.read`). Raises UserError for whatever cannot be read.
+    A large JPEG is decoded at a reduced size (see `covered`). Raises UserError for whatever cannot be read.
     """
-    picture = images.read(source, channels=spec.channels, max_pixels=max_pixels, local=local, covering=spec.size)
+    picture = images.read(source, channels=spec.channels, max_pixels=max_pixels, local=local, covering=covered(spec))
     return Picture(prepare(picture.pixels, spec), picture.source, picture.size, picture.notes)
+
+
+def covered(spec: InputSpec) -> tuple[int, int] | None:
+    """(height, width) that pixels must cover where a large JPEG may be decoded at a reduced size (`images.read`); None by "fit": boxes lie
+    where the original's shape says, which a reduced one need not have to the pixel."""
+    return spec.size if spec.resize == "crop" else None
 
 
 def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:

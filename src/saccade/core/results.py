@@ -269,7 +269,7 @@ class Detections:
             raise UserError(f"not a result: {error}", where=where) from None
 
     def plot(self) -> Figure:
-        """The boxes on an empty canvas of the image's size; `saccade.draw` lays them over the image."""
+        """The boxes on an empty canvas of the image's size; `predict` with the format "png" lays them over the image."""
         from matplotlib.figure import Figure
         from matplotlib.patches import Rectangle
 

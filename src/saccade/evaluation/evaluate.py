@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import finish
+from saccade.core.results import Result
 from saccade.evaluation.intervals import bootstrap
 from saccade.evaluation.result import Evaluation
 from saccade.prediction.session import Session
@@ -53,19 +54,23 @@ def measure(
     total: int | None = None,
 ) -> list[Row]:
     """Feed `metric` and give the rows of the predictions: all of `evaluate` but the summary and its bootstrap."""
-    rows: list[Row] = []
+    answers: list[tuple[Result, Any]] = []
+    shapes = set()
     progress.start(name, total, "images")
     try:
         for images, truths, sources, sizes in batches:
             if not len(truths):
                 continue
-            found = finish.results(session.run(images), session.card, sizes, sources, complete=True)
-            metric.update(found, truths)
-            rows.extend(metric.row(result, truth) for result, truth in zip(found, truths, strict=True))
-            progress.advance(len(found))
+            shapes.add(images.shape[1:])
+            answers += zip(finish.results(session.run(images), session.card, sizes, sources, complete=True), truths, strict=True)
+            progress.advance(len(truths))
     finally:
         progress.finish()
-    return rows
+    if len(shapes) > 1:  # images of one shape came together: a resample must mean the same images whatever the batch
+        answers.sort(key=lambda answer: answer[0].source)
+    if answers:
+        metric.update([result for result, _ in answers], [truth for _, truth in answers])
+    return [metric.row(result, truth) for result, truth in answers]
 
 
 def summarise(metric: Metric, rows: Sequence[Row], *, task: str, split: str, seconds: float, seed: int = 0) -> Evaluation:

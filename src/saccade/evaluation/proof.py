@@ -83,14 +83,14 @@ class Case:
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of the original images; (0, 0) of one that is lost, for which there is no other answer either."""
+        """(height, width) of the original images; (1, 1) of one that is lost, for which there is no answer either."""
         return [self._size(place) for place in self.places.tolist()]
 
     def _size(self, place: int) -> tuple[int, int]:
         try:
             return self.dataset.size(place)
         except UserError:
-            return 0, 0
+            return 1, 1
 
 
 def refused(case: Case, error: UserError, checks: Sequence[Check] = ()) -> Proof:
@@ -172,7 +172,9 @@ def _row(size: Size, batch: int, expected: Outputs, found: Outputs) -> list[dict
 def _in_order(expected: Outputs, found: Outputs) -> Outputs:
     """Boxes that are equally sure but for the last bits may stand in another order, and the last ones for others that are as sure: each
     expected box beside the one that is most like it; one as sure as the last counts as found."""
-    if "boxes" not in expected or any(name not in found or found[name].shape != value.shape for name, value in expected.items()):
+    if not {"boxes", "scores", "labels"} <= expected.keys() or any(
+        name not in found or found[name].shape != value.shape for name, value in expected.items()
+    ):
         return found
     arranged = {name: value.copy() for name, value in found.items()}
     for row in range(len(expected["scores"])):
@@ -180,7 +182,8 @@ def _in_order(expected: Outputs, found: Outputs) -> Outputs:
         apart += 1e3 * np.abs(expected["scores"][row][:, None] - found["scores"][row])
         apart += 1e6 * (expected["labels"][row][:, None] != found["labels"][row])
         order = linear_sum_assignment(np.nan_to_num(apart, nan=1e9))[1]
-        last = expected["scores"][row] <= expected["scores"][row].min() + ATOL
+        least = expected["scores"][row].min() + ATOL
+        last = (expected["scores"][row] <= least) & (found["scores"][row][order] <= least)
         for name, value in arranged.items():
             value[row] = found[name][row][order]
             value[row][last] = expected[name][row][last]

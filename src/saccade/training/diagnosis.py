@@ -47,11 +47,11 @@ def diagnose(error: NotFiniteError, model: nn.Module, batches: Sequence[Batch], 
 
 
 def keep(run: RunDir, batches: Sequence[Batch], loader: Loader, step: int) -> str:
-    """Write the batch as a NumPy archive (images, targets, positions, names) into the run; returns its path."""
+    """Write the batch as a NumPy archive (images and targets by micro-batch, positions, names) into the run; returns its path."""
     positions = np.concatenate([batch.positions for batch in batches])
     arrays = {f"images-{number}": batch.images.cpu().numpy() for number, batch in enumerate(batches)}
-    for name in batches[0].targets:
-        arrays[name] = torch.cat([batch.targets[name] for batch in batches]).cpu().numpy()
+    for number, batch in enumerate(batches):  # micro-batches may hold different numbers of objects
+        arrays |= {f"{name}-{number}": value.cpu().numpy() for name, value in batch.targets.items()}
     names = np.array([name.encode("utf-8", "surrogateescape") for name in loader.names(positions)])
     data = io.BytesIO()
     np.savez(data, allow_pickle=False, positions=positions, names=names, **arrays)

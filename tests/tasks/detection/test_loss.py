@@ -99,10 +99,10 @@ def test_images_without_objects_teach_the_background() -> None:
 def test_in_a_crowd_nothing_is_learned_about_the_background() -> None:
     model, some = network(), batch(1)
     crowd = Batch(some.images, {"boxes": torch.tensor([[[0.0, 0, 64, 64]]]), "labels": torch.full((1, 1), IGNORED)}, some.positions)
-    assert float(losses(model.raw(crowd.images), crowd).total) == 0
+    assert losses(model.raw(crowd.images), crowd).total.item() == 0
     boxes, labels = some.targets["boxes"], some.targets["labels"]
     inside = {"boxes": torch.cat([boxes, torch.tensor([[[0.0, 0, 64, 64]]])], 1), "labels": F.pad(labels, (0, 1), value=IGNORED)}
     both = losses(model.raw(some.images), Batch(some.images, inside, some.positions))
     alone = losses(model.raw(some.images), some)
-    assert 0 < float(both.parts["classes"]) < float(alone.parts["classes"])
-    assert float(both.parts["boxes"]) == pytest.approx(float(alone.parts["boxes"]))
+    assert 0 < both.parts["classes"].item() < alone.parts["classes"].item()
+    assert both.parts["boxes"].item() == pytest.approx(alone.parts["boxes"].item())

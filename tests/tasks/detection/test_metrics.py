@@ -56,6 +56,19 @@ def test_the_threshold_leaves_out_what_is_more_often_wrong() -> None:
     assert made.details()["errors"]["background"] == 0, "below the threshold nothing is told"
 
 
+def test_a_model_keeps_its_threshold() -> None:
+    """That of other images: nothing is tuned on those that are measured."""
+    pairs = [(found((0.9, "a", ONE), (0.5, "a", TWO), (0.3, "a", FAR)), there(("a", ONE), ("a", TWO)))]
+    made = DetectionMetric(CLASSES, 0.6)
+    made.update(*map(list, zip(*pairs, strict=True)))  # type: ignore[arg-type]
+    figures = made.compute()
+    assert (figures["threshold"], figures["precision"], figures["recall"]) == pytest.approx((0.6, 1, 0.5))
+    assert figures["f1"] == pytest.approx(2 / 3)
+    assert made.per_class()[0]["recall"] == pytest.approx(0.5)
+    assert made.details()["errors"]["missed"] == 1
+    assert metric(*pairs).compute()["threshold"] == pytest.approx(0.4)
+
+
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
@@ -122,6 +135,6 @@ def test_weights_repeat_images() -> None:
 def test_a_row_is_all_that_a_report_needs() -> None:
     made = metric()
     row = made.row(found((0.9, "a", ONE)), there(("a", ONE), ("b", TWO), crowd=[1]))
-    assert row["labels"] == ["a"] and row["truth"] == {"boxes": [ONE, TWO], "labels": ["a", "b"], "crowd": [False, True]}
+    assert row["labels"] == ["a"] and row["truth"] == {"boxes": [ONE, TWO], "labels": ["a", "b"], "ignored": [False, True]}
     again = Detections.from_dict(row, CLASSES)
     assert again.to_dict() == found((0.9, "a", ONE)).to_dict()

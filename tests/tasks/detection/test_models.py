@@ -10,6 +10,7 @@ import torch
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
+from saccade.core.geometry import FILL
 from saccade.tasks.detection import models
 from saccade.tasks.detection.decode import KEPT, decode
 from saccade.tasks.detection.models import building
@@ -35,6 +36,14 @@ def test_parameters_of_the_table(row: Any) -> None:
     architecture = models.own(row.name, classes=80, channels=3)
     made = building.rebuild(Card("detect", tuple(map(str, range(80))), architecture, SPEC))
     assert sum(parameter.numel() for parameter in made.parameters()) == row.parameters
+
+
+def test_sides_that_are_no_multiples_are_padded_inside() -> None:
+    image = torch.randint(0, 255, (1, 3, 33, 47), dtype=torch.uint8)
+    whole = torch.full((1, 3, 64, 64), FILL, dtype=torch.uint8)
+    whole[..., :33, :47] = image
+    with torch.no_grad():
+        assert torch.equal(network()(image), network()(whole))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 160), (96, 128)])
@@ -80,6 +89,7 @@ def test_decode_keeps_the_surest_and_fills_up() -> None:
     "changes",
     [
         {"classes": 3},
+        {"classes": 0},
         {"channels": 1},
         {"widths": [8, 8, 8]},
         {"widths": [8, 8, 8, 10**9]},
@@ -102,6 +112,8 @@ def test_cards_of_others_and_too_large_ones() -> None:
     assert isinstance(building.rebuild(card()), OneStage)
     with pytest.raises(UserError, match="unknown architecture source"):
         building.rebuild(replace(card(), architecture={"source": "elsewhere"}))
+    with pytest.raises(UserError, match="fitted whole"):
+        building.rebuild(replace(card(), input=replace(SPEC, resize="crop")))
     with pytest.raises(UserError, match="the file holds 1,000"):
         building.rebuild(card(), 1000)
     with pytest.raises(UserError, match="did you mean small_detector"):

@@ -26,18 +26,18 @@ NEAR, FAR = 0.5, 0.1  # overlaps: from NEAR an object is found, below FAR a dete
 class DetectionMetric:
     """The metric of the room (`saccade.task.Metric`) for boxes.
 
-    `compute` gives COCO's twelve figures (`core.average_precision`; areas are those of the boxes, or of their masks), None where no class
-    has an object of that kind; then, at an overlap of 0.5 and over all classes, the best F1 score, precision and recall there, and the
-    threshold of the scores that it needs. Crowds and what is marked difficult need not be found.
+    `compute` gives COCO's twelve figures (`core.average_precision`; areas are those of the boxes), None where no class
+    has an object of that kind; then, at an overlap of 0.5 and over all classes, F1 score, precision and recall from a threshold of the
+    scores on, which is the model's own, or, where it has none yet, that at which F1 is best. Crowds and what is
+    marked difficult need not be found.
     """
 
     primary = "map"
     higher_is_better = True
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
+    def __init__(self, classes: Sequence[str], threshold: float | None = None) -> None:
+        self.classes, self._threshold = tuple(classes), threshold
         self._images: list[Image] = []
-        self._boxes: list[tuple[Array, Array]] = []
         self._figures: AveragePrecision | None = None
 
     @property
@@ -58,12 +58,14 @@ class DetectionMetric:
         self._figures = None
 
     def row(self, result: Detections, truth: Objects) -> dict[str, Any]:
-        """source, size, boxes, labels, scores; truth: boxes, labels, crowd."""
+        """source, size, boxes, labels, scores; truth: boxes, labels, and ignored: what need not be found."""
         said = result.to_dict()
         kept = ("source", "size", "boxes", "labels", "scores")
         boxes = [[round(value, 2) for value in box] for box in truth.boxes.tolist()]
         labels = [self.classes[label] for label in truth.labels.tolist()]
-        return {name: said[name] for name in kept} | {"truth": {"boxes": boxes, "labels": labels, "crowd": truth.crowd.tolist()}}
+        return {name: said[name] for name in kept} | {
+            "truth": {"boxes": boxes, "labels": labels, "ignored": (truth.crowd | truth.difficult).tolist()}
+        }
 
     def compute(self, weights: Array | None = None) -> dict[str, float | None]:
         """The figures; integer `weights` `[N]` count each image that often (None: once)."""
@@ -71,12 +73,12 @@ class DetectionMetric:
         values = [precision[:, 0], precision[:, 0, 0], precision[:, 0, 5], *(precision[:, place] for place in (1, 2, 3))]
         values += [*(recall[:, 0, :, place] for place in range(3)), *(recall[:, place, :, 2] for place in (1, 2, 3))]
         figures = {name: _mean(value) for name, value in zip(FIGURES, values, strict=True)}
-        return figures | dict(zip(AT_BEST, self._best(None, weights), strict=True))
+        return figures | dict(zip(AT_BEST, self._told(weights), strict=True))
 
     def per_class(self) -> list[dict[str, Any]]:
         """Rows `class objects map map_50 precision recall f1`, in class order, the last three at the threshold of all classes."""
         precision, _ = self._all.tables()
-        threshold = self._best(None, None)[3]
+        threshold = self._told(None)[3]
         rows = []
         for label, name in enumerate(self.classes):
             found = self._all.matches[label]
@@ -96,7 +98,7 @@ class DetectionMetric:
         """classes; thresholds: the best of each class by itself; curves: of each class, precision at 101 recalls at an overlap of 0.5;
         confusion: counts `[K + 1][K + 1]` at the threshold, rows truth, columns answer, the last of each the background; errors: how many
         detections and objects went wrong, by kind."""
-        threshold = self._best(None, None)[3]
+        threshold = self._told(None)[3]
         return {
             "classes": list(self.classes),
             "thresholds": [self._best([label], None)[3] for label in range(len(self.classes))],
@@ -110,6 +112,21 @@ class DetectionMetric:
         if self._figures is None:
             self._figures = AveragePrecision(self._images, len(self.classes))
         return self._figures
+
+    def _told(self, weights: Array | None) -> tuple[float | None, float | None, float | None, float | None]:
+        """F1 score, precision and recall of all classes from the model's threshold on, and the threshold; the best where it has none."""
+        if self._threshold is None:
+            return self._best(None, weights)
+        counts = np.ones(len(self._images), np.int64) if weights is None else weights
+        positives = sum(float(counts @ found.positives[:, 0]) for found in self._all.matches)
+        hit = wrong = 0.0
+        for found in self._all.matches:
+            scores, hits, false = ap.curve(found, weights)
+            shown = int((scores >= self._threshold).sum())
+            hit, wrong = (hit + float(hits[shown - 1]), wrong + float(false[shown - 1])) if shown else (hit, wrong)
+        precision = hit / (hit + wrong) if hit + wrong else None
+        f1 = 2 * hit / (hit + wrong + positives) if positives else None
+        return f1, precision, hit / positives if positives else None, self._threshold
 
     def _best(self, labels: Sequence[int] | None, weights: Array | None) -> tuple[float | None, float | None, float | None, float | None]:
         """The best F1 score of these classes (None: of all), precision and recall there, and the score from which detections count."""

@@ -93,8 +93,8 @@ class Detection:
         return decode(outputs)
 
     def metrics(self, card: Card) -> Metric:
-        """COCO's figures, and the best threshold."""
-        return DetectionMetric(card.classes)
+        """COCO's figures, and others from the model's threshold on."""
+        return DetectionMetric(card.classes, card.metrics.get("threshold"))
 
     def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
         """Nothing: a detector that learns badly does not fail for good."""

@@ -41,6 +41,8 @@ def _checked(raw: Mapping[str, Any], card: Card) -> dict[str, Any]:
             raise UserError(
                 f"the network has {raw[name]!r} {name}, its card {wanted}", where="card", fix="the file was put together wrongly"
             )
+    if not 1 <= raw["classes"] <= MOST_CLASSES or card.input.resize != "fit":
+        raise ValueError(f"a detector has at least a class, and images that are fitted whole, not {raw['classes']} by {card.input.resize}")
     lists = {name: raw[name] for name in ("widths", "blocks")}
     if not all(isinstance(values, list) and len(values) == 4 for values in lists.values()):
         raise ValueError("widths and blocks must be four numbers each")

@@ -5,7 +5,7 @@ From the papers: places instead of anchor boxes (Tian et al. 2019, "FCOS"), a pa
 each (Lyu et al. 2022, "RTMDet", section 3.2), and sides as distributions over whole steps (Li et al. 2020, "Generalized focal loss",
 section 3.2).
 
-B images of H x W (multiples of 32), K classes; P places of all maps together, finest map first, row by row.
+B images of H x W, K classes; P places of all maps together, finest map first, row by row.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.core.card import InputSpec
+from saccade.core.geometry import FILL, MULTIPLE
 from saccade.nn.layers.normalize import Normalize
 from saccade.nn.layers.residual import Block, conv, reset
 
@@ -145,7 +146,10 @@ class OneStage(nn.Module):
                 nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
 
     def raw(self, images: Tensor) -> Raw:
-        """What training reads, of uint8 `[B, C, H, W]`."""
+        """What training reads, of uint8 `[B, C, H, W]`; sides that are no multiples of 32 are padded."""
+        height, width = images.shape[2:]
+        if height % MULTIPLE or width % MULTIPLE:
+            images = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE), value=FILL)
         maps = self.neck(self.backbone(self.normalize(images)))
         logits, sides = self.head(maps)
         points, strides = _places(maps)
