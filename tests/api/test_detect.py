@@ -339,7 +339,7 @@ def test_an_export_of_any_size_answers_the_same(learned: Run, mixed: Path, tmp_p
     )  # type: ignore[arg-type]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_quickstart(tmp_path: Path) -> None:
     quick = tmp_path / "quick"
     run = saccade.quickstart(task="detect", out=quick, device="cpu", progress=Silent())
