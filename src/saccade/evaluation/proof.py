@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from saccade.core import finish
 from saccade.core.card import Card
@@ -176,6 +175,8 @@ def _in_order(expected: Outputs, found: Outputs) -> Outputs:
         name not in found or found[name].shape != value.shape for name, value in expected.items()
     ):
         return found
+    from scipy.optimize import linear_sum_assignment  # here: its import would cost every mistyped command half a second
+
     arranged = {name: value.copy() for name, value in found.items()}
     for row in range(len(expected["scores"])):
         apart = np.abs(expected["boxes"][row][:, None] - found["boxes"][row]).max(2)
