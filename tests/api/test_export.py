@@ -630,7 +630,7 @@ def test_quickstart_exports_and_says_so(started: Run) -> None:
     (line,) = [line for line in started.summary if line.startswith("exported")]
     assert str(certificate.parent / "model.onnx") in line and "pass, 100.0 % of 18 answers are the same" in line
     said = next(line for line in started.summary if "the exported file's own answers" in line).partition(": ")[2]
-    assert said == "; ".join(line.partition(": ")[2] for line in started.summary if line.startswith("predicted"))
+    assert said == ", ".join(line.partition(": ")[2] for line in started.summary if line.startswith("predicted"))
     assert (started.path / "predictions-onnx" / "predictions.json").is_file()
 
 

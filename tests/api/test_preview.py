@@ -42,7 +42,8 @@ def pixels(row: dict[str, Any]) -> np.ndarray:
     ],
 )
 def test_each_change_and_all(tmp_path: Path, task: str, changes: list[str]) -> None:
-    saccade.data.make("shapes", task=task, n=40, size=(34, 22), out=tmp_path / "set")
+    # A detector's canvas has sides of multiples of 32: images of such a size lie on it as they are.
+    saccade.data.make("shapes", task=task, n=40, size=(32, 64) if task == "detect" else (34, 22), out=tmp_path / "set")
     told = saccade.preview(tmp_path / "set", out=tmp_path / "page", images=2)
     found = rows(tmp_path / "page")
     assert told["images"] == len(found) and Path(told["page"]).is_file()
@@ -51,12 +52,6 @@ def test_each_change_and_all(tmp_path: Path, task: str, changes: list[str]) -> N
     assert (titles[0], titles[-1]) == ("as it is", "all, as in training")
     assert not any("error" in row for row in found)
     one = {row["path"].partition(": ")[2]: row for row in found[: len(found) // 2]}
-    if task == "detect":  # on the canvas of the model's input
-        assert one["flip (1)"]["width"] % 32 == one["flip (1)"]["height"] % 32 == 0
-        assert len(one["flip (1)"]["objects"]) == len(one["as it is"]["objects"]) and all(
-            row["objects"] for row in found if "as it" in row["path"]
-        )
-        return
     assert np.abs(pixels(one["as it is"])[:, ::-1] - pixels(one["flip (1)"])).mean() < 12, "mirrored, and no more"
     assert "flip (2)" not in one, "what no chance changes is shown once"
     if task == "classify":

@@ -21,31 +21,41 @@ pytestmark = [pytest.mark.processes, pytest.mark.long]
 QUICK = ("no_report", {})
 OFTEN = ("checkpoint_each_step", {})
 TRAIN = ("train", "data", *TINY, "--epochs", "4", "--out", "a run")
+LONGER = ("train", "data", *TINY, "--epochs", "7", "--out", "a run")  # 21 steps
 SOON = 10.0  # seconds within which a run must end after a signal
 STEP = ("saccade.training.loop:Trainer", "_step")
-# Owner, name, and how many calls of it a run of twelve steps makes at least before its last step, when it saves after each:
-# training may be two saves ahead of what is being written, and a signal in the last step is no interruption.
+# Owner, name, and how many calls of it a run of 21 steps makes at least before its last steps, when it saves after each: training
+# may be two saves ahead of what is being written, and a signal in the last step is no interruption.
 MOMENTS = {
     "reading": ("saccade.data.cache", "_decode", 24),
     "first steps": (*STEP, 3),
     "steps": (*STEP, 11),
     "evaluation": ("saccade.evaluation.evaluate", "measure", 2),
-    "writing": ("saccade.core.files:Disk", "write", 60),
-    "flushing": ("saccade.core.files:Disk", "fsync", 60),
-    "renaming": ("saccade.core.files:Disk", "rename", 12),
+    "writing": ("saccade.core.files:Disk", "write", 100),
+    "flushing": ("saccade.core.files:Disk", "fsync", 100),
+    "renaming": ("saccade.core.files:Disk", "rename", 20),
     "the end": ("saccade.training.loop:Trainer", "_save", 1),
 }
+
+
+def undisturbed(place: Path, command: tuple[str, ...]) -> Outcome:
+    make_data(place / "data")
+    with guard.GUARD.allow("processes"):
+        code, child = run(place, *command, hooks=[QUICK])
+    assert code == 0, child.errors
+    return Outcome.of(RunDir(place / "a run"))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """What an undisturbed run leaves."""
-    place = tmp_path_factory.mktemp("whole")
-    make_data(place / "data")
-    with guard.GUARD.allow("processes"):
-        code, child = run(place, *TRAIN, hooks=[QUICK])
-    assert code == 0, child.errors
-    return Outcome.of(RunDir(place / "a run"))
+    return undisturbed(tmp_path_factory.mktemp("whole"), TRAIN)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What a longer one leaves."""
+    return undisturbed(tmp_path_factory.mktemp("longer"), LONGER)
 
 
 def state(place: Path) -> str:
@@ -64,10 +74,10 @@ def stopped(child: Child, number: int) -> str:
     return child.last
 
 
-def goes_on(place: Path, whole: Outcome) -> None:
+def goes_on(place: Path, whole: Outcome, command: tuple[str, ...] = TRAIN) -> None:
     """Resume, where there is something, or start; the end is that of the undisturbed run."""
     begun = (place / "a run" / "run.json").exists()
-    code, child = run(place, *(("train", "--resume", "--out", "a run") if begun else TRAIN), hooks=[QUICK])
+    code, child = run(place, *(("train", "--resume", "--out", "a run") if begun else command), hooks=[QUICK])
     assert code == 0, child.errors
     assert state(place) == "done"
     assert Outcome.of(RunDir(place / "a run")).differs(whole) == []
@@ -75,13 +85,13 @@ def goes_on(place: Path, whole: Outcome) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_signal_at_any_call(tmp_path: Path, whole: Outcome, moment: str) -> None:
+def test_a_signal_at_any_call(tmp_path: Path, longer: Outcome, moment: str) -> None:
     """One call of each place, and the signal, drawn by the place's name."""
     draws = random.Random(moment)
     owner, name, calls = MOMENTS[moment]
     number = draws.choice([signal.SIGTERM, signal.SIGINT])
     make_data(tmp_path / "data")
-    child, go = paused(tmp_path, *TRAIN, at=(owner, name, draws.randrange(calls)), hooks=[QUICK, OFTEN])
+    child, go = paused(tmp_path, *LONGER, at=(owner, name, draws.randrange(calls)), hooks=[QUICK, OFTEN])
     child.send(number)
     go.touch()
     code = child.wait(SOON)
@@ -89,7 +99,7 @@ def test_a_signal_at_any_call(tmp_path: Path, whole: Outcome, moment: str) -> No
     assert child.last.startswith("interrupted") and "Traceback" not in child.errors, child.errors
     if (tmp_path / "a run" / "checkpoints").exists():
         assert state(tmp_path) == "interrupted"
-    goes_on(tmp_path, whole)
+    goes_on(tmp_path, longer, LONGER)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -90,7 +90,7 @@ def quickstart(
         *_told(told, data, run, evaluation),
         *(f"predicted {Path(r.source).relative_to(data)}: {r.summary}" for r in answers),
         f"exported  {file}: {_proof(exported.facts)}",
-        f"          the exported file's own answers: {'; '.join(r.summary for r in again)}",
+        f"          the exported file's own answers: {', '.join(r.summary for r in again)}",
         f"explained {run.path / 'explanations'}",
         *(f"{what:<9} {path}" for what, path in (("model", run.model), ("report", run.report))),
         "",
