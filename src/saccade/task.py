@@ -34,6 +34,13 @@ class Budget:
     size: tuple[int, int] | None = None
     pretrained: bool = False
 
+    def limit(self, device: str, most: float, reasons: list[str]) -> float | None:
+        """The minutes of a run: as asked, else at most `most` on a processor where no epochs were asked for, and its reason is added."""
+        if self.minutes is not None or device != "cpu" or self.epochs is not None:
+            return self.minutes
+        reasons.append(f"minutes: {most:g} at most, a first result on a processor; --minutes or --epochs for more")
+        return most
+
 
 @dataclass(frozen=True)
 class ModelRow:

@@ -53,12 +53,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"augment: {why}")
     epochs, why = _epochs(facts)
     reasons.append(f"epochs: {epochs}, {why}")
-    minutes = budget.minutes
-    if minutes is not None:
-        epochs *= 2
-    elif device == "cpu" and budget.epochs is None:
-        minutes = CPU_MINUTES
-        reasons.append(f"minutes: {minutes:g} at most, a first result on a processor; --minutes or --epochs for more")
+    epochs *= 1 if budget.minutes is None else 2
+    minutes = budget.limit(device, CPU_MINUTES, reasons)
     config = TrainConfig(
         task="classify",
         model=model,

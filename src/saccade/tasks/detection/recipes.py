@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.core.geometry import fitting, padded
@@ -24,18 +25,12 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     images = schema.images.get("train", 0)
     batch = 8 if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
-    augment = (
-        SCENES if schema.channels == 3 else AugmentConfig(flip=SCENES.flip, color=SCENES.color, resize=SCENES.resize, mosaic=SCENES.mosaic)
-    )
+    augment = SCENES if schema.channels == 3 else replace(SCENES, hue=0.0)
     reasons.append("augment: mirrored, at other scales, coloured, four on one canvas, as random weights need many views of each scene")
     epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
-    minutes = budget.minutes
-    if minutes is not None:
-        epochs *= 2
-    elif device == "cpu" and budget.epochs is None:
-        minutes = CPU_MINUTES
-        reasons.append(f"minutes: {minutes:g} at most, a first result on a processor; --minutes or --epochs for more")
+    epochs *= 1 if budget.minutes is None else 2
+    minutes = budget.limit(device, CPU_MINUTES, reasons)
     config = TrainConfig(
         task="detect",
         model=model,

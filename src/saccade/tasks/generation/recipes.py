@@ -37,10 +37,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     settings, whys = _settings(schema, model, images)
     reasons += whys
     epochs = max(1, min(2000, round(IMAGES_SEEN[family] / max(1, images))))
-    minutes = budget.minutes
-    if minutes is None and device == "cpu" and budget.epochs is None:
-        minutes = CPU_MINUTES
-        reasons.append(f"minutes: {minutes:g} at most, a first result on a processor; --minutes or --epochs for more")
+    minutes = budget.limit(device, CPU_MINUTES, reasons)
     config = TrainConfig(
         task="generate",
         model=model,
