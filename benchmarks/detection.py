@@ -60,7 +60,7 @@ def ours(work: Path, name: str, seed: int) -> dict[str, Any]:
 def theirs(work: Path, seed: int) -> dict[str, Any]:
     """Ultralytics on the same set, converted, and its boxes by our figures."""
     from saccade.data.opening import open_dataset
-    from saccade.tasks.detection.metrics import DetectionMetric
+    from saccade.objects.metrics import ObjectsMetric
 
     data, place = prepared(work, "bccd"), work / f"bccd-yolo11n-{seed}"
     told = place / "told.json"
@@ -79,7 +79,7 @@ def theirs(work: Path, seed: int) -> dict[str, Any]:
         told.write_text(done.stdout.splitlines()[-1])
     said = json.loads(told.read_text())
     dataset = open_dataset(data)
-    metric = DetectionMetric(dataset.schema.classes)
+    metric = ObjectsMetric(dataset.schema.classes)
     for index in dataset.split("test").tolist():
         size = dataset.size(index)
         answer = said["found"][Path(dataset.paths[index]).stem]

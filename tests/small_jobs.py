@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from saccade.tasks.detection.task import Detection
 from torch import nn
 
 from saccade.api.sharing import SharedSession
@@ -23,11 +24,10 @@ from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader, Source
 from saccade.data.sample import Objects, Schema
 from saccade.evaluation.evaluate import measure
+from saccade.objects.example import CLASSES as SQUARES
 from saccade.prediction.torch_session import TorchSession
 from saccade.tasks.classification.example import CLASSES
 from saccade.tasks.classification.task import MEAN, STD, Classification
-from saccade.tasks.detection.example import CLASSES as SQUARES
-from saccade.tasks.detection.task import Detection
 from saccade.tasks.generation import latents
 from saccade.tasks.generation.task import Generation
 from saccade.training.budget import Resolved

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from saccade.core.config import TrainConfig
     from saccade.core.errors import Interrupted, SaccadeError, UserError
-    from saccade.core.results import Classification, Detections, Generated
+    from saccade.core.results import Classification, Detections, Generated, Instances
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ __all__ = [
     "ExportedModel",
     "Failed",
     "Generated",
+    "Instances",
     "Interrupted",
     "Model",
     "Predictions",
@@ -79,6 +80,7 @@ __all__ = [
 _MODULES = {
     "Classification": "saccade.core.results",
     "Detections": "saccade.core.results",
+    "Instances": "saccade.core.results",
     "Generated": "saccade.core.results",
     "Interrupted": "saccade.core.errors",
     "SaccadeError": "saccade.core.errors",

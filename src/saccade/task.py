@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saccade.data.loader import Batch
 
 Array = NDArray[Any]
+Outputs: TypeAlias = "Tensor | tuple[Tensor, Tensor]"  # what a network gives, as its room's own doors take it
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class Task(Protocol):
 class Answering(Task, Protocol):
     """A room whose models answer for images: they predict, are explained, exported and served."""
 
-    def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    def decode(self, outputs: Outputs, size: tuple[int, int]) -> dict[str, Tensor]:
         """The model's outputs as tensors of fixed shapes: exported with it; `core.finish` does the rest."""
         ...
 
@@ -202,7 +203,7 @@ class Answering(Task, Protocol):
         """The module whose output explanation and embedding read."""
         ...
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def score(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """The scalar of each image, `[B]`, that explanation differentiates."""
         ...
 

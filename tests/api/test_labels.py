@@ -17,9 +17,9 @@ from faulty_sets import FAULTS, clean, with_object
 from saccade import data
 from saccade.api.sets import check_labels
 from saccade.cli.main import main
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
-from saccade.data import shapes
 from saccade.data.annotations import Annotations, Object, Picture
 from saccade.data.dataset import Dataset
 from saccade.data.findings import ERROR, KINDS, Finding
@@ -148,7 +148,7 @@ def test_masks_of_objects(tmp_path: Path) -> None:
     Image.fromarray(square).save(tmp_path / "whole.png")
     Image.fromarray(square[:50]).save(tmp_path / "cut.png")
     Image.new("L", (100, 80)).save(tmp_path / "007.png")
-    for shape in (Picture("cut.png"), shapes.from_mask(square[:50])):
+    for shape in (Picture("cut.png"), run_lengths.from_mask(square[:50])):
         fine = with_object(Object(0, (5, 5, 60, 60), Picture("whole.png")))
         item = replace(fine.items[7], objects=(*fine.items[7].objects, Object(1, (1, 1, 30, 30), shape)))
         made = replace(fine, items=(*fine.items[:7], item, *fine.items[8:]), tree=FolderTree(tmp_path))

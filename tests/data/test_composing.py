@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.core import keys
+from saccade.core import keys, run_lengths
 from saccade.core.config import AugmentConfig, TrainConfig, override
 from saccade.core.errors import UserError
 from saccade.data import composing, shapes
@@ -21,7 +21,7 @@ BACK = 40
 
 def objects(masks: list[np.ndarray], labels: list[int], *, with_masks: bool = True, crowd: tuple[int, ...] = ()) -> Objects:
     boxes = np.array([composing._box(mask) for mask in masks], np.float64).reshape(-1, 4)
-    covers = tuple(shapes.from_mask(mask) for mask in masks) if with_masks else ()
+    covers = tuple(run_lengths.from_mask(mask) for mask in masks) if with_masks else ()
     marks = np.isin(np.arange(len(masks)), crowd)
     return Objects(boxes, np.array(labels, np.int64), marks, np.zeros(len(masks), bool), covers)
 
@@ -76,7 +76,7 @@ def test_whole_factors_are_exact(factor: int, top: int, left: int, size: tuple[i
     assert np.array_equal(of_classes.target, expected)
     assert (made.image[expected == shapes.IGNORED] == composing.FILL).all()
     for label, mask, box in zip(made.target.labels, made.target.masks, made.target.boxes, strict=True):
-        assert np.array_equal(shapes.to_mask(mask), expected == label + 1)
+        assert np.array_equal(run_lengths.to_mask(mask), expected == label + 1)
         assert tuple(box) == composing._box(expected == label + 1)
     left_of = {label: int((expected == label + 1).sum()) for label in (0, 1)}
     for label, area in enumerate(int((classes(scene).target == label + 1).sum()) for label in (0, 1)):
@@ -117,8 +117,8 @@ def test_four_about_a_corner(size: tuple[int, int]) -> None:
     assert made.image.shape == (*size, 3) and np.array_equal(made.image, of_classes.image)
     covered = np.zeros(size, int)
     for mask, box in zip(made.target.masks, made.target.boxes):
-        assert composing._box(shapes.to_mask(mask)) == tuple(box)
-        covered += shapes.to_mask(mask)
+        assert composing._box(run_lengths.to_mask(mask)) == tuple(box)
+        covered += run_lengths.to_mask(mask)
     assert covered.max() <= 1, "quarters do not overlap"
     assert not (covered.astype(bool) & (of_classes.target != 1)).any()
     shown = of_classes.target != shapes.IGNORED
@@ -143,7 +143,7 @@ def test_pasted_objects_hide_what_is_below() -> None:
         if same(made, onto):
             continue
         assert made.target.labels.tolist() == [1, 0], "nearly all of the first is hidden"
-        over = shapes.to_mask(made.target.masks[1])
+        over = run_lengths.to_mask(made.target.masks[1])
         assert (made.image[over] == 160).all() and np.array_equal(made.image[~over], onto.image[~over])
         assert made.target.boxes.tolist() == [[22, 22, 28, 28], [1, 1, 25, 25]], "an L is left of the second"
         break

@@ -10,8 +10,10 @@ from faster_coco_eval import mask as coco
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.core import run_lengths
+from saccade.core.run_lengths import Rle
 from saccade.data import shapes
-from saccade.data.annotations import Object, Ring, Rle
+from saccade.data.annotations import Object, Ring
 from saccade.data.tree import FolderTree
 
 TREE = FolderTree(Path())
@@ -19,7 +21,7 @@ SIZE = (17, 11)
 
 
 def filled(*rings: Ring) -> np.ndarray:
-    return shapes.to_mask(shapes.rle(Object(0, shape=rings), SIZE, TREE))
+    return run_lengths.to_mask(shapes.rle(Object(0, shape=rings), SIZE, TREE))
 
 
 def test_what_reaches_far_outside_is_cut_before_it_is_filled() -> None:
@@ -42,25 +44,25 @@ def test_outlines_of_less_than_three_points_cover_nothing() -> None:
 def test_run_lengths_that_pycocotools_would_write_are_taken(height: int, width: int, share: float, seed: int) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
     packed = coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
-    assert np.array_equal(shapes.to_mask(shapes.checked(packed, (height, width))), mask)
+    assert np.array_equal(run_lengths.to_mask(run_lengths.checked(packed, (height, width))), mask)
     edges = np.flatnonzero(np.diff(mask.reshape(-1, order="F"), prepend=False))
     runs = np.diff(edges, prepend=0, append=mask.size).tolist()
-    assert shapes.checked(runs, (height, width)) == Rle((height, width), packed)
+    assert run_lengths.checked(runs, (height, width)) == Rle((height, width), packed)
 
 
 @given(st.binary(max_size=12) | st.text("0123456789o`_PQR", max_size=12).map(str.encode))
 def test_run_lengths_of_any_bytes_are_whole_or_refused(counts: bytes) -> None:
     try:
-        found = shapes.checked(counts, SIZE)
+        found = run_lengths.checked(counts, SIZE)
     except ValueError:
         return
-    assert shapes.to_mask(found).shape == SIZE
+    assert run_lengths.to_mask(found).shape == SIZE
 
 
 @pytest.mark.parametrize("counts", [b"", b"o", b"ooo", b"0", b"\xff", b"k5`", [], [187, 1], [188, -1], [0] * 5, [186]])
 def test_run_lengths_that_do_not_fill_the_mask(counts: bytes | list[int]) -> None:
     with pytest.raises(ValueError, match="run length"):
-        shapes.checked(counts, SIZE)
+        run_lengths.checked(counts, SIZE)
 
 
 def test_a_box_turned_clockwise() -> None:
@@ -70,11 +72,11 @@ def test_a_box_turned_clockwise() -> None:
 def test_pieces_and_their_areas() -> None:
     mask = np.zeros(SIZE, bool)
     mask[1:3, 1:3] = mask[6:14, 2:10] = True
-    found = shapes.pieces(Object(0, shape=shapes.from_mask(mask)), SIZE, TREE)
+    found = shapes.pieces(Object(0, shape=run_lengths.from_mask(mask)), SIZE, TREE)
     assert sorted(map(shapes.area, found)) == pytest.approx([4 - 0.5, 64 - 0.5])  # corners are cut
     assert shapes.pieces(Object(0, (1, 2, 3, 4)), SIZE, TREE) == ()
 
 
 def test_the_box_of_a_shape() -> None:
     assert shapes.box(Object(0, shape=((1, 2, 3, 4, 0.5, 7), (9, 9, 10, 8, 9, 8))), SIZE, TREE) == (0.5, 2, 10, 9)
-    assert shapes.box(Object(0, shape=shapes.from_mask(np.zeros(SIZE, bool))), SIZE, TREE) == (0, 0, 0, 0)
+    assert shapes.box(Object(0, shape=run_lengths.from_mask(np.zeros(SIZE, bool))), SIZE, TREE) == (0, 0, 0, 0)

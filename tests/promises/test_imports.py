@@ -9,14 +9,15 @@ import pytest
 
 from source_tree import PACKAGE, Import, Source, imports, sources
 
-STAGES = {"core", "data", "nn", "task", "tasks", "training", "editing", "evaluation", "explanation", "prediction", "exporting"}
+STAGES = {"core", "data", "nn", "task", "objects", "tasks", "training", "editing", "evaluation", "explanation", "prediction", "exporting"}
 STAGES |= {"report", "scale", "serving"}
 MAY_IMPORT = {
     "core": set(),
     "data": {"core"},
     "nn": {"core"},
     "task": {"core", "data"},
-    "tasks": {"core", "data", "nn", "task"},
+    "objects": {"core", "data", "nn", "task"},
+    "tasks": {"core", "data", "nn", "task", "objects"},
     "training": {"core", "data", "nn", "task"},
     "editing": {"core", "nn", "task"},
     "evaluation": {"core", "data", "task", "prediction"},
@@ -43,6 +44,7 @@ NO_TORCH = [
     "cli/*",
     "task.py",
     "tasks/*/metrics.py",
+    "objects/metrics.py",
     "__init__.py",
     "data/*",
 ]

@@ -34,7 +34,7 @@ def test_evaluations_are_few_and_at_whole_epochs(total: int, per_epoch: int, tra
 def test_steps_with_their_evaluations_fit(seconds: float, per_step: float, evaluation: float, per_epoch: int) -> None:
     total = budget.steps_in(seconds, per_step, evaluation, per_epoch)
     assert total >= 1
-    every = budget.evaluate_every(total, per_epoch, 1000, 1)
+    every = budget.evaluate_every(total, per_epoch, 1000, 1, budget.evaluations(seconds, evaluation))
     if total > 1:
         usable = seconds * (1 - budget.RESERVE_SHARE) - budget.RESERVE_SECONDS
         assert total * per_step + math.ceil(total / every) * evaluation <= usable + 1e-6
@@ -44,6 +44,7 @@ def test_golden_steps() -> None:
     assert budget.steps_in(108, 0.1, 2, 100) == 780  # (108 * 0.96 - 8 - 2) / (0.1 + 2 / 100)
     assert budget.steps_in(5, 0.1, 2, 100) == 1  # no time at all still trains a step
     assert budget.steps_in(1000, 0.1, 1, 10) == 9110  # an evaluation each epoch would take half the time: 40 are enough
+    assert budget.steps_in(1000, 0.1, 5, 10) == 8970  # (1000 * 0.96 - 8 - 5 - 10 * 5) / 0.1: fewer where each takes long
 
 
 def test_the_warm_up_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

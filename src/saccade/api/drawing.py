@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import average_precision as ap
-from saccade.core import finish, images
+from saccade.core import finish, images, results, run_lengths
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
@@ -18,6 +17,7 @@ from saccade.core.results import Detections
 from saccade.data.opening import open_dataset
 from saccade.data.sample import Objects
 from saccade.evaluation.result import Evaluation
+from saccade.objects.metrics import compared
 from saccade.tasks import answering
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def worst(rows: Sequence[Mapping[str, Any]], card: Card, n: int) -> list[dict[st
 def _ordered(rows: Sequence[Mapping[str, Any]], card: Card) -> list[tuple[Detections, Objects, int, int]]:
     """What was told of each image, what is in it, how many objects were missed and how many are none: most errors first, then by name."""
     threshold = card.metrics.get("threshold") or finish.THRESHOLD
-    answers = [_answer(row, card.classes, threshold) for row in rows]
+    answers = [_answer(row, card, threshold) for row in rows]
     return sorted(((found, truth, *_errors(found, truth)) for found, truth in answers), key=lambda one: (-(one[2] + one[3]), one[0].source))
 
 
@@ -66,7 +66,7 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
         "picture": _plots(evaluation),
     }
     shown = dict.fromkeys([*range(min(WORST, len(answers))), *range(max(0, len(answers) - GOOD), len(answers))])
-    tree, task = open_dataset(data, task="detect").tree, answering("detect", "the report")
+    tree, task = open_dataset(data, task=model.card.task).tree, answering(model.card.task, "the report")
     for place in shown:
         found, truth, missed, false = answers[place]
         try:
@@ -105,23 +105,26 @@ def _plots(evaluation: Evaluation) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
 
 
-def _answer(row: Mapping[str, Any], classes: tuple[str, ...], threshold: float) -> tuple[Detections, Objects]:
+def _answer(row: Mapping[str, Any], card: Card, threshold: float) -> tuple[Detections, Objects]:
     """What was told of an image, and what is in it, from a row of an evaluation; raises DamagedError where it is none."""
     try:
         truth = row["truth"]
         boxes = np.array(truth["boxes"], np.float64).reshape(-1, 4)
-        labels = np.array([classes.index(name) for name in truth["labels"]], np.int64)
+        labels = np.array([card.classes.index(name) for name in truth["labels"]], np.int64)
+        height, width = map(int, row["size"])
+        masks = tuple(run_lengths.checked(text.encode(), (height, width)) for text in truth.get("masks", ()))
         ignored = np.array(truth["ignored"], bool)
-        if not len(boxes) == len(labels) == len(ignored):
-            raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels, {len(ignored)} ignored")
+        if not len(boxes) == len(labels) == len(ignored) or (card.task == "instances" and len(masks) != len(boxes)):
+            raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels, {len(ignored)} ignored, {len(masks)} masks")
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"a row of the predictions has no truth: {error}", where=str(row.get("source", ""))) from None
-    return Detections.from_dict(row, classes).above(threshold), Objects(boxes, labels, ignored, np.zeros_like(ignored))
+    found = results.OBJECTS[card.task].from_dict(row, card.classes).above(threshold)
+    return found, Objects(boxes, labels, ignored, np.zeros_like(ignored), masks)
 
 
 def _errors(found: Detections, truth: Objects) -> tuple[int, int]:
     """How many objects were missed, and how many detections are of none."""
-    near = (ap.overlaps(found.boxes, truth.boxes, truth.crowd) >= NEAR) & (found.labels[:, None] == truth.labels)
+    near = (compared(found, truth)[0] >= NEAR) & (found.labels[:, None] == truth.labels)
     free = ~truth.crowd
     false = 0
     for row in near:  # the surest first

@@ -17,7 +17,7 @@ from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.rundir import RunDir
 from saccade.prediction.sources import count, expand
-from saccade.tasks import answering
+from saccade.tasks import OBJECTS, answering
 
 if TYPE_CHECKING:
     from saccade.api.models import Model
@@ -163,7 +163,7 @@ def worst_of(run: RunDir, model: Model, n: int = WORST) -> tuple[dict[str, Any],
     for name in ("test", "val"):
         file = run.predictions / f"{name}.jsonl"
         if file.is_file():
-            if model.card.task == "detect":
+            if model.card.task in OBJECTS:
                 return tuple(drawing.worst(files.read_lines(file), model.card, n))
             return tuple(worst(read_predictions(file), n))
     return ()

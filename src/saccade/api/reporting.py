@@ -16,7 +16,7 @@ from saccade.evaluation.predictions import write_predictions
 from saccade.evaluation.result import Evaluation
 from saccade.report import page
 from saccade.report.page import ReportData
-from saccade.tasks import MAKING, room
+from saccade.tasks import MAKING, OBJECTS, room
 
 if TYPE_CHECKING:
     from saccade.api.models import Model
@@ -36,7 +36,7 @@ def write_report(
         write_predictions(run.predictions, evaluation)
     record = run.read_run()
     pictured = bool(record["config"].get("images", True))
-    if pictured and record["config"]["task"] == "detect":
+    if pictured and record["config"]["task"] in OBJECTS:
         figures = list(drawn(model, evaluation, record["data"]["path"]))
     data = _data(run, record, model, evaluation, pictured=pictured, progress=progress)
     page.write(run.report, replace(data, figures=figures), images=pictured)
@@ -54,6 +54,7 @@ def _data(
     return ReportData(
         title=Path(data["path"]).name,
         task=config["task"],
+        things="objects" if config["task"] in OBJECTS else "images",
         run=str(run.path),
         model=config["model"],
         parameters=sum(p.numel() for p in model.module.parameters()),
@@ -66,7 +67,7 @@ def _data(
         curves=run.metrics(),
         marks=[{"step": e["step"], "text": _event(e)} for e in run.events() if "step" in e],
         per_class=evaluation.per_class,
-        classes=[*classes, "background"] if config["task"] == "detect" else classes,
+        classes=[*classes, "background"] if config["task"] in OBJECTS else classes,
         confusion=evaluation.details.get("confusion"),
         reliability=evaluation.details.get("reliability", ()),
         mistakes=[_case(row, model, data["path"], pictured=pictured) for row in wrong],

@@ -21,12 +21,11 @@ from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.dataset import Dataset
 from saccade.data.findings import ERROR, KINDS, WARNING, Finding
 from saccade.evaluation.evaluate import LabelledBatch
-from saccade.tasks import MAKING, ROOMS
+from saccade.tasks import MAKING, OBJECTS, ROOMS
 
 MOST = 128  # images a batch of evaluation
 PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches
 NAMED = 20
-WITHIN = ("detect",)  # tasks whose truth lies within the images
 FEWEST = {"train": 50, "val": 8}  # images to make more of
 
 
@@ -85,10 +84,10 @@ def read_split(
         first = f"; the first, {bad[0].path}, {bad[0].reason}" if bad else ""
         raise UserError(f"none of the {len(indices)} images of {name} can be read{first}", where=str(dataset.root))
     names = [dataset.paths[i] for i in good]
-    if dataset.schema.task in WITHIN:
+    if dataset.schema.task in OBJECTS:
         with ThreadPoolExecutor(workers) as pool:
             sizes = list(pool.map(dataset.size, good.tolist()))
-        return Split(store, [dataset.target(i, size) for i, size in zip(good.tolist(), sizes, strict=True)], names, sizes), bad
+            return Split(store, list(pool.map(dataset.target, good.tolist(), sizes)), names, sizes), bad
     targets = dataset.targets[good].tolist() if len(dataset.targets) else [None] * len(good)
     return Split(store, targets, names), bad
 
@@ -148,14 +147,13 @@ def check_trainable(dataset: Dataset) -> None:
     schema = dataset.schema
     if schema.task not in ROOMS:
         said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {', '.join(ROOMS)}"
-        fix = "for its boxes alone: --task detect" if schema.task == "instances" else "where its folders are classes: --task classify"
-        raise UserError(said, where=str(dataset.opened), fix=fix)
+        raise UserError(said, where=str(dataset.opened), fix="where its folders are classes: --task classify")
     if dataset.annotations.multi and schema.task == "classify":
         raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if schema.task in MAKING:
         _check_enough(dataset)
         return
-    if schema.task in WITHIN:
+    if schema.task in OBJECTS:
         _check_objects(dataset)
         return
     if "train" not in schema.counts:

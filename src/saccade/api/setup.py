@@ -173,14 +173,15 @@ class Setup:
             per_epoch,
         )
         if config.minutes is None:
-            total, seconds = max(1, round(config.epochs * per_epoch)), 0.0
+            total, seconds, most = max(1, round(config.epochs * per_epoch)), 0.0, budget.MOST_EVALUATIONS
         else:
             seconds, evaluation = self._measure(model, card, first)
-            total = budget.steps_in(config.minutes * 60 - (time.monotonic() - started), seconds, evaluation, per_epoch)
+            left = config.minutes * 60 - (time.monotonic() - started)
+            total, most = budget.steps_in(left, seconds, evaluation, per_epoch), budget.evaluations(left, evaluation)
             if config.epochs:
                 total = min(total, max(1, round(config.epochs * per_epoch)))
             self.progress.message(f"{total} steps ({total / per_epoch:.1f} epochs) fit into {config.minutes:g} minutes")
-        every = budget.evaluate_every(total, per_epoch, len(self.train), len(self.val))
+        every = budget.evaluate_every(total, per_epoch, len(self.train), len(self.val), most)
         return replace(first, total_steps=total, evaluate_every=every, seconds_per_step=seconds)
 
     def _measure(self, model: nn.Module, card: Card, resolved: Resolved) -> tuple[float, float]:

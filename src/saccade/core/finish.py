@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import run_lengths
 from saccade.core.card import Card
 from saccade.core.errors import UserError
-from saccade.core.geometry import to_source
+from saccade.core.geometry import CONIC, SMALLEST, conic, fitting, padded, to_source
 from saccade.core.nms import nms
-from saccade.core.results import Classification, Detections, Result
+from saccade.core.results import Classification, Detections, Instances, Result
+from saccade.core.run_lengths import Patch, Rle
 
 Array = NDArray[Any]
 
-NEEDED = {"classify": ("probabilities",), "detect": ("boxes", "scores", "labels")}  # outputs by task
+NEEDED = {  # outputs by task
+    "classify": ("probabilities",),
+    "detect": ("boxes", "scores", "labels"),
+    "instances": ("boxes", "scores", "labels", "weights", "prototypes"),
+}
+BY_RANK = ("boxes", "labels", "weights")  # outputs whose rows stand in the order of the scores
 LEAST = 0.001  # score below which a detection is none, for figures over all scores too
 THRESHOLD = 0.25  # score from which one is told, where the model's card has no threshold of its own
 OVERLAP = 0.65  # intersection over union above which two of a class are one object, as in YOLO evaluations
@@ -36,7 +45,8 @@ def results(
     """One result for each image of a batch, in its order.
 
     outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32 `[B, K]`, for
-    "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none. sizes:
+    "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none, for
+    "instances" also "weights" `[B, N, CONIC + F]` and "prototypes" `[B, F, h, w]`, of which the masks are summed up. sizes:
     (height, width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is too unsure to be
     told, as figures over all scores need it. Raises UserError where the outputs are not those of the card (its file is at fault),
     ValueError where the lists differ in length.
@@ -53,7 +63,7 @@ def results(
     if card.task == "classify":
         return list(classifications(outputs["probabilities"], card.classes, sizes, sources, notes))
     least = LEAST if complete else card.metrics.get("threshold") or THRESHOLD
-    return [one.above(least) for one in detections(outputs, card, sizes, sources, notes)]
+    return list(detections(outputs, card, sizes, sources, notes, max(LEAST, least)))
 
 
 def detections(
@@ -62,9 +72,11 @@ def detections(
     sizes: Sequence[tuple[int, int]],
     sources: Sequence[str],
     notes: Sequence[tuple[str, ...]],
+    least: float,
 ) -> list[Detections]:
-    """Detections of at least LEAST, at most MOST an image, after suppression by class, in pixels of the original images."""
+    """Detections of at least a score, at most MOST an image, after suppression by class, in pixels of the original images."""
     boxes, scores, labels = (_numbers(outputs[name], name) for name in NEEDED["detect"])
+    masks = _Masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
     if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
         raise UserError(
             f"the model must give boxes [B, N, 4] and scores and labels [B, N] for {len(sources)} images, got {boxes.shape}, "
@@ -76,13 +88,85 @@ def detections(
         raise UserError("boxes and scores must be finite, and labels classes", where=sources[int(np.flatnonzero(~good)[0])], fix=fix)
     found = []
     for place, (source, size, remarks) in enumerate(zip(sources, sizes, notes, strict=True)):
-        sure = scores[place] >= LEAST
-        own = boxes[place][sure], scores[place][sure], labels[place][sure].astype(np.int64)
-        kept = nms(*own, OVERLAP)[:MOST]
-        whole = to_source(own[0][kept], size, card.input.size)
+        sure = np.flatnonzero(scores[place] >= LEAST)  # of what is told the surer ones suppress the same
+        kept = sure[nms(boxes[place][sure], scores[place][sure], labels[place][sure].astype(np.int64), OVERLAP)[:MOST]]
+        kept = kept[scores[place][kept] >= least]
+        whole = to_source(boxes[place][kept], size, card.input.size)
         shown = (whole[:, 2:] > whole[:, :2]).all(1)  # what lies in the padding alone is nothing
-        found.append(Detections(whole[shown], own[1][kept][shown], own[2][kept][shown], card.classes, source, size, tuple(remarks)))
+        kept, whole = kept[shown], whole[shown]
+        told = whole, scores[place][kept], labels[place][kept].astype(np.int64), card.classes, source, size, tuple(remarks)
+        if masks is None:
+            found.append(Detections(*told))
+        else:
+            found.append(Instances(*told, masks.drawn(place, kept, boxes[place][kept], size, card.input.size)))
     return found
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """weights `[B, N, CONIC + F]` and prototypes `[B, F, h, w]` of a batch."""
+
+    weights: NDArray[np.float32]
+    prototypes: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Any], images: int, places: tuple[int, ...]) -> _Masks:
+        """Raises UserError for others."""
+        weights, prototypes = (_numbers(outputs[name], name) for name in ("weights", "prototypes"))
+        fitting = prototypes.ndim == 4 and len(prototypes) == images and weights.shape == (images, *places, CONIC + prototypes.shape[1])
+        if not fitting or not (np.isfinite(weights).all() and np.isfinite(prototypes).all()):
+            shapes = f"{weights.shape} and {prototypes.shape}"
+            raise UserError(f"the model must give finite weights [B, N, {CONIC} + F] and prototypes [B, F, h, w], got {shapes}")
+        return cls(weights, prototypes)
+
+    def drawn(
+        self, place: int, kept: NDArray[np.int64], boxes: NDArray[np.float32], size: tuple[int, int], fitted: tuple[int, int]
+    ) -> tuple[Rle, ...]:
+        """The masks of an image's objects whose boxes in the input are `boxes`, in the original of `size`."""
+        scaled = fitting(size, fitted)
+        cell = padded(scaled)[0] / self.prototypes.shape[2]
+        ratio = scaled[1] / size[1], scaled[0] / size[0]
+        patches = []
+        for row, box in zip(self.weights[place][kept].astype(np.float64), boxes.astype(np.float64), strict=True):
+            middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, SMALLEST)
+            (left, across), (top, down) = (
+                _pixels((box[axis] - cell) / ratio[axis], (box[axis + 2] + cell) / ratio[axis], size[1 - axis], ratio[axis])
+                for axis in (0, 1)
+            )
+            summed = _between(self.prototypes[place], row[CONIC:], down / cell - 0.5, across / cell - 0.5)
+            about = conic(row[:CONIC], (across - middle[0]) / half[0], (down - middle[1])[:, None] / half[1])
+            patches.append(Patch(summed + about > 0, top, left))
+        return tuple(run_lengths.from_patch(part, size) for part in patches)
+
+
+def _pixels(low: float, high: float, length: int, ratio: float) -> tuple[int, NDArray[np.float64]]:
+    """The first pixel of a side between two places, and where the middles of all of them lie in an input `ratio` times as large."""
+    first, last = max(0, math.floor(low)), min(length, math.ceil(high))
+    middles: NDArray[np.float64] = (np.arange(first, last, dtype=np.float64) + 0.5) * ratio
+    return first, middles
+
+
+def _between(
+    prototypes: NDArray[np.float32], weights: NDArray[np.float64], down: NDArray[np.float64], across: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The weighted sum of prototypes `[F, h, w]` at rows `[H]` and columns `[W]`, linearly between them: `[H, W]`."""
+    (top, rows), (left, columns) = (_mixing(places, side) for places, side in zip((down, across), prototypes.shape[1:], strict=True))
+    part = prototypes[:, top : top + rows.shape[1], left : left + columns.shape[1]]
+    found: NDArray[np.float64] = rows @ np.tensordot(weights, part, 1) @ columns.T
+    return found
+
+
+def _mixing(places: NDArray[np.float64], side: int) -> tuple[int, NDArray[np.float64]]:
+    """The first of the cells of a side that places lie between, and the share of each in them: `[P, cells]`."""
+    clipped = places.clip(0, side - 1)
+    low = np.floor(clipped).astype(np.int64)
+    high = np.minimum(low + 1, side - 1)
+    first = int(low[0]) if len(low) else 0
+    shares = np.zeros((len(places), int(high[-1]) - first + 1 if len(high) else 0))
+    rows = np.arange(len(places))
+    shares[rows, low - first] = 1 - (clipped - low)
+    shares[rows, high - first] += clipped - low
+    return first, shares
 
 
 def _numbers(values: Any, name: str) -> NDArray[np.float32]:

@@ -10,12 +10,15 @@ bottom until both sides are multiples of MULTIPLE. The shape is a function of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 MULTIPLE = 32  # by which networks with maps at a 32nd of the size divide
+CONIC = 6  # weights of a conic
+SMALLEST = 2.0  # pixels of half a box, at least, by which a conic is measured
 FILL = 114  # a grey that is neither dark nor light, as YOLO trainers use it
 
 
@@ -51,3 +54,10 @@ def to_source(boxes: NDArray[np.floating[Any]], source: tuple[int, int], size: t
     across, down = source[1] / scaled[1], source[0] / scaled[0]
     found = np.asarray(boxes, np.float64) * [across, down, across, down]
     return found.clip(0, [source[1], source[0], source[1], source[0]]).astype(np.float32)
+
+
+def conic(weights: Sequence[Any], across: Any, down: Any) -> Any:
+    """The value of a conic of CONIC `weights` at places of a box whose middle is 0 and whose sides are -1 and 1: arrays, of NumPy or of
+    torch, that are broadcast against each other."""
+    one, x, y, xx, yy, xy = weights
+    return one + x * across + y * down + xx * across * across + yy * down * down + xy * across * down

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
+from saccade.core.run_lengths import Rle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -223,19 +225,25 @@ class Detections:
         """The answer in a few words: `2 cat, 1 dog`."""
         return ", ".join(f"{count} {name}" for name, count in Counter(self.names).items()) or "nothing"
 
-    def above(self, score: float) -> Detections:
+    def above(self, score: float) -> Self:
         """Those of at least this score."""
-        kept = self.scores >= score
+        return self._chosen(self.scores >= score)
+
+    def _chosen(self, kept: NDArray[np.bool_]) -> Self:
         return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
+
+    def overlaps(self, other: Self) -> NDArray[np.float64]:
+        """Intersection over union with each object of another answer for the same image: `[N, M]`."""
+        from saccade.core.average_precision import overlaps
+
+        return overlaps(self.boxes, other.boxes, np.zeros(len(other), bool))
 
     def agreement(self, other: Any) -> float:
         """How much two answers for one image say the same, 0 to 1: the share of objects of both that have a counterpart in the other, of
         the same class and with an overlap (intersection over union) of 0.9 or more."""
-        from saccade.core.average_precision import overlaps
-
         if not len(self) + len(other):
             return 1.0
-        near = overlaps(self.boxes, other.boxes, np.zeros(len(other), bool)) >= 0.9
+        near = self.overlaps(other) >= 0.9
         near &= self.labels[:, None] == other.labels
         return float(near.any(1).sum() + near.any(0).sum()) / (len(self) + len(other))
 
@@ -253,7 +261,7 @@ class Detections:
         }
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], classes: tuple[str, ...]) -> Detections:
+    def from_dict(cls, raw: Mapping[str, Any], classes: tuple[str, ...]) -> Self:
         """The inverse of `to_dict`; raises UserError where the names do not fit `classes` or the figures are none."""
         where = str(raw.get("source", ""))
         index = {name: i for i, name in enumerate(classes)}
@@ -262,11 +270,16 @@ class Detections:
             boxes = np.array(raw["boxes"], np.float32).reshape(-1, 4)
             height, width = map(int, raw.get("size", (0, 0)))
             scores = np.array(raw["scores"], np.float32)
-            return cls(boxes, scores, labels, classes, where, (height, width), tuple(raw.get("notes", ())))
+            return cls(boxes, scores, labels, classes, where, (height, width), tuple(raw.get("notes", ())), **cls._more(raw))
         except KeyError as error:
             raise UserError(f"not a result of this model: it lacks {error}", where=where) from None
         except (TypeError, ValueError) as error:
             raise UserError(f"not a result: {error}", where=where) from None
+
+    @classmethod
+    def _more(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Further fields."""
+        return {}
 
     def plot(self) -> Figure:
         """The boxes on an empty canvas of the image's size; `predict` with the format "png" lays them over the image."""
@@ -298,4 +311,40 @@ class Detections:
         return f"<table><caption>{html.escape(self.source)}: {len(self)} objects</caption>{rows}</table>"
 
 
+@dataclass(frozen=True)
+class Instances(Detections):
+    """Detections with the mask of each: run lengths over the whole original image, in the order of the boxes."""
+
+    masks: tuple[Rle, ...] = ()
+
+    task = "instances"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.masks) != len(self) or any(mask.size != self.size for mask in self.masks):
+            raise ValueError(f"masks must be {len(self)} of {self.size[0]}x{self.size[1]} (height x width)")
+
+    def _chosen(self, kept: NDArray[np.bool_]) -> Self:
+        masks = tuple(self.masks[place] for place in np.flatnonzero(kept).tolist())
+        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept], masks=masks)
+
+    def overlaps(self, other: Self) -> NDArray[np.float64]:
+        """As of boxes, but of the masks."""
+        return run_lengths.overlaps(self.masks, other.masks, np.zeros(len(other), bool))
+
+    def mask(self, place: int) -> NDArray[np.bool_]:
+        """The pixels of one object: bool `[H, W]`."""
+        return run_lengths.to_mask(self.masks[place])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of boxes, and masks: the counts of COCO's compressed run lengths, of masks of `size`."""
+        return super().to_dict() | {"masks": [mask.counts.decode() for mask in self.masks]}
+
+    @classmethod
+    def _more(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        height, width = map(int, raw["size"])
+        return {"masks": tuple(run_lengths.checked(text.encode(), (height, width)) for text in raw["masks"])}
+
+
+OBJECTS: Mapping[str, type[Detections]] = {"detect": Detections, "instances": Instances}  # what answers with objects, by task
 Result = Classification | Detections

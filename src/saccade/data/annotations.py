@@ -7,19 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from saccade.core.run_lengths import Rle
 from saccade.data.findings import Finding
 from saccade.data.tree import File, Tree
 
 Box: TypeAlias = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels; (0, 0) is the corner of the image's first pixel
 Ring: TypeAlias = tuple[float, ...]  # x1, y1, x2, y2, ...: the outline of one piece, in pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Rle:
-    """A mask as COCO's compressed run lengths: size (height, width), counts as `faster_coco_eval.mask` and pycocotools take them."""
-
-    size: tuple[int, int]
-    counts: bytes
 
 
 @dataclass(frozen=True, slots=True)

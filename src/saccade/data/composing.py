@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saccade.core import keys
+from saccade.core import keys, run_lengths
 from saccade.core.config import AugmentConfig
 from saccade.core.geometry import FILL
+from saccade.core.run_lengths import Patch, Rle
 from saccade.data import augment, shapes
 from saccade.data.augment import Draws
 from saccade.data.sample import Objects, Sample
@@ -27,6 +28,7 @@ LEAST = 0.1  # share of an object that must be left of it: less cannot be told f
 SIDE = 2.0  # pixels of the shortest side of a box
 NEAR = 64  # places of the stream ahead among which partners are found
 MIDDLE = (0.25, 0.75)  # where the corner of four images may lie, as a share of the canvas
+EMPTY = Rle((0, 0), b"")
 TILES = (0.5, 1.5)  # scale of each of them, by that at which it fits the canvas
 
 
@@ -100,10 +102,11 @@ def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sampl
     if not taken.any():
         return onto
     added = _chosen(other.target, taken)
-    over = np.any([shapes.to_mask(mask) for mask in added.masks], axis=0)
+    over = np.any([run_lengths.to_mask(mask) for mask in added.masks], axis=0)
     image = np.where(over[..., None], other.image, onto.image)
-    below = [shapes.to_mask(mask) for mask in onto.target.masks]
-    left = _cut(onto.target, [mask & ~over for mask in below], [int(mask.sum()) for mask in below])
+    below = [run_lengths.patch(mask) for mask in onto.target.masks]
+    parts = [replace(part, pixels=part.pixels & ~over[_slices(part)]) for part in below]
+    left = _cut(onto.target, parts, [int(part.pixels.sum()) for part in below], over.shape)
     return replace(onto, image=image, target=_together([left, added]))
 
 
@@ -114,7 +117,9 @@ def flipped(sample: Sample) -> Sample:
     if not isinstance(target, Objects):
         return replace(sample, image=image, target=np.ascontiguousarray(target[:, ::-1]))
     boxes = np.column_stack([width - target.boxes[:, 2], target.boxes[:, 1], width - target.boxes[:, 0], target.boxes[:, 3]])
-    turned = tuple(shapes.from_mask(shapes.to_mask(mask)[:, ::-1]) for mask in target.masks)
+    parts = [run_lengths.patch(mask) for mask in target.masks]
+    mirrored = [Patch(part.pixels[:, ::-1], part.top, width - part.left - part.pixels.shape[1]) for part in parts]
+    turned = tuple(run_lengths.from_patch(part, mask.size) for part, mask in zip(mirrored, target.masks, strict=True))
     return replace(sample, image=image, target=replace(target, boxes=boxes, masks=turned))
 
 
@@ -142,14 +147,13 @@ def placed(
     if not isinstance(target, Objects):
         return replace(sample, image=image, target=moved(target, shapes.IGNORED, nearest=True))
     height, width = sample.image.shape[:2]
-    if target.masks:
-        masks = [_resized(shapes.to_mask(mask).view(np.uint8), (tall, wide), nearest=True) for mask in target.masks]
-        canvases = np.zeros((len(masks), *size), bool)
-        if rows.stop > rows.start and columns.stop > columns.start:
-            for canvas, mask in zip(canvases, masks, strict=True):
-                canvas[rows, columns] = mask[shown] != 0
-        return replace(sample, image=image, target=_cut(target, list(canvases), [int(mask.sum()) for mask in masks]))
     boxes = target.boxes * np.tile([wide / width, tall / height], 2) + np.tile([at[1], at[0]], 2)
+    if target.masks:
+        near = (boxes[:, :2] < [right, bottom]).all(1) & (boxes[:, 2:] > [left, top]).all(1)  # the rest need not be decoded
+        target = _chosen(target, near)
+        parts = [run_lengths.patch(mask).resized((height, width), (tall, wide)) for mask in target.masks]
+        there = [replace(part, top=part.top + at[0], left=part.left + at[1]).cut(top, bottom, left, right) for part in parts]
+        return replace(sample, image=image, target=_cut(target, there, [int(part.pixels.sum()) for part in parts], size))
     return replace(sample, image=image, target=_clipped(target, boxes, (top, bottom, left, right)))
 
 
@@ -162,20 +166,19 @@ def _clipped(target: Objects, boxes: NDArray[np.float64], window: tuple[int, int
     return _chosen(replace(target, boxes=cut), kept)
 
 
-def _cut(target: Objects, masks: Sequence[NDArray[np.bool_]], before: Sequence[int]) -> Objects:
-    """The objects with what is left of their masks, of `before` pixels each, and its boxes."""
-    boxes = np.array([_box(mask) for mask in masks], np.float64).reshape(-1, 4)
+def _cut(target: Objects, parts: Sequence[Patch], before: Sequence[int], size: tuple[int, int]) -> Objects:
+    """The objects with what is left of their masks on a canvas, of `before` pixels each, and its boxes."""
+    boxes = np.array([part.box for part in parts], np.float64).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
-    left = np.array([int(mask.sum()) for mask in masks], np.float64)
+    left = np.array([int(part.pixels.sum()) for part in parts], np.float64)
     kept = (left > 0) & (left >= LEAST * np.array(before, np.float64)) & (sides.min(1, initial=np.inf) >= SIDE)
-    covers = tuple(shapes.from_mask(mask) for mask in masks)
+    covers = tuple(run_lengths.from_patch(part, size) if stays else EMPTY for part, stays in zip(parts, kept, strict=True))
     return _chosen(replace(target, boxes=boxes, masks=covers), kept)
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 around a mask; zeros where it is empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else (0, 0, 0, 0)
+def _slices(part: Patch) -> tuple[slice, slice]:
+    """Where a patch lies in its mask."""
+    return slice(part.top, part.top + part.pixels.shape[0]), slice(part.left, part.left + part.pixels.shape[1])
 
 
 def _chosen(target: Objects, kept: NDArray[np.bool_]) -> Objects:

@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class Source:
     targets: Sequence[Any]
     names: Sequence[str]
     sizes: Sequence[tuple[int, int]] = ()
+    _scaled: dict[int, Objects] = field(default_factory=dict, repr=False)  # masks take long
 
     def __len__(self) -> int:
         return len(self.store)
@@ -71,7 +72,9 @@ class Source:
     def __getitem__(self, place: int) -> Sample:
         pixels, target = self.store[place], self.targets[place]
         if isinstance(target, Objects):
-            target = target.scaled(self.sizes[place], (pixels.shape[0], pixels.shape[1]))
+            if place not in self._scaled:
+                self._scaled[place] = target.scaled(self.sizes[place], (pixels.shape[0], pixels.shape[1]))
+            target = self._scaled[place]
         return Sample(pixels, target, place, self.names[place])
 
 

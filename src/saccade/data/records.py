@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
 from saccade.core.images import MAX_PIXELS
+from saccade.core.run_lengths import Rle
 from saccade.data import reading, shapes
-from saccade.data.annotations import Annotations, Box, Item, Object, Ring, Rle
+from saccade.data.annotations import Annotations, Box, Item, Object, Ring
 from saccade.data.findings import Finding
 from saccade.data.reading import Fault
 from saccade.data.tree import Tree
@@ -146,7 +148,7 @@ def _rle(value: Mapping[str, Any], size: tuple[int, int] | None) -> Rle:
     elif not isinstance(counts, list) or set(map(type, counts)) != {int}:
         raise Fault("bad-annotation", f"the counts of a mask must be text or integers, was {reading.shown(counts)}")
     try:
-        return shapes.checked(counts, (height, width))
+        return run_lengths.checked(counts, (height, width))
     except (ValueError, OverflowError) as error:
         raise Fault("bad-annotation", str(error)) from None
 

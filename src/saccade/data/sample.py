@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import run_lengths
+from saccade.core.run_lengths import Rle
 from saccade.data import shapes
-from saccade.data.annotations import Item, Object, Rle
+from saccade.data.annotations import Item, Object
 from saccade.data.tree import Tree
 
 
@@ -33,29 +35,31 @@ class Objects:
     def of(cls, item: Item, size: tuple[int, int], tree: Tree, *, with_masks: bool) -> Objects:
         """Of an image of `size` (height, width). Raises UserError where a mask cannot be read."""
         objects = [one for one in item.objects if _whole(one, size)]
-        boxes = np.array([shapes.box(one, size, tree) for one in objects], np.float64).reshape(-1, 4)
-        boxes = boxes.clip(0, [size[1], size[0], size[1], size[0]])
+        covers = [shapes.rle(one, size, tree) for one in objects] if with_masks else []
+        if with_masks:  # a picture may be of another size than its image; run lengths that are have been left out already
+            objects = [one for one, cover in zip(objects, covers, strict=True) if cover.size == size]
+            covers = [cover for cover in covers if cover.size == size]
+            bounds: list[Any] = [run_lengths.patch(c).box if o.box is None else o.box for o, c in zip(objects, covers, strict=True)]
+        else:
+            bounds = [shapes.box(one, size, tree) for one in objects]
+        boxes = np.array(bounds, np.float64).reshape(-1, 4).clip(0, [size[1], size[0], size[1], size[0]])
         labels = np.array([one.label for one in objects], np.int64)
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         if not with_masks:  # two objects of one box may be of different shape
             _, first = np.unique(np.column_stack([boxes, labels]), axis=0, return_index=True)
             kept &= np.isin(np.arange(len(boxes)), first)
-        covers = {place: shapes.rle(objects[place], size, tree) for place in np.flatnonzero(kept).tolist()} if with_masks else {}
-        kept[[place for place, cover in covers.items() if cover.size != size]] = False  # pictures; run lengths are left out already
-        found = [objects[place] for place in np.flatnonzero(kept).tolist()]
-        crowd, difficult = np.array([one.crowd for one in found], bool), np.array([one.difficult for one in found], bool)
-        fitting = tuple(cover for cover in covers.values() if cover.size == size)
-        return cls(boxes[kept], labels[kept], crowd, difficult, fitting)
+        places = np.flatnonzero(kept).tolist()
+        crowd, difficult = (np.array([getattr(objects[place], mark) for place in places], bool) for mark in ("crowd", "difficult"))
+        return cls(boxes[kept], labels[kept], crowd, difficult, tuple(covers[place] for place in places) if with_masks else ())
 
     def scaled(self, source: tuple[int, int], size: tuple[int, int]) -> Objects:
-        """The same objects where their image of `source` (height, width) has become one of `size`; of masks this is asked only where
-        both are equal."""
+        """The same objects where their image of `source` (height, width) has become one of `size`."""
         if source == size:
             return self
-        if self.masks:
-            raise ValueError("masks are not scaled")
         factors = np.tile([size[1] / source[1], size[0] / source[0]], 2)
-        return replace(self, boxes=self.boxes * factors)
+        patches = [run_lengths.patch(mask).resized(source, size) for mask in self.masks]
+        masks = tuple(run_lengths.from_patch(part, size) for part in patches)
+        return replace(self, boxes=self.boxes * factors, masks=masks)
 
 
 def _whole(one: Object, size: tuple[int, int]) -> bool:

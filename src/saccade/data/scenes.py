@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.data import formats, shapes
@@ -79,7 +80,7 @@ def _item(tree: SceneTree, task: str, number: int, split: str, size: tuple[int, 
         return Item(image, split, mask=f"{MASKS}/{name}", size=size)
     objects = []
     for shape, mask in tree.scene(image.path)[1]:
-        one = Object(SHAPES.index(shape.name), shape=shapes.from_mask(mask))
+        one = Object(SHAPES.index(shape.name), shape=run_lengths.from_mask(mask))
         box = shapes.box(one, size, tree)
         objects.append(Object(one.label, box, one.shape if task == "instances" else None))
     return Item(image, split, objects=tuple(objects), size=size)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import masks
-from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring, Rle
+from saccade.core import masks, run_lengths
+from saccade.core.run_lengths import Rle
+from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring
 from saccade.data.tree import Tree
 
-Mask = NDArray[np.bool_]
 FAR = 1e12  # pixels; beyond it the arithmetic of cutting would overflow
 IGNORED = 255  # in a mask of classes: pixels that count neither in the loss nor in metrics
 
@@ -29,51 +29,16 @@ def rle(obj: Object, size: tuple[int, int], tree: Tree) -> Rle:
     if isinstance(obj.shape, Rle):
         return obj.shape
     if isinstance(obj.shape, Picture):
-        return from_mask(picture(obj.shape, tree))
+        return run_lengths.from_mask(picture(obj.shape, tree))
     stated = obj.shape or ((corners(obj.box),) if obj.box else ())
     rings = [near for ring in stated if len(near := _near(ring, size)) >= 6]  # of four numbers the library would make a box
     if not rings:
-        return from_mask(np.zeros(size, bool))
+        return run_lengths.from_mask(np.zeros(size, bool))
     merged: dict[str, Any] = coco.merge(coco.frPyObjects([list(ring) for ring in rings], *size))
     return Rle(size, merged["counts"])
 
 
-def checked(counts: bytes | Sequence[int], size: tuple[int, int]) -> Rle:
-    """Run lengths of a file, compressed or not, that fill a mask of `size` (height, width) exactly; raises ValueError for others."""
-    from faster_coco_eval import mask as coco
-
-    runs = _run_lengths(counts) if isinstance(counts, bytes) else np.array(counts, np.int64)
-    if not len(runs) or (runs < 0).any() or (runs > size[0] * size[1]).any() or int(runs.sum()) != size[0] * size[1]:
-        raise ValueError(f"run lengths must fill a mask of {size[0]}x{size[1]} (height x width) exactly")
-    if not isinstance(counts, bytes):
-        counts = coco.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)["counts"]
-    return Rle(size, bytes(counts))
-
-
-def to_mask(shape: Rle) -> Mask:
-    """bool `[H, W]`."""
-    from faster_coco_eval import mask as coco
-
-    decoded: NDArray[np.uint8] = coco.decode({"size": list(shape.size), "counts": shape.counts})
-    return decoded.astype(bool)
-
-
-def covered(shape: Rle) -> int:
-    """Pixels that a mask covers."""
-    from faster_coco_eval import mask as coco
-
-    return int(coco.area({"size": list(shape.size), "counts": shape.counts}))
-
-
-def from_mask(mask: Mask) -> Rle:
-    """bool `[H, W]` -> run lengths."""
-    from faster_coco_eval import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
-    return Rle((int(mask.shape[0]), int(mask.shape[1])), encoded["counts"])
-
-
-def outlines(mask: Mask) -> tuple[tuple[Ring, ...], int]:
+def outlines(mask: NDArray[np.bool_]) -> tuple[tuple[Ring, ...], int]:
     """The outer rings of a mask's pieces, and how many holes they cover up: filled by the middle of each pixel they give the mask back.
 
     Points lie halfway between the middles of neighbouring pixels (marching squares at 0.5, by contourpy).
@@ -93,7 +58,7 @@ def pieces(obj: Object, size: tuple[int, int], tree: Tree) -> tuple[Ring, ...]:
     """The outlines of an object's shape as stated, or those of its mask without the holes; () where it has no shape, or covers nothing."""
     if obj.shape is None or isinstance(obj.shape, tuple):
         return obj.shape or ()
-    return outlines(to_mask(rle(obj, size, tree)))[0]
+    return outlines(run_lengths.to_mask(rle(obj, size, tree)))[0]
 
 
 def area(ring: Ring) -> float:
@@ -122,7 +87,7 @@ def box(obj: Object, size: tuple[int, int], tree: Tree) -> Box:
     if isinstance(obj.shape, tuple):
         x, y = [value for ring in obj.shape for value in ring[::2]], [value for ring in obj.shape for value in ring[1::2]]
         return min(x), min(y), max(x), max(y)
-    mask = to_mask(rle(obj, size, tree))
+    mask = run_lengths.to_mask(rle(obj, size, tree))
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0.0, 0.0, 0.0, 0.0
@@ -134,7 +99,7 @@ def boxed(obj: Object, size: tuple[int, int], tree: Tree) -> Object:
     return obj if obj.shape is None else replace(obj, box=box(obj, size, tree), shape=None)
 
 
-def picture(shape: Picture, tree: Tree) -> Mask:
+def picture(shape: Picture, tree: Tree) -> NDArray[np.bool_]:
     """The pixels of a mask that lies in a file: bool `[H, W]`."""
     values = masks.read(tree.image(shape.path))
     return values != 0 if shape.value is None else values == shape.value
@@ -149,22 +114,6 @@ def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
     place = np.searchsorted(known, values).clip(0, max(0, len(known) - 1))
     found: NDArray[np.uint8] = np.where(known[place] == values, labels[place], IGNORED)
     return found
-
-
-def _run_lengths(counts: bytes) -> NDArray[np.int64]:
-    """As `rleFrString` of COCO's maskApi.c: five bits a character and one that says that more follow; from the fourth on differences."""
-    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((codes & 32) == 0)
-    if not len(ends) or ends[-1] != len(codes) - 1 or (codes < 0).any() or (codes > 63).any():
-        raise ValueError("run lengths must be whole and of the characters 0 to o")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 6:
-        raise ValueError("a run length is too long")
-    runs = np.add.reduceat((codes & 31) << 5 * place, starts)
-    runs -= np.where(codes[ends] & 16, 1 << 5 * (place[ends] + 1), 0)
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
-    return runs
 
 
 def clipped(ring: Ring, size: tuple[int, int]) -> Ring:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from saccade.core import images, masks
+from saccade.core import images, masks, run_lengths
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.data import legends, shapes
@@ -120,7 +120,9 @@ def _object(one: Object, size: tuple[int, int], annotations: Annotations) -> dic
     if one.crowd or one.difficult:
         row["note"] = "crowd" if one.crowd else "difficult"
     if one.shape is not None:
-        rings = one.shape if isinstance(one.shape, tuple) else shapes.outlines(shapes.to_mask(shapes.rle(one, size, annotations.tree)))[0]
+        rings = (
+            one.shape if isinstance(one.shape, tuple) else shapes.outlines(run_lengths.to_mask(shapes.rle(one, size, annotations.tree)))[0]
+        )
         row["rings"] = [_thinned(ring) for ring in rings]
     return row
 

@@ -171,9 +171,7 @@ def _row(size: Size, batch: int, expected: Outputs, found: Outputs) -> list[dict
 def _in_order(expected: Outputs, found: Outputs) -> Outputs:
     """Boxes that are equally sure but for the last bits may stand in another order, and the last ones for others that are as sure: each
     expected box beside the one that is most like it; one as sure as the last counts as found."""
-    if not {"boxes", "scores", "labels"} <= expected.keys() or any(
-        name not in found or found[name].shape != value.shape for name, value in expected.items()
-    ):
+    if "boxes" not in expected or any(name not in found or found[name].shape != value.shape for name, value in expected.items()):
         return found
     from scipy.optimize import linear_sum_assignment  # here: its import would cost every mistyped command half a second
 
@@ -185,7 +183,7 @@ def _in_order(expected: Outputs, found: Outputs) -> Outputs:
         order = linear_sum_assignment(np.nan_to_num(apart, nan=1e9))[1]
         least = expected["scores"][row].min() + ATOL
         last = (expected["scores"][row] <= least) & (found["scores"][row][order] <= least)
-        for name, value in arranged.items():
+        for name, value in ((name, arranged[name]) for name in ("scores", *finish.BY_RANK) if name in arranged):
             value[row] = found[name][row][order]
             value[row][last] = expected[name][row][last]
     return arranged

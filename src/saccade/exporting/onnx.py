@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 
 from saccade.core.errors import UserError
+from saccade.core.finish import BY_RANK
 from saccade.core.geometry import MULTIPLE
 from saccade.exporting.graph import AXES, Graph
 from saccade.prediction.onnx_file import CARD
@@ -70,8 +71,8 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
 def _is_resizable(model: onnx.ModelProto, graph: Graph) -> bool:
     """Whether a graph that was exported as taking any size does: a branch on the size (VGG's pooling) stays as it was for the sample."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    # Boxes that are equally sure may stand in another order; their scores fall.
-    names = [name for name in graph.names if name not in ("boxes", "labels")]
+    # Objects that are equally sure may stand in another order; their scores fall.
+    names = [name for name in graph.names if name not in BY_RANK]
     for size in graph.sizes:
         images = torch.nn.functional.interpolate(graph.sample.float(), size).to(torch.uint8)
         try:

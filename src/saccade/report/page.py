@@ -46,6 +46,7 @@ class ReportData:
 
     title: str
     task: str = "classify"
+    things: str = "images"
     run: str = ""
     model: str = ""
     parameters: int | None = None
@@ -89,7 +90,7 @@ def render(data: ReportData, *, images: bool = True) -> str:
         data=data,
         making=making,
         naming=data.task == "classify",
-        things="objects" if data.task == "detect" else "images",
+        things=data.things,
         made_title="What it makes" if making else "What it finds",
         verdict=words.verdict(data.split, data.images, data.headline, data.task),
         figures=[_figure(row) for row in data.figures] if images else [],

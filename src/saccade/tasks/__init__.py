@@ -10,9 +10,11 @@ from saccade.task import Answering, Making, Task
 ROOMS = {
     "classify": ("saccade.tasks.classification.task", "Classification"),
     "detect": ("saccade.tasks.detection.task", "Detection"),
+    "instances": ("saccade.tasks.instances.task", "Instances"),
     "generate": ("saccade.tasks.generation.task", "Generation"),
 }
 MAKING = ("generate",)
+OBJECTS = ("detect", "instances")  # rooms whose answers are objects, and whose truth lies within the images
 
 
 def room(name: str) -> Task:

@@ -16,7 +16,8 @@ Number = Literal["fp32", "bf16", "fp16"]  # the format of the computation
 Steps = Annotated[int, Ge(1), Lt(1 << 62)]
 PROBES = 12
 WARM_UP = 3
-MOST_EVALUATIONS = 40
+MOST_EVALUATIONS, FEWEST_EVALUATIONS = 40, 10
+EVALUATING = 0.05  # share of the time that evaluations may take where there are more than the fewest
 RESERVE_SHARE = 0.04
 RESERVE_SECONDS = 8.0
 
@@ -50,18 +51,24 @@ def steps_per_epoch(images: int, batch: int) -> int:
     return max(1, math.ceil(images / batch))
 
 
-def evaluate_every(total_steps: int, per_epoch: int, train_images: int, val_images: int) -> int:
-    """Steps between evaluations: whole epochs, at most MOST_EVALUATIONS in all, and at most a quarter of the images looked at."""
-    epochs = max(1, math.ceil(total_steps / per_epoch / MOST_EVALUATIONS), math.ceil(val_images / max(1, train_images) * 3))
+def evaluations(seconds: float, seconds_per_evaluation: float) -> int:
+    """How often to evaluate at most in this time."""
+    return max(FEWEST_EVALUATIONS, min(MOST_EVALUATIONS, int(EVALUATING * seconds / max(1e-9, seconds_per_evaluation))))
+
+
+def evaluate_every(total_steps: int, per_epoch: int, train_images: int, val_images: int, most: int = MOST_EVALUATIONS) -> int:
+    """Steps between evaluations: whole epochs, at most `most` evaluations in all, and at most a quarter of the images looked at."""
+    epochs = max(1, math.ceil(total_steps / per_epoch / most), math.ceil(val_images / max(1, train_images) * 3))
     return min(total_steps, epochs * per_epoch)
 
 
 def steps_in(seconds: float, seconds_per_step: float, seconds_per_evaluation: float, per_epoch: int) -> int:
     """How many steps fit, with an evaluation after each epoch (or as often as `evaluate_every` allows) and a reserve for the end."""
+    most = evaluations(seconds, seconds_per_evaluation)
     usable = seconds * (1 - RESERVE_SHARE) - RESERVE_SECONDS - seconds_per_evaluation
     total = max(1, int(usable / (seconds_per_step + seconds_per_evaluation / per_epoch)))
-    if total / per_epoch > MOST_EVALUATIONS:
-        total = max(total, int((usable - MOST_EVALUATIONS * seconds_per_evaluation) / seconds_per_step))
+    if total / per_epoch > most:
+        total = max(total, int((usable - most * seconds_per_evaluation) / seconds_per_step))
     return max(1, total)
 
 

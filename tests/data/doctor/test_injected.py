@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from saccade.core import run_lengths
 from saccade.core.progress import Silent
-from saccade.data import doctor, formats, scenes, shapes
-from saccade.data.annotations import Annotations, Object, Picture, Rle
+from saccade.core.run_lengths import Rle
+from saccade.data import doctor, formats, scenes
+from saccade.data.annotations import Annotations, Object, Picture
 from saccade.data.findings import Finding
 from saccade.data.opening import open_annotations
 from saccade.data.tree import FolderTree
@@ -364,8 +366,8 @@ def shaped(shape: Rle | Picture) -> Annotations:
 @pytest.mark.parametrize(
     ("shape", "code"),
     [
-        (shapes.from_mask(np.zeros((32, 40), bool)), "empty-mask"),
-        (shapes.from_mask(np.ones((40, 32), bool)), "mask-size"),
+        (run_lengths.from_mask(np.zeros((32, 40), bool)), "empty-mask"),
+        (run_lengths.from_mask(np.ones((40, 32), bool)), "mask-size"),
         (Picture("masks/00005.png", 77), "empty-mask"),
         (Picture("masks/00005.png"), ""),
     ],

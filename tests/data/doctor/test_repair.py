@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from faulty_sets import CASES, SQUARE, clean, with_object
+from saccade.core import run_lengths
 from saccade.core.progress import Silent
-from saccade.data import doctor, formats, scenes, shapes
+from saccade.data import doctor, formats, scenes
 from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.doctor.repair import fix
 from saccade.data.findings import KINDS, Finding
@@ -112,7 +113,7 @@ def test_masks(tmp_path: Path) -> None:
     assert [item.path[-5] for item in fixed.items] == list("145678") and fixed.legend.ignored == {99}
     ignored = replace(made, legend=replace(made.legend, ignored=frozenset(made.legend.values)))
     assert fix(ignored, doctor.examine(ignored, progress=Silent()).findings) == (ignored, {})
-    empty = Object(0, shape=shapes.from_mask(np.zeros((32, 40), bool)))
+    empty = Object(0, shape=run_lengths.from_mask(np.zeros((32, 40), bool)))
     instances = scenes.made("instances", ["train"] * 8, (32, 40), 0)
     more = replace(instances, items=(replace(instances.items[0], objects=(empty,)), *instances.items[1:]))
     fixed, counts = fix(more, doctor.examine(more, progress=Silent()).findings)

@@ -15,7 +15,8 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from saccade.data import formats, shapes
+from saccade.core import run_lengths
+from saccade.data import formats
 from saccade.data.annotations import Annotations, Box, Item, Object
 from saccade.data.pictures import stem
 from saccade.data.tree import FolderTree
@@ -61,7 +62,7 @@ def rings(size: tuple[int, int]) -> st.SearchStrategy[tuple[float, ...]]:
 
 def masks(size: tuple[int, int]) -> st.SearchStrategy[Any]:
     """Run lengths of masks of any pixels."""
-    return st.integers(0, 2**32).map(lambda seed: shapes.from_mask(np.random.default_rng(seed).random(size) < 0.4))
+    return st.integers(0, 2**32).map(lambda seed: run_lengths.from_mask(np.random.default_rng(seed).random(size) < 0.4))
 
 
 @st.composite

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from data.formats.labelled import close, on_disk, plain, with_split, written
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
+from saccade.core.run_lengths import Rle
 from saccade.data import formats, shapes
-from saccade.data.annotations import Annotations, Item, Object, Rle
+from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.converting import convert
 from saccade.data.opening import open_annotations
 from saccade.data.tree import FolderTree
@@ -75,12 +77,14 @@ def test_in_an_archive_as_in_a_folder(tmp_path: Path, name: str) -> None:
 def test_a_mask_becomes_its_outline_where_a_format_has_no_masks(tmp_path: Path, name: str) -> None:
     mask = np.zeros((17, 11), bool)
     mask[3:9, 2:7] = True
-    source = on_disk(tmp_path / "in", "instances", (("cat",), {"1.png": ((17, 11), "train", [Object(0, shape=shapes.from_mask(mask))])}))
+    source = on_disk(
+        tmp_path / "in", "instances", (("cat",), {"1.png": ((17, 11), "train", [Object(0, shape=run_lengths.from_mask(mask))])})
+    )
     written(source, name, tmp_path / "out")
     found = open_annotations(tmp_path / "out", task="instances")
     (one,) = found.items[0].objects
     assert isinstance(one.shape, Rle) == ("masks" in formats.find(name).HOLDS)
-    assert np.array_equal(shapes.to_mask(shapes.rle(one, (17, 11), found.tree)), mask) or name not in ("coco", "cvat")
+    assert np.array_equal(run_lengths.to_mask(shapes.rle(one, (17, 11), found.tree)), mask) or name not in ("coco", "cvat")
     assert shapes.box(one, (17, 11), found.tree) == pytest.approx((2, 3, 7, 9), abs=0.51)
 
 
@@ -90,7 +94,7 @@ def test_objects_of_nothing_are_written_somehow(tmp_path: Path, name: str, task:
     """Shapes that cover nothing, outlines of two points, boxes far outside, boxes turned inside out: readers take what they can."""
     if task not in formats.find(name).TASKS:
         pytest.skip("a format of boxes")
-    nothing = shapes.from_mask(np.zeros((17, 11), bool))
+    nothing = run_lengths.from_mask(np.zeros((17, 11), bool))
     shown: list[Any] = [nothing, ((1.0, 1.0, 5.0, 5.0),), ((-1e9, -1e9, 1e9, -1e9, 0.0, 1e9),), (RING, (1.0, 1.0))]
     objects = [Object(0, shape=shape) for shape in shown] if task == "instances" else []
     objects += [Object(0, (-1e9, 5, 1e9, -5)), Object(0, (3, 3, 3, 3))]

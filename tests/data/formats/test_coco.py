@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.formats.labelled import close, codes, folder, mutated, on_disk, picture, plain, sets, written
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
+from saccade.core.run_lengths import Rle
 from saccade.data import shapes
-from saccade.data.annotations import Annotations, Item, Object, Picture, Rle
+from saccade.data.annotations import Annotations, Item, Object, Picture
 from saccade.data.formats import coco
 from saccade.data.opening import open_annotations
 from saccade.data.tree import FolderTree
@@ -129,7 +131,7 @@ def test_the_group_that_roboflow_lists_is_no_class(tmp_path: Path) -> None:
 def test_shapes_of_every_kind(tmp_path: Path) -> None:
     mask = np.zeros((17, 11), bool)
     mask[2:5, 3:9] = True
-    rle = shapes.from_mask(mask)
+    rle = run_lengths.from_mask(mask)
     runs = [3 * 17 + 2, *[3, 14] * 5, 3, 17 * 2 + 12]
     plain_runs = {"size": [17, 11], "counts": runs}
     packed = {"size": [17, 11], "counts": rle.counts.decode()}
@@ -260,7 +262,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert first == {"id": 1, "image_id": 1, "category_id": 2, "iscrowd": 0, "bbox": [0, 0, 2.5, 4], "area": 10}
     assert (second["bbox"], second["area"], second["segmentation"]) == ([1, 1, 4, 4], 16, [list(ring)])
     assert (third["bbox"], third["area"]) == ([0, 0, 11, 17], 187)
-    assert shapes.to_mask(Rle((17, 11), third["segmentation"]["counts"].encode())).all()
+    assert run_lengths.to_mask(Rle((17, 11), third["segmentation"]["counts"].encode())).all()
 
 
 def test_an_empty_set_is_written_and_read(tmp_path: Path) -> None:
@@ -277,7 +279,7 @@ def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
 
 @given(st.integers(0, 2**32))
 def test_damaged_files_end_in_one_line_or_findings(seed: int) -> None:
-    rle = {"size": [17, 11], "counts": shapes.from_mask(np.eye(17, 11, dtype=bool)).counts.decode()}
+    rle = {"size": [17, 11], "counts": run_lengths.from_mask(np.eye(17, 11, dtype=bool)).counts.decode()}
     good = content({1: "1.png", 2: "2.png"}, box(1, segmentation=[[1, 2, 3, 4, 5, 6]], id=1), box(2, segmentation=rle, iscrowd=1))
     with folder() as place:
         (place / "a.json").write_bytes(mutated(json.dumps(good).encode(), seed))
@@ -319,5 +321,5 @@ def test_the_excerpt_of_coco_in_its_own_clothes(shared_data: Path, tmp_path: Pat
     objects = [(item, one) for item in found.items for one in item.objects]
     assert len(objects) == 839 and {item.split for item in found.items} == {"val"}
     stated = [row["area"] for row in source["annotations"]]
-    areas = [float(shapes.to_mask(shapes.rle(one, item.size or (0, 0), found.tree)).sum()) for item, one in objects]
+    areas = [float(run_lengths.to_mask(shapes.rle(one, item.size or (0, 0), found.tree)).sum()) for item, one in objects]
     assert sum(areas) == pytest.approx(sum(stated), rel=0.01)

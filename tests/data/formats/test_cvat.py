@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.formats.labelled import close, codes, folder, mutated, on_disk, picture, plain, sets, written
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
-from saccade.data import shapes
 from saccade.data.annotations import Annotations, Object
 from saccade.data.formats import cvat
 from saccade.data.opening import open_annotations
@@ -57,7 +57,7 @@ def test_boxes_outlines_and_masks(tmp_path: Path) -> None:
     assert found.items[0].objects == (
         Object(1, (1, 2.5, 5, 6), line=6),
         Object(0, shape=((1, 1, 5, 1, 5.5, 6),), line=7),
-        Object(1, shape=shapes.from_mask(mask), line=8),
+        Object(1, shape=run_lengths.from_mask(mask), line=8),
     )
     boxes = [one.box for one in cvat.read(FolderTree(tmp_path), "detect").items[0].objects]
     assert boxes == [(1, 2.5, 5, 6), (1, 1, 5.5, 6), (2, 3, 5, 5)]

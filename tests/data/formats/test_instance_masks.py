@@ -12,6 +12,7 @@ from hypothesis import given
 from PIL import Image
 
 from data.formats.labelled import codes, folder, on_disk, picture, sets, written
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.data import shapes
 from saccade.data.annotations import Annotations, Picture
@@ -52,7 +53,7 @@ def test_a_picture_for_each_object(tmp_path: Path) -> None:
     ]
     target = open_dataset(tmp_path)[0].target
     assert target.boxes.tolist() == [[2, 0, 7, 4], [2, 2, 7, 6]] and len(target.masks) == 2
-    np.testing.assert_array_equal(shapes.to_mask(target.masks[1]), blob(2) > 0)
+    np.testing.assert_array_equal(run_lengths.to_mask(target.masks[1]), blob(2) > 0)
 
 
 def test_a_mask_of_the_images_name_is_one_of_classes(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_what_is_written_is_read_back(drawn: Any) -> None:
             assert other.split == item.split and [one.label for one in other.objects] == [one.label for one in item.objects]
             for one, its in zip(other.objects, item.objects, strict=True):
                 np.testing.assert_array_equal(
-                    shapes.to_mask(shapes.rle(one, size, back.tree)), shapes.to_mask(shapes.rle(its, size, made.tree))
+                    run_lengths.to_mask(shapes.rle(one, size, back.tree)), run_lengths.to_mask(shapes.rle(its, size, made.tree))
                 )
 
 

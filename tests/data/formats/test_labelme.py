@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.formats.labelled import close, codes, folder, mutated, on_disk, picture, plain, sets, written
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
-from saccade.data import shapes
 from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.formats import labelme
 from saccade.data.opening import open_annotations
@@ -193,7 +193,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert image
     mask = np.zeros((17, 11), bool)
     mask[1:3, 1:3] = mask[5:9, 4:8] = True
-    objects = (Object(0, shape=shapes.from_mask(mask)), Object(0, (1, 2, 3, 4)))
+    objects = (Object(0, shape=run_lengths.from_mask(mask)), Object(0, (1, 2, 3, 4)))
     written(Annotations("made", "instances", ("a",), (Item(image, "val", objects=objects),), tree), "labelme", tmp_path / "out")
     facts = json.loads((tmp_path / "out/val/1.json").read_text())
     assert [(row["shape_type"], row["group_id"]) for row in facts["shapes"]] == [("polygon", 1), ("polygon", 1), ("rectangle", None)]

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.formats.labelled import close, codes, folder, mutated, on_disk, picture, plain, sets, with_split, written
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
-from saccade.data import shapes
 from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.formats import yolo
 from saccade.data.opening import open_annotations
@@ -315,7 +315,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     mask = np.zeros((10, 20), bool)
     mask[1:3, 1:3] = mask[5:9, 10:18] = True
     small, large = (0.0, 0.0, 1.0, 0.0, 1.0, 1.0), (0.0, 0.0, 20.0, 0.0, 20.0, 10.0)
-    drawn = [(small, large), shapes.from_mask(mask), None, (small[:4],)]
+    drawn = [(small, large), run_lengths.from_mask(mask), None, (small[:4],)]
     objects = tuple(Object(1, (5, 5, 10, 10), shape) for shape in drawn)
     written(Annotations("made", "instances", ("no", "a: b"), (Item(image, objects=objects),), tree), "yolo", tmp_path / "out")
     assert yaml.safe_load((tmp_path / "out/data.yaml").read_text()) == {"train": "images/train", "names": {0: "no", 1: "a: b"}}

@@ -9,7 +9,8 @@ from typing import TypeAlias
 from saccade.core import images
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
-from saccade.data.annotations import Annotations, Item, Object, Picture, Rle
+from saccade.core.run_lengths import Rle
+from saccade.data.annotations import Annotations, Item, Object, Picture
 from saccade.data.doctor.flat import Size, of_object
 from saccade.data.findings import Finding
 

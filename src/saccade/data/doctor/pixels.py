@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from saccade.core import masks
+from saccade.core import masks, run_lengths
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
-from saccade.data import shapes
-from saccade.data.annotations import Annotations, Item, Picture, Rle
+from saccade.core.run_lengths import Rle
+from saccade.data.annotations import Annotations, Item, Picture
 from saccade.data.doctor import likeness
 from saccade.data.doctor.flat import Size, of_item, of_object
 from saccade.data.doctor.headers import has_masks, unequal
@@ -163,7 +163,7 @@ def _read(annotations: Annotations, path: str, *, colours: bool) -> masks.Values
 def _runs(shape: Rle, size: Size | None) -> tuple[str, str] | None:
     if size and shape.size != size:
         return "mask-size", unequal(shape.size, size)
-    return None if shapes.covered(shape) else ("empty-mask", "the mask has no pixels")
+    return None if run_lengths.covered(shape) else ("empty-mask", "the mask has no pixels")
 
 
 def _picture(shape: Picture, values: masks.Values | str, size: Size | None) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
 from saccade.data import reading, records, shapes
@@ -251,4 +252,4 @@ def _stated(one: Object, size: tuple[int, int], annotations: Annotations) -> dic
     if annotations.task == "detect" or one.shape is None:
         return {"bbox": box, "area": box[2] * box[3]}
     rle = shapes.rle(one, size, annotations.tree)
-    return {"bbox": box, "area": float(shapes.covered(rle)), "segmentation": records.shape_of(one, size, annotations)}
+    return {"bbox": box, "area": float(run_lengths.covered(rle)), "segmentation": records.shape_of(one, size, annotations)}

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
+from saccade.core.run_lengths import Rle
 from saccade.data import reading, shapes
-from saccade.data.annotations import Annotations, Box, Item, Object, Ring, Rle
+from saccade.data.annotations import Annotations, Box, Item, Object, Ring
 from saccade.data.findings import Finding
 from saccade.data.pictures import SPLITS, Pictures, split_of
 from saccade.data.reading import Fault
@@ -185,7 +187,7 @@ def _mask(element: Element, size: tuple[int, int] | None) -> Rle:
     mask = np.zeros(size, bool)
     covered = np.repeat(np.arange(len(runs)) % 2 == 1, np.array(runs, np.int64))
     mask[top : top + height, left : left + width] = covered.reshape(height, width)
-    return shapes.from_mask(mask)
+    return run_lengths.from_mask(mask)
 
 
 def write(annotations: Annotations, out: Output) -> None:
@@ -223,7 +225,7 @@ def _rows(one: Object, place: int, size: tuple[int, int], annotations: Annotatio
             points = ";".join(f"{float(x)!r},{float(y)!r}" for x, y in zip(ring[::2], ring[1::2], strict=True))
             yield f"    <polygon{_attributes(label | {'points': points, 'z_order': 0} | group)}/>"
     else:
-        covered = shapes.to_mask(shapes.rle(one, size, annotations.tree)).reshape(-1)
+        covered = run_lengths.to_mask(shapes.rle(one, size, annotations.tree)).reshape(-1)
         edges_at = np.flatnonzero(np.diff(covered, prepend=False))
         runs = np.diff(edges_at, prepend=0, append=len(covered)).tolist()
         place_of = {"left": 0, "top": 0, "width": size[1], "height": size[0]}

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
-from saccade.core import masks
+from saccade.core import masks, run_lengths
 from saccade.core.errors import UserError
 from saccade.data import reading, shapes
 from saccade.data.annotations import Annotations, Item, Object, Picture
@@ -173,12 +174,12 @@ def write(annotations: Annotations, out: Output) -> None:
         folder = f"{item.split}/{stem(name)}" if item.split else stem(name)
         out.image(item, f"{folder}/images/{name}")
         for number, one in enumerate(item.objects, 1):
-            mask = shapes.to_mask(shapes.rle(one, out.size(item), annotations.tree))
+            mask = run_lengths.to_mask(shapes.rle(one, out.size(item), annotations.tree))
             out.data(f"{folder}/masks/{one.label}/{number:05d}.png", _png(mask))
     out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))
 
 
-def _png(mask: shapes.Mask) -> bytes:
+def _png(mask: NDArray[np.bool_]) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.core import average_precision as ap
-from saccade.tasks.detection.assignment import TOP, assign, inside, overlap
+from saccade.objects.assignment import TOP, assign, inside, overlap
 
 POINTS = torch.stack(torch.meshgrid(torch.arange(8) + 0.5, torch.arange(8) + 0.5, indexing="xy"), 2).flatten(0, 1) * 8
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.core.geometry import fitting, padded
 from saccade.data.sample import Schema
 from saccade.task import Budget
 
+TaskName = Literal["detect", "instances"]
 SIDE = 320  # pixels of the longer side
 CPU_MINUTES = 18.0
 IMAGES_SEEN = 60_000  # training images over all epochs
 SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5)
 
 
-def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
     """The configuration for this data, and a reason by line, each beginning with the key it explains."""
     size, why = _size(schema, budget)
     reasons = [f"size: {size[0]}x{size[1]}, {why}"]
-    model, why = (budget.model, "as asked") if budget.model else ("small_detector", "learns from random weights in minutes")
+    model, why = (budget.model, "as asked") if budget.model else (default, "learns from random weights in minutes")
     reasons.append(f"model: {model}, {why}")
     images = schema.images.get("train", 0)
     batch = 8 if images < 2000 else 16
@@ -32,7 +34,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     epochs *= 1 if budget.minutes is None else 2
     minutes = budget.limit(device, CPU_MINUTES, reasons)
     config = TrainConfig(
-        task="detect",
+        task=task,
         model=model,
         epochs=float(epochs),
         minutes=minutes,

@@ -11,11 +11,11 @@ import torch
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import FILL
+from saccade.objects import building
+from saccade.objects.decode import KEPT, decode
+from saccade.objects.one_stage import OneStage
+from saccade.objects.room import MEAN, STD
 from saccade.tasks.detection import models
-from saccade.tasks.detection.decode import KEPT, decode
-from saccade.tasks.detection.models import building
-from saccade.tasks.detection.models.one_stage import OneStage
-from saccade.tasks.detection.task import MEAN, STD
 
 SPEC = InputSpec(3, (96, 128), "fit", MEAN, STD)
 SMALL = {"widths": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "head": 8}

@@ -9,10 +9,11 @@ import torch
 
 from saccade.core.card import Card
 from saccade.core.errors import UserError
-from saccade.tasks.detection.models.one_stage import OneStage
+from saccade.objects.one_stage import OneStage
 
 MOST_CLASSES, MOST_WIDTH, MOST_BLOCKS = 1_000_000, 4096, 64
 NAMES = {"classes", "channels", "widths", "blocks", "head"}
+MASKS = "prototypes"  # one more, where masks are found
 
 
 def rebuild(card: Card, elements: int | None = None) -> OneStage:
@@ -34,8 +35,9 @@ def rebuild(card: Card, elements: int | None = None) -> OneStage:
 
 def _checked(raw: Mapping[str, Any], card: Card) -> dict[str, Any]:
     """The constructor's arguments, each of its kind and size; the card's classes and channels are theirs."""
-    if set(raw) != NAMES:
-        raise ValueError(f"arguments must be {', '.join(sorted(NAMES))}")
+    names = NAMES | ({MASKS} if card.task == "instances" else set())
+    if set(raw) != names:
+        raise ValueError(f"arguments must be {', '.join(sorted(names))}")
     for name, wanted in (("classes", len(card.classes)), ("channels", card.input.channels)):
         if raw[name] != wanted:
             raise UserError(
@@ -46,7 +48,9 @@ def _checked(raw: Mapping[str, Any], card: Card) -> dict[str, Any]:
     lists = {name: raw[name] for name in ("widths", "blocks")}
     if not all(isinstance(values, list) and len(values) == 4 for values in lists.values()):
         raise ValueError("widths and blocks must be four numbers each")
-    limits = [(value, MOST_WIDTH) for value in (*raw["widths"], raw["head"])] + [(value, MOST_BLOCKS) for value in raw["blocks"]]
-    if not all(type(value) is int and 1 <= value <= most for value, most in limits) or raw["widths"][0] < 2:
-        raise ValueError("widths, blocks and head are out of range")
-    return {"classes": raw["classes"], "widths": tuple(raw["widths"]), "blocks": tuple(raw["blocks"]), "head": raw["head"]}
+    limits = [(value, MOST_WIDTH) for value in (*raw["widths"], raw["head"], raw.get(MASKS, 1))]
+    limits += [(value, MOST_BLOCKS) for value in raw["blocks"]]
+    if not all(type(value) is int and 1 <= value <= most for value, most in limits) or min(raw["widths"][0], raw["head"]) < 2:
+        raise ValueError("widths, blocks, head and prototypes are out of range")
+    lists = {name: tuple(values) for name, values in lists.items()}
+    return {"classes": raw["classes"], **lists, "head": raw["head"], "prototypes": raw.get(MASKS, 0)}

@@ -13,9 +13,9 @@ from saccade.core.errors import UserError
 from saccade.core.geometry import FILL
 from saccade.core.results import Detections
 from saccade.data.sample import Objects, Sample, Schema
+from saccade.objects.augmentation import ObjectsAugment, gathered
+from saccade.objects.drawing import drawn
 from saccade.task import Budget
-from saccade.tasks.detection.augmentation import DetectionAugment, gathered
-from saccade.tasks.detection.drawing import boxes
 from saccade.tasks.detection.task import Detection
 
 
@@ -72,7 +72,7 @@ def objects(*rows: tuple[list[float], int], crowd: bool = False) -> Objects:
 
 def test_a_mirrored_image_has_mirrored_boxes() -> None:
     config = TrainConfig(task="detect", size=(64, 64), augment=AugmentConfig(flip=1.0))
-    augment = DetectionAugment(config)
+    augment = ObjectsAugment(config)
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     found = augment.apply([Sample(pixels, objects(([4, 5, 20, 30], 1)), 0, "x")], np.random.default_rng(1))
     assert np.array_equal(found.image, pixels[:, ::-1])
@@ -81,12 +81,12 @@ def test_a_mirrored_image_has_mirrored_boxes() -> None:
 
 
 def test_the_canvas_is_padded_and_what_is_kept_is_never_enlarged() -> None:
-    augment = DetectionAugment(TrainConfig(task="detect", size=(17, 40), augment=AugmentConfig(resize=(0.5, 2.0), mosaic=1.0)))
+    augment = ObjectsAugment(TrainConfig(task="detect", size=(17, 40), augment=AugmentConfig(resize=(0.5, 2.0), mosaic=1.0)))
     assert augment.canvas == (32, 64)
     assert augment.preparation.apply(np.zeros((10, 9, 3), np.uint8)).shape == (10, 9, 3)
     assert augment.preparation.apply(np.zeros((640, 640, 3), np.uint8)).shape == (64, 64, 3)
     assert len(augment.partners(5)) == 3
-    alone = DetectionAugment(TrainConfig(task="detect", size=(64, 64)))
+    alone = ObjectsAugment(TrainConfig(task="detect", size=(64, 64)))
     sample = alone.apply([Sample(np.zeros((10, 20, 3), np.uint8), objects(([0, 0, 20, 10], 0)), 0, "x")], np.random.default_rng(0))
     assert sample.image.shape == (64, 64, 3)
     assert set(np.unique(sample.image)) == {0, FILL}
@@ -106,11 +106,11 @@ def test_drawing() -> None:
     image = np.full((60, 80, 3), 90, np.uint8)
     rows = np.array([[5, 5, 30, 30], [6, 6, 31, 31], [50, 20, 79, 59]], np.float32)
     result = Detections(rows, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 0]), ("a<b>", "long name " * 9), "x", (60, 80))
-    picture = boxes(image, result, objects(([4, 4, 29, 29], 0)))
+    picture = drawn(image, result, objects(([4, 4, 29, 29], 0)))
     assert picture.size == (320, 240)
     found = np.asarray(picture).reshape(-1, 3)
     for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (255, 255, 255)):
         assert (found == colour).all(1).any()
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("a",), "x", (17, 11))
-    assert isinstance(boxes(np.zeros((17, 11, 1), np.uint8), none), Image.Image)
-    assert boxes(image, replace(result, boxes=rows * 40)).size == (320, 240), "boxes beyond the picture are no fault"
+    assert isinstance(drawn(np.zeros((17, 11, 1), np.uint8), none), Image.Image)
+    assert drawn(image, replace(result, boxes=rows * 40)).size == (320, 240), "boxes beyond the picture are no fault"

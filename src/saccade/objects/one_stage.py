@@ -3,9 +3,11 @@
 From the papers: places instead of anchor boxes (Tian et al. 2019, "FCOS"), a path from the top and one from the bottom over the maps
 (Lin et al. 2017, "Feature pyramid networks"; Liu et al. 2018, "Path aggregation network"), one head for all maps with batch statistics of
 each (Lyu et al. 2022, "RTMDet", section 3.2), and sides as distributions over whole steps (Li et al. 2020, "Generalized focal loss",
-section 3.2).
+section 3.2). Masks are sums of maps, prototypes, weighted for each object (Bolya et al. 2019, "YOLACT", section 3), and of a conic about
+its box (`core.geometry.conic`), which is an ellipse at first: prototypes need not learn where an object lies.
 
-B images of H x W, K classes; P places of all maps together, finest map first, row by row.
+B images of H x W, K classes; P places of all maps together, finest map first, row by row; C weights of a mask: CONIC, then one for each
+prototype.
 """
 
 from __future__ import annotations
@@ -18,24 +20,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.core.card import InputSpec
-from saccade.core.geometry import FILL, MULTIPLE
+from saccade.core.geometry import CONIC, FILL, MULTIPLE
 from saccade.nn.layers.normalize import Normalize
 from saccade.nn.layers.residual import Block, conv, reset
 
 STRIDES = (8, 16, 32)  # pixels between places of a map
 STEPS = 16  # distances that a side may have, 0 to 15 strides
+CELL = 4  # pixels between places of the prototypes
+ELLIPSE = (2.0, 0.0, 0.0, -2.0, -2.0, 0.0)  # the conic at first: that which touches the sides of the box
 PRIOR = 0.01  # probability of a class at first (Lin et al. 2017, "Focal loss", section 4.1)
 
 
 @dataclass(frozen=True)
 class Raw:
     """What training reads. logits `[B, P, K]`; sides: `[B, P, 4, STEPS]`, logits of the distances to left, top, right and bottom;
-    points: `[P, 2]` x and y in pixels; strides: `[P]`."""
+    points: `[P, 2]` x and y in pixels; strides: `[P]`; weights: `[B, P, C]` and prototypes: `[B, C - CONIC, H / CELL, W / CELL]`, of
+    masks, None where none are found."""
 
     logits: Tensor
     sides: Tensor
     points: Tensor
     strides: Tensor
+    weights: Tensor | None = None
+    prototypes: Tensor | None = None
 
     def boxes(self) -> Tensor:
         """`[B, P, 4]` x1, y1, x2, y2 in pixels of the input, float32, by the mean of each side's distribution."""
@@ -52,7 +59,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Backbone(nn.Module):
-    """Residual stages at a 4th, 8th, 16th and 32nd of the input; the last three maps are given."""
+    """Residual stages at a 4th, 8th, 16th and 32nd of the input."""
 
     def __init__(self, channels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
@@ -67,12 +74,12 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """`[B, C, H, W]` -> maps at the STRIDES."""
+        """`[B, C, H, W]` -> a map of each stage."""
         x, maps = self.stem(images), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return maps[1:]
+        return maps
 
 
 class Neck(nn.Module):
@@ -96,10 +103,25 @@ class Neck(nn.Module):
         return found
 
 
-class Head(nn.Module):
-    """Convolutions that all maps share, with statistics of each; classes and sides part before them."""
+class Prototypes(nn.Module):
+    """Maps at a CELL, of the finest stage and of what the neck knows."""
 
-    def __init__(self, width: int, classes: int, depth: int = 2) -> None:
+    def __init__(self, inputs: int, width: int, count: int) -> None:
+        super().__init__()
+        self.lateral = ConvNorm(inputs, width, 1)
+        self.convs = nn.Sequential(ConvNorm(width, width // 2, 3), ConvNorm(width // 2, width // 2, 3))
+        self.last = nn.Conv2d(width // 2, count, 1)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """`[B, inputs, h, w]` and `[B, width, h / 2, w / 2]` -> `[B, count, h, w]`."""
+        found: Tensor = self.last(self.convs(self.lateral(fine) + F.interpolate(coarse, scale_factor=2.0, mode="bilinear")))
+        return found
+
+
+class Head(nn.Module):
+    """Convolutions that all maps share, with statistics of each; classes and sides part before them. weights: C, or 0."""
+
+    def __init__(self, width: int, classes: int, weights: int, depth: int = 2) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.ModuleList(conv(width, width, 3) for _ in range(depth)) for _ in range(2))
         self.norms = nn.ModuleList(
@@ -107,10 +129,11 @@ class Head(nn.Module):
         )
         self.classes = nn.Conv2d(width, classes, 1)
         self.sides = nn.Conv2d(width, 4 * STEPS, 1)
+        self.weights = nn.Conv2d(width, weights, 1) if weights else None
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of classes `[B, P, K]` and of sides `[B, P, 4, STEPS]`."""
-        logits, sides = [], []
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits of classes `[B, P, K]` and of sides `[B, P, 4, STEPS]`, weights of masks `[B, P, C]`."""
+        logits, sides, weights = [], [], []
         for x, norms in zip(maps, self.norms, strict=True):
             towers = []
             for convs, own in zip(self.convs, norms, strict=True):  # type: ignore[call-overload]
@@ -120,45 +143,67 @@ class Head(nn.Module):
                 towers.append(y)
             logits.append(self.classes(towers[0]).flatten(2))
             sides.append(self.sides(towers[1]).flatten(2))
-        return torch.cat(logits, 2).transpose(1, 2), torch.cat(sides, 2).transpose(1, 2).unflatten(2, (4, STEPS))
+            if self.weights is not None:
+                weights.append(self.weights(towers[1]).flatten(2))
+        of_masks = torch.cat(weights, 2).transpose(1, 2) if weights else None
+        return torch.cat(logits, 2).transpose(1, 2), torch.cat(sides, 2).transpose(1, 2).unflatten(2, (4, STEPS)), of_masks
 
 
 class OneStage(nn.Module):
-    """uint8 `[B, C, H, W]` -> float32 `[B, P, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes.
+    """uint8 `[B, C, H, W]` -> float32 `[B, P, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes. With
+    prototypes -> `[B, P, 4 + K + C]`, weights of masks after them, and the prototypes `[B, C - CONIC, H / CELL, W / CELL]`.
 
     Args:
         spec: the input.
         classes: K.
         widths, blocks: channels and residual blocks of the stages at a 4th, 8th, 16th and 32nd of the input.
         head: channels of neck and head.
+        prototypes: of masks; 0: boxes only.
     """
 
-    def __init__(self, spec: InputSpec, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...], head: int) -> None:
+    def __init__(
+        self, spec: InputSpec, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...], head: int, *, prototypes: int = 0
+    ) -> None:
         super().__init__()
         self.normalize = Normalize(spec)
         self.backbone = Backbone(spec.channels, widths, blocks)
         self.neck = Neck(widths[1:], head)
-        self.head = Head(head, classes)
+        self.head = Head(head, classes, CONIC + prototypes if prototypes else 0)
+        self.prototypes = Prototypes(widths[0], head, prototypes) if prototypes else None
         if not self.head.classes.weight.is_meta:
-            reset(self)
-            for layer, bias in ((self.head.classes, -math.log(1 / PRIOR - 1)), (self.head.sides, 0.0)):
-                nn.init.normal_(layer.weight, std=0.01)
-                nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
+            self._start()
+
+    def _start(self) -> None:
+        """Fresh weights: of every class the same small probability, of every mask the ellipse in its box."""
+        reset(self)
+        last = [(self.head.classes, -math.log(1 / PRIOR - 1)), (self.head.sides, 0.0)]
+        if self.head.weights is not None and self.prototypes is not None:
+            last += [(self.head.weights, 0.0), (self.prototypes.last, 0.0)]
+        for layer, bias in last:
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
+        if self.head.weights is not None and self.prototypes is not None:
+            nn.init.kaiming_normal_(self.prototypes.last.weight)
+            self.head.weights.bias.data[:CONIC] = torch.tensor(ELLIPSE)  # type: ignore[union-attr]
 
     def raw(self, images: Tensor) -> Raw:
         """What training reads, of uint8 `[B, C, H, W]`; sides that are no multiples of 32 are padded."""
         height, width = images.shape[2:]
         if height % MULTIPLE or width % MULTIPLE:
             images = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE), value=FILL)
-        maps = self.neck(self.backbone(self.normalize(images)))
-        logits, sides = self.head(maps)
+        stages = self.backbone(self.normalize(images))
+        maps = self.neck(stages[1:])
+        logits, sides, weights = self.head(maps)
         points, strides = _places(maps)
-        return Raw(logits, sides, points, strides)
+        prototypes = self.prototypes(stages[0], maps[0]) if self.prototypes is not None else None
+        return Raw(logits, sides, points, strides, weights, prototypes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> `[B, P, 4 + K]`."""
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """As the class says."""
         raw = self.raw(images)
-        return torch.cat([raw.boxes(), raw.logits.float()], 2)
+        if raw.weights is None or raw.prototypes is None:
+            return torch.cat([raw.boxes(), raw.logits.float()], 2)
+        return torch.cat([raw.boxes(), raw.logits.float(), raw.weights.float()], 2), raw.prototypes.float()
 
 
 def _places(maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import average_precision as ap
+from saccade.core import run_lengths
 from saccade.core.average_precision import AveragePrecision, Image
-from saccade.core.results import Detections
+from saccade.core.results import Detections, Instances
 from saccade.data.sample import Objects
 
 Array = NDArray[Any]
@@ -23,10 +24,10 @@ POINTS = 101  # of a curve in a report
 NEAR, FAR = 0.5, 0.1  # overlaps: from NEAR an object is found, below FAR a detection shows the background (Bolya et al. 2020)
 
 
-class DetectionMetric:
-    """The metric of the room (`saccade.task.Metric`) for boxes.
+class ObjectsMetric:
+    """The metric of both rooms (`saccade.task.Metric`): by the overlap of masks where answers have them, else of boxes.
 
-    `compute` gives COCO's twelve figures (`core.average_precision`; areas are those of the boxes), None where no class
+    `compute` gives COCO's twelve figures (`core.average_precision`; areas are those of the boxes or masks), None where no class
     has an object of that kind; then, at an overlap of 0.5 and over all classes, F1 score, precision and recall from a threshold of the
     scores on, which is the model's own, or, where it has none yet, that at which F1 is best. Crowds and what is
     marked difficult need not be found.
@@ -49,23 +50,20 @@ class DetectionMetric:
     def update(self, results: Sequence[Detections], truths: Sequence[Objects]) -> None:
         """Take up what was found in images and what is in them."""
         for result, truth in zip(results, truths, strict=True):
-            overlaps = ap.overlaps(result.boxes, truth.boxes, truth.crowd)
-            areas = ap.area(truth.boxes)
+            overlaps, areas = compared(result, truth)
             ignored = truth.crowd | truth.difficult
-            self._images.append(
-                Image(result.scores, result.labels, ap.area(result.boxes), truth.labels, areas, truth.crowd, ignored, overlaps)
-            )
+            self._images.append(Image(result.scores, result.labels, areas[0], truth.labels, areas[1], truth.crowd, ignored, overlaps))
         self._figures = None
 
     def row(self, result: Detections, truth: Objects) -> dict[str, Any]:
-        """source, size, boxes, labels, scores; truth: boxes, labels, and ignored: what need not be found."""
+        """source, size, boxes, labels, scores, and masks; truth: boxes, labels, masks, and ignored: what need not be found."""
         said = result.to_dict()
-        kept = ("source", "size", "boxes", "labels", "scores")
+        kept = ("source", "size", "boxes", "labels", "scores", "masks")
         boxes = [[round(value, 2) for value in box] for box in truth.boxes.tolist()]
-        labels = [self.classes[label] for label in truth.labels.tolist()]
-        return {name: said[name] for name in kept} | {
-            "truth": {"boxes": boxes, "labels": labels, "ignored": (truth.crowd | truth.difficult).tolist()}
-        }
+        right: dict[str, Any] = {"boxes": boxes, "labels": [self.classes[label] for label in truth.labels.tolist()]}
+        right |= {"masks": [mask.counts.decode() for mask in truth.masks]} if "masks" in said else {}
+        right["ignored"] = (truth.crowd | truth.difficult).tolist()
+        return {name: said[name] for name in kept if name in said} | {"truth": right}
 
     def compute(self, weights: Array | None = None) -> dict[str, float | None]:
         """The figures; integer `weights` `[N]` count each image that often (None: once)."""
@@ -197,6 +195,14 @@ class DetectionMetric:
                 taken[place] = int(near.argmax())
                 free[taken[place]] = False
         return taken
+
+
+def compared(result: Detections, truth: Objects) -> tuple[Array, tuple[Array, Array]]:
+    """The overlaps of an answer with the truth, `[D, G]`, and the areas of both: of masks where the answer has them, else of boxes."""
+    if not isinstance(result, Instances):
+        return ap.overlaps(result.boxes, truth.boxes, truth.crowd), (ap.area(result.boxes), ap.area(truth.boxes))
+    first, second = (np.array([run_lengths.covered(mask) for mask in masks], np.float64) for masks in (result.masks, truth.masks))
+    return run_lengths.overlaps(result.masks, truth.masks, truth.crowd), (first, second)
 
 
 def _kind(same: float, other: float) -> str:

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from saccade.core import keys
 from saccade.core.card import InputSpec
 from saccade.data.loader import Batch
-from saccade.tasks.detection.example import example
-from saccade.tasks.detection.loss import IGNORED, NONE, _distribution, _quality_focal, generalized_overlap, losses
-from saccade.tasks.detection.models.one_stage import STEPS, OneStage
+from saccade.objects.example import example
+from saccade.objects.loss import IGNORED, NONE, _distribution, _quality_focal, generalized_overlap, losses
+from saccade.objects.one_stage import STEPS, OneStage
 
 SPEC = InputSpec(3, (64, 64), "fit", (0.5,) * 3, (0.5,) * 3)
 

@@ -20,9 +20,11 @@ LEAST = 16.0  # pixels of a side within which places count as inside: two places
 
 @dataclass(frozen=True)
 class Goals:
-    """quality: `[B, P]`, 0 where a place shows the background; labels: int64 `[B, P]`; boxes: `[B, P, 4]`; both of any value there."""
+    """quality: `[B, P]`, 0 where a place shows the background; objects: int64 `[B, P]`, which of the M; labels: int64 `[B, P]`; boxes:
+    `[B, P, 4]`; all of any value there."""
 
     quality: Tensor
+    objects: Tensor
     labels: Tensor
     boxes: Tensor
 
@@ -43,7 +45,7 @@ def assign(scores: Tensor, found: Tensor, points: Tensor, boxes: Tensor, labels:
     aligned = measure * chosen
     peak, largest = aligned.amax(2, keepdim=True), (near * chosen).amax(2, keepdim=True)
     quality = torch.where(peak > 0, aligned / peak.clamp_min(torch.finfo(peak.dtype).tiny) * largest, 0.0).amax(1)
-    return Goals(quality, labels.gather(1, owner).clamp(min=0), boxes.gather(1, owner[:, :, None].expand(-1, -1, 4)))
+    return Goals(quality, owner, labels.gather(1, owner).clamp(min=0), boxes.gather(1, owner[:, :, None].expand(-1, -1, 4)))
 
 
 def inside(points: Tensor, boxes: Tensor, least: float = LEAST) -> Tensor:

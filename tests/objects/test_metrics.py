@@ -9,7 +9,7 @@ import pytest
 
 from saccade.core.results import Detections
 from saccade.data.sample import Objects
-from saccade.tasks.detection.metrics import DetectionMetric
+from saccade.objects.metrics import ObjectsMetric
 
 CLASSES = ("a", "b")
 
@@ -30,8 +30,8 @@ ONE, TWO, FAR = [0.0, 0, 20, 20], [40.0, 40, 60, 60], [80.0, 0, 95, 15]
 MOVED = [0.0, 8, 20, 28]  # overlaps ONE by 240 / 560
 
 
-def metric(*pairs: tuple[Detections, Objects]) -> DetectionMetric:
-    made = DetectionMetric(CLASSES)
+def metric(*pairs: tuple[Detections, Objects]) -> ObjectsMetric:
+    made = ObjectsMetric(CLASSES)
     for result, truth in pairs:
         made.update([result], [truth])
     return made
@@ -59,7 +59,7 @@ def test_the_threshold_leaves_out_what_is_more_often_wrong() -> None:
 def test_a_model_keeps_its_threshold() -> None:
     """That of other images: nothing is tuned on those that are measured."""
     pairs = [(found((0.9, "a", ONE), (0.5, "a", TWO), (0.3, "a", FAR)), there(("a", ONE), ("a", TWO)))]
-    made = DetectionMetric(CLASSES, 0.6)
+    made = ObjectsMetric(CLASSES, 0.6)
     made.update(*map(list, zip(*pairs, strict=True)))  # type: ignore[arg-type]
     figures = made.compute()
     assert (figures["threshold"], figures["precision"], figures["recall"]) == pytest.approx((0.6, 1, 0.5))
@@ -109,7 +109,7 @@ def test_per_class_at_one_threshold_for_all() -> None:
 
 
 def test_nothing_at_all() -> None:
-    assert set(DetectionMetric(CLASSES).compute().values()) == {None}
+    assert set(ObjectsMetric(CLASSES).compute().values()) == {None}
     empty = metric((found(), there()))
     assert set(empty.compute().values()) == {None}
     missed = metric((found(), there(("a", ONE))))

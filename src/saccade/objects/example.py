@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from saccade.core import run_lengths
+from saccade.core.run_lengths import Patch
 from saccade.data.loader import Batch
 from saccade.data.sample import Objects
-from saccade.tasks.detection.augmentation import gathered
+from saccade.objects.augmentation import gathered
 
 CLASSES = ("bright", "dark", "striped")
 SIDE = 64
@@ -26,6 +28,6 @@ def example(n: int, generator: np.random.Generator) -> Batch:
             part[:, ::4] = part[:, 1::4] = 230
         box = np.array([[left, top, left + side, top + side]], np.float64)
         none = np.zeros(1, bool)
-        targets.append(Objects(box, np.array([label]), none, none))
-    boxes, labels = gathered(targets)
-    return Batch(torch.from_numpy(pixels), {"boxes": boxes, "labels": labels}, np.arange(n))
+        mask = run_lengths.from_patch(Patch(np.ones((side, side), bool), top, left), (SIDE, SIDE))
+        targets.append(Objects(box, np.array([label]), none, none, (mask,)))
+    return Batch(torch.from_numpy(pixels), gathered(targets, (SIDE, SIDE)), np.arange(n))

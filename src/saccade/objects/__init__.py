@@ -1,0 +1,1 @@
+"""What the rooms of objects share: detection finds boxes, instances their masks too."""

@@ -1,0 +1,87 @@
+"""Random changes for objects: images placed, mirrored, set together and coloured, their boxes and masks with them (`data.composing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from saccade.core import run_lengths
+from saccade.core.config import TrainConfig
+from saccade.core.geometry import fitting, padded
+from saccade.core.run_lengths import Patch
+from saccade.data import augment, composing
+from saccade.data.cache import Preparation
+from saccade.data.loader import Batch
+from saccade.data.sample import Objects, Sample
+from saccade.objects.loss import IGNORED, NONE
+from saccade.objects.one_stage import CELL
+
+
+class ObjectsAugment:
+    """Images are kept as large as the largest scale at which they may be placed, never enlarged; the canvas is the input's size, padded."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.canvas = padded(config.size)
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is kept of each decoded image."""
+        largest = max(self.config.augment.resize[1], composing.TILES[1] if self.config.augment.mosaic else 1.0)
+        room = (round(self.canvas[0] * largest), round(self.canvas[1] * largest))
+        return Preparation(f"reduced to fit {room}", lambda pixels: _reduced(pixels, room), room)
+
+    def partners(self, position: int) -> Sequence[int]:
+        """Further places of the stream whose images a mosaic needs."""
+        return composing.partners(position, self.config.augment, self.config.seed)
+
+    def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
+        """One canvas with its boxes."""
+        return composing.changed(samples, self.canvas, self.config.augment, generator)
+
+    def collate(self, samples: Sequence[Sample], positions: NDArray[np.int64]) -> Batch:
+        """Canvases -> Batch with targets as `gathered` gives them."""
+        pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
+        targets = gathered([sample.target for sample in samples], self.canvas if self.config.task == "instances" else None)
+        return Batch(torch.from_numpy(np.ascontiguousarray(pixels)), targets, positions)
+
+
+def gathered(targets: Sequence[Objects], canvas: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+    """The objects of B images: boxes float32 `[B, M, 4]` in pixels and labels int64 `[B, M]`, NONE where an image has fewer than M, IGNORED
+    for crowds; of images of one `canvas` (height, width) also masks uint8 `[B, M, height / CELL, width / CELL]`, the share of each cell
+    that they cover in 255ths."""
+    most = max(1, *(len(target.labels) for target in targets))
+    boxes, labels = np.zeros((len(targets), most, 4), np.float32), np.full((len(targets), most), NONE, np.int64)
+    for place, target in enumerate(targets):
+        count = len(target.labels)
+        boxes[place, :count], labels[place, :count] = target.boxes, np.where(target.crowd, IGNORED, target.labels)
+    found = {"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels)}
+    if canvas is None:
+        return found
+    masks = np.zeros((len(targets), most, canvas[0] // CELL, canvas[1] // CELL), np.uint8)
+    for row, target in zip(masks, targets, strict=True):
+        for cells, mask in zip(row, target.masks):
+            _share(run_lengths.patch(mask), cells)
+    return found | {"masks": torch.from_numpy(masks)}
+
+
+def _share(part: Patch, cells: NDArray[np.uint8]) -> None:
+    """Fill in the share of each cell that a patch covers."""
+    height, width = part.pixels.shape
+    top, left = part.top // CELL, part.left // CELL
+    tall, wide = -(-(part.top + height) // CELL) - top, -(-(part.left + width) // CELL) - left
+    whole = np.zeros((tall * CELL, wide * CELL), np.float32)
+    above, before = part.top - top * CELL, part.left - left * CELL
+    whole[above : above + height, before : before + width] = part.pixels
+    shares = whole.reshape(tall, CELL, wide, CELL).mean((1, 3))
+    cells[top : top + tall, left : left + wide] = np.round(shares * 255)
+
+
+def _reduced(pixels: NDArray[np.uint8], room: tuple[int, int]) -> NDArray[np.uint8]:
+    """The image made to fit into `room` where it is larger."""
+    source = (pixels.shape[0], pixels.shape[1])
+    scaled = fitting(source, room)
+    return augment.resized(pixels, scaled) if scaled[0] < source[0] or scaled[1] < source[1] else pixels

@@ -1,0 +1,138 @@
+"""The doors of both rooms of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core.card import Card, InputSpec
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError, unknown
+from saccade.core.results import Detections
+from saccade.data.sample import Schema
+from saccade.objects import recipes
+from saccade.objects.metrics import ObjectsMetric
+from saccade.objects.models import Own
+from saccade.objects.recipes import TaskName
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from saccade.data.loader import Batch
+    from saccade.task import Outputs
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
+
+
+class Room:
+    """Objects of any number in boxes. What a room of them must say:
+
+    name: of the task; own: the networks that are ours, by name; default: the one that a recipe takes; changes: of images.
+    """
+
+    name: TaskName
+    own: Mapping[str, Own]
+    default: str
+    changes: Sequence[str] = ("flip", "color", "hue", "grey", "resize", "mosaic")
+    resize = "fit"
+
+    def models(self) -> Sequence[ModelRow]:
+        """Every model that can be built by name."""
+        return [ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()]
+
+    def _find(self, name: str) -> Own:
+        if name not in self.own:
+            raise unknown("model", name, self.own, where="--model")
+        return self.own[name]
+
+    def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+        """The configuration for this data, and a reason by line."""
+        return recipes.choose(self.name, self.default, schema, device, budget)
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise UserError, naming the nearest, for a model that is not known, and for what no detector does."""
+        self._find(config.model)
+        refuse_changes(config.augment, self.changes, self.name)
+        if config.channels == 4:
+            raise UserError("detectors take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
+        if config.pretrained:
+            raise UserError(f"{config.model} has no published weights", where="--pretrained", fix="leave it out")
+        if config.label_smoothing:
+            raise UserError(f"is for classify: the goals of {self.name} are soft already", where="label_smoothing", fix="leave it out")
+
+    def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
+        """A new network by its name, and the card that rebuilds it."""
+        from saccade.objects import building
+
+        own = self._find(config.model)
+        spec = InputSpec(config.channels, config.size, self.resize, *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
+        architecture = own.architecture(config.model, classes=len(schema.classes), channels=config.channels)
+        card = Card(self.name, schema.classes, architecture, spec)
+        return building.rebuild(card), card
+
+    def build(self, card: Card, elements: int | None = None) -> nn.Module:
+        """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
+        from saccade.objects import building
+
+        return building.rebuild(card, elements)
+
+    def augment(self, config: TrainConfig) -> Augment:
+        """Random changes to the training images and their boxes."""
+        from saccade.objects.augmentation import ObjectsAugment
+
+        return ObjectsAugment(config)
+
+    def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
+        """One phase: the whole network on classes, boxes and sides."""
+        from saccade.objects.loss import losses
+
+        network: Any = model
+
+        def loss(batch: Batch, step: int) -> Losses:
+            return losses(network.raw(batch.images), batch)
+
+        return [Phase("train", [model], loss)]
+
+    def decode(self, outputs: Outputs, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Outputs -> {"boxes", "scores", "labels"} of the best places, and "weights" and "prototypes" of their masks."""
+        from saccade.objects.decode import decode
+
+        return decode(outputs)
+
+    def metrics(self, card: Card) -> Metric:
+        """COCO's figures, and others from the model's threshold on."""
+        return ObjectsMetric(card.classes, card.metrics.get("threshold"))
+
+    def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
+        """Nothing: a detector that learns badly does not fail for good."""
+        return ""
+
+    def features(self, model: nn.Module) -> nn.Module:
+        """The finest map of the neck, `[B, F, h, w]`."""
+        network: Any = model
+        found: nn.Module = network.neck.down[0]
+        return found
+
+    def score(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Class indices `[B]` -> the logit of the surest place for each, `[B]`."""
+        places = outputs[0] if isinstance(outputs, tuple) else outputs
+        logits = places[..., 4:].gather(2, targets[:, None, None].expand(-1, places.shape[1], 1))[..., 0]
+        return logits.amax(1)
+
+    def draw(self, image: NDArray[np.uint8], result: Detections, truth: Any | None = None) -> Image:
+        """The image uint8 `[H, W, C]` with what was found over what is there."""
+        from saccade.objects.drawing import drawn
+
+        return drawn(image, result, truth)
+
+    def example(self, n: int, generator: np.random.Generator) -> Batch:
+        """Tiny data that can be learned."""
+        from saccade.objects.example import example
+
+        return example(n, generator)
