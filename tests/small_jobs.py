@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from saccade.tasks.detection.task import Detection
 from torch import nn
 
 from saccade.api.sharing import SharedSession
-from saccade.core import keys
+from saccade.core import keys, run_lengths
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import AugmentConfig, GenerationConfig, TrainConfig
 from saccade.core.progress import Silent
+from saccade.core.run_lengths import Patch
 from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader, Source
 from saccade.data.sample import Objects, Schema
 from saccade.evaluation.evaluate import measure
 from saccade.objects.example import CLASSES as SQUARES
+from saccade.objects.room import Room
 from saccade.prediction.torch_session import TorchSession
 from saccade.tasks.classification.example import CLASSES
 from saccade.tasks.classification.task import MEAN, STD, Classification
+from saccade.tasks.detection.task import Detection
 from saccade.tasks.generation import latents
 from saccade.tasks.generation.task import Generation
 from saccade.training.budget import Resolved
@@ -125,13 +127,15 @@ def making_job(path: Path, model: str, workers: int = 0) -> Job:
     return Job(task, network.to(memory_format=layout), card, config, facts, loader, RunDir(path), evaluate, Silent())
 
 
-def detecting_job(path: Path, workers: int = 0) -> Job:
+def detecting_job(path: Path, workers: int = 0, task: Room | None = None) -> Job:
     """A run of STEPS steps of a detector of a few hundred weights on the room's example."""
-    task = Detection()
+    task = task or Detection()
+    masks = task.name == "instances"
     arguments = {"classes": 3, "channels": 3, "widths": [4, 4, 4, 4], "blocks": [1, 1, 1, 1], "head": 4}
-    card = Card("detect", SQUARES, {"source": "saccade", "name": "tiny", "arguments": arguments}, InputSpec(3, (64, 64), "fit", MEAN, STD))
-    changes = AugmentConfig(flip=0.5, resize=(0.5, 1.5), mosaic=0.5, color=0.3)
-    config = replace(CONFIG, task="detect", size=(64, 64), augment=changes)
+    arguments |= {"prototypes": 3} if masks else {}
+    card = Card(task.name, SQUARES, {"source": "saccade", "name": "tiny", "arguments": arguments}, InputSpec(3, (64, 64), "fit", MEAN, STD))
+    changes = AugmentConfig(flip=0.5, resize=(0.5, 1.5), mosaic=0.5, color=0.3, paste=0.5 if masks else 0.0)
+    config = replace(CONFIG, task=task.name, size=(64, 64), augment=changes)
     torch.manual_seed(keys.derive(config.seed, "init", 0))
     network = task.build(card)
     loader = Loader(
@@ -151,12 +155,15 @@ def detecting_job(path: Path, workers: int = 0) -> Job:
 
 
 def boxed(batch: Batch) -> Source:
-    """The room's example as images with objects."""
+    """The room's example as images with objects, squares that fill their boxes."""
     pixels: Any = [image.permute(1, 2, 0).contiguous().numpy() for image in batch.images]
     targets = []
     for boxes, labels in zip(batch.targets["boxes"].numpy(), batch.targets["labels"].numpy(), strict=True):
         none = np.zeros(int((labels >= 0).sum()), bool)
-        targets.append(Objects(boxes[labels >= 0].astype(np.float64), labels[labels >= 0], none, none))
+        squares = boxes[labels >= 0].astype(np.int64)
+        parts = [Patch(np.ones((y2 - y1, x2 - x1), bool), y1, x1) for x1, y1, x2, y2 in squares.tolist()]
+        masks = tuple(run_lengths.from_patch(part, batch.images.shape[2:]) for part in parts)
+        targets.append(Objects(squares.astype(np.float64), labels[labels >= 0], none, none, masks))
     sizes = [(image.shape[0], image.shape[1]) for image in pixels]
     return Source(pixels, targets, [f"{i}.png" for i in range(len(pixels))], sizes)
 

@@ -155,12 +155,11 @@ def test_sets_at_the_edge(tmp_path: Path) -> None:
             "categories": [{"id": 1, "name": "thing"}],
         }
         (tmp_path / f"set/annotations/instances_{split}.json").write_text(json.dumps(text))
-    with pytest.raises(UserError, match="for its boxes alone: --task detect"):
-        train(tmp_path / "set", tmp_path / "run")
-    run = train(tmp_path / "set", tmp_path / "run", task="detect", epochs=1, batch=4)
-    assert run.record["state"] == "done"
-    found = saccade.eval(run.path, progress=Silent())
-    assert found.metrics["map"] is not None and found.per_class[0]["objects"] == 4
+    for task in ("detect", "instances"):
+        run = train(tmp_path / "set", tmp_path / task, task=task, epochs=1, batch=4)
+        assert run.record["state"] == "done"
+        found = saccade.eval(run.path, progress=Silent())
+        assert found.metrics["map"] is not None and found.per_class[0]["objects"] == 4
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from saccade.core import keys, run_lengths
 from saccade.core.config import AugmentConfig, TrainConfig, override
 from saccade.core.errors import UserError
+from saccade.core.run_lengths import Patch
 from saccade.data import composing, shapes
 from saccade.data.sample import Objects, Sample
 from saccade.tasks import room
@@ -20,7 +21,7 @@ BACK = 40
 
 
 def objects(masks: list[np.ndarray], labels: list[int], *, with_masks: bool = True, crowd: tuple[int, ...] = ()) -> Objects:
-    boxes = np.array([composing._box(mask) for mask in masks], np.float64).reshape(-1, 4)
+    boxes = np.array([Patch(mask, 0, 0).box for mask in masks], np.float64).reshape(-1, 4)
     covers = tuple(run_lengths.from_mask(mask) for mask in masks) if with_masks else ()
     marks = np.isin(np.arange(len(masks)), crowd)
     return Objects(boxes, np.array(labels, np.int64), marks, np.zeros(len(masks), bool), covers)
@@ -77,7 +78,7 @@ def test_whole_factors_are_exact(factor: int, top: int, left: int, size: tuple[i
     assert (made.image[expected == shapes.IGNORED] == composing.FILL).all()
     for label, mask, box in zip(made.target.labels, made.target.masks, made.target.boxes, strict=True):
         assert np.array_equal(run_lengths.to_mask(mask), expected == label + 1)
-        assert tuple(box) == composing._box(expected == label + 1)
+        assert tuple(box) == Patch(expected == label + 1, 0, 0).box
     left_of = {label: int((expected == label + 1).sum()) for label in (0, 1)}
     for label, area in enumerate(int((classes(scene).target == label + 1).sum()) for label in (0, 1)):
         gone = label not in made.target.labels
@@ -94,7 +95,7 @@ def test_boxes_follow_their_pixels(scale: float, top: int, left: int, window: bo
         seen = made.image[..., 0] > (composing.FILL + 160) / 2
         if not len(made.target.labels):
             continue
-        assert np.abs(np.array(composing._box(seen)) - made.target.boxes[0]).max() <= 1.5
+        assert np.abs(np.array(Patch(seen, 0, 0).box) - made.target.boxes[0]).max() <= 1.5
         x1, y1, x2, y2 = made.target.boxes[0]
         edges = limits or (0, size[0], 0, size[1])
         assert edges[2] <= x1 < x2 <= edges[3] and edges[0] <= y1 < y2 <= edges[1]
@@ -117,7 +118,7 @@ def test_four_about_a_corner(size: tuple[int, int]) -> None:
     assert made.image.shape == (*size, 3) and np.array_equal(made.image, of_classes.image)
     covered = np.zeros(size, int)
     for mask, box in zip(made.target.masks, made.target.boxes):
-        assert composing._box(run_lengths.to_mask(mask)) == tuple(box)
+        assert run_lengths.patch(mask).box == tuple(box)
         covered += run_lengths.to_mask(mask)
     assert covered.max() <= 1, "quarters do not overlap"
     assert not (covered.astype(bool) & (of_classes.target != 1)).any()

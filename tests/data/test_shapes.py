@@ -6,12 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faster_coco_eval import mask as coco
-from hypothesis import given
-from hypothesis import strategies as st
 
 from saccade.core import run_lengths
-from saccade.core.run_lengths import Rle
 from saccade.data import shapes
 from saccade.data.annotations import Object, Ring
 from saccade.data.tree import FolderTree
@@ -38,31 +34,6 @@ def test_outlines_of_less_than_three_points_cover_nothing() -> None:
     assert not filled((1.0, 1.0, 5.0, 5.0)).any() and not filled((1.0, 1.0)).any()
     triangle = (1.0, 1.0, 8.0, 1.0, 8.0, 8.0)
     assert np.array_equal(filled((1.0, 1.0, 5.0, 5.0), triangle), filled(triangle))
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 2**32))
-def test_run_lengths_that_pycocotools_would_write_are_taken(height: int, width: int, share: float, seed: int) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < share
-    packed = coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
-    assert np.array_equal(run_lengths.to_mask(run_lengths.checked(packed, (height, width))), mask)
-    edges = np.flatnonzero(np.diff(mask.reshape(-1, order="F"), prepend=False))
-    runs = np.diff(edges, prepend=0, append=mask.size).tolist()
-    assert run_lengths.checked(runs, (height, width)) == Rle((height, width), packed)
-
-
-@given(st.binary(max_size=12) | st.text("0123456789o`_PQR", max_size=12).map(str.encode))
-def test_run_lengths_of_any_bytes_are_whole_or_refused(counts: bytes) -> None:
-    try:
-        found = run_lengths.checked(counts, SIZE)
-    except ValueError:
-        return
-    assert run_lengths.to_mask(found).shape == SIZE
-
-
-@pytest.mark.parametrize("counts", [b"", b"o", b"ooo", b"0", b"\xff", b"k5`", [], [187, 1], [188, -1], [0] * 5, [186]])
-def test_run_lengths_that_do_not_fill_the_mask(counts: bytes | list[int]) -> None:
-    with pytest.raises(ValueError, match="run length"):
-        run_lengths.checked(counts, SIZE)
 
 
 def test_a_box_turned_clockwise() -> None:

@@ -22,13 +22,13 @@ from saccade.data.sample import Objects, Sample, Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
 from saccade.task import Budget, Task
-from saccade.tasks import MAKING, ROOMS, answering, making, room
+from saccade.tasks import MAKING, OBJECTS, ROOMS, answering, making, room
 from saccade.training.step import Updater
 
 SIZE = (16, 16)
 SCHEMAS = {
     name: Schema(name, ("a", "b", "c"), {"train": (80, 80, 80), "val": (2, 2, 2)}, 3, SIZE, True, {"train": 240, "val": 6})
-    for name in ("classify", "detect", "generate")
+    for name in ("classify", "detect", "instances", "generate")
 }
 CPU = torch.device("cpu")
 DOORS = [(name, row.name) for name in ROOMS for row in room(name).models() if row.source != "timm"] + [("classify", "resnet18")]
@@ -67,7 +67,7 @@ def example(task: Task, n: int) -> Any:
 
 def truths(name: str, batch: Any) -> list[Any]:
     """What is to be learned of each image of an example, as an evaluation takes it."""
-    return list(small_jobs.boxed(batch).targets) if name == "detect" else batch.targets["label"].tolist()
+    return list(small_jobs.boxed(batch).targets) if name in OBJECTS else batch.targets["label"].tolist()
 
 
 def test_every_room_is_tested_here() -> None:
@@ -109,7 +109,7 @@ def test_decoded_shapes_do_not_depend_on_the_batch(name: str, model: str) -> Non
         assert (len(value), len(one[key])) == (5, 1)
         assert value.shape[1:] == one[key].shape[1:]
         assert value.dtype == torch.float32
-        if key not in ("boxes", "labels"):  # of places that are equally sure but for the last bits any may stand first
+        if key not in finish.BY_RANK:  # of places that are equally sure but for the last bits any may stand first
             torch.testing.assert_close(value[:1], one[key], atol=1e-5, rtol=0)
 
 
@@ -121,7 +121,7 @@ def test_a_few_steps_learn_the_example(name: str, model: str) -> None:
     network, _ = task.create(settings, SCHEMAS[name])
     update = Updater(network, task.phases(network, settings), settings, "fp32")
     batch = example(task, 12)
-    part = "boxes" if name == "detect" else ""  # goals of its classes rise as boxes get better
+    part = "boxes" if name in OBJECTS else ""  # goals of its classes rise as boxes get better
     found = [update.step([batch], step, 1.0) for step in range(12)]
     losses = [means[part] if part else next(iter(means.values())) for means in found]
     least = 0.6 if name == "classify" else 0.8  # of the noise in the example's pixels nothing can be learned
@@ -146,7 +146,7 @@ def test_features_and_score_serve_attribution(name: str, model: str) -> None:
     assert score.requires_grad
 
 
-@pytest.mark.parametrize(("name", "model"), [ANSWERING[0], ("detect", "small_detector")])
+@pytest.mark.parametrize(("name", "model"), [ANSWERING[0], ("detect", "small_detector"), ("instances", "small_instances")])
 def test_metrics(name: str, model: str) -> None:
     _, network, card = made(name, model)
     task = answering(name, "this test")
@@ -179,7 +179,7 @@ def test_augmentation_is_a_function_of_the_position(name: str, size: tuple[int, 
     raw = np.random.Generator(np.random.Philox(0)).integers(0, 255, (101, 117, 3), dtype=np.uint8)
     kept = augment.preparation.apply(raw)
     none = np.zeros(1, bool)
-    target: Any = Objects(np.array([[2.0, 3, 60, 50]]), np.array([1]), none, none) if name == "detect" else 1
+    target: Any = Objects(np.array([[2.0, 3, 60, 50]]), np.array([1]), none, none) if name in OBJECTS else 1
     assert kept.dtype == np.uint8
     assert augment.preparation.name
 

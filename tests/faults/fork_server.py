@@ -31,6 +31,7 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
     import small_jobs
     from doors import test_toy_gan
     from saccade.core.config import AugmentConfig
+    from saccade.tasks.instances.task import Instances
 
     every = AugmentConfig(flip=0.5, crop=0.6, rotate=10, color=0.3, erase=0.3, mixup=0.3, cutmix=0.3)
 
@@ -78,6 +79,7 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
         "gan": lambda path, workers: test_toy_gan.job(path, workers=workers or 0),
         **{name: partial(made, name) for name in ("r3gan", "vqvae")},
         "detector": lambda path, workers: small_jobs.detecting_job(path, workers or 0),
+        "masks": lambda path, workers: small_jobs.detecting_job(path, workers or 0, Instances()),
     }
 
 
@@ -183,6 +185,8 @@ def main() -> None:
     import small_jobs  # noqa: F401
     from doors import test_toy_gan  # noqa: F401
     from faults import test_numbers  # noqa: F401
+    from saccade.objects import augmentation as finding  # noqa: F401
+    from saccade.objects import loss as of_objects  # noqa: F401
     from saccade.tasks.classification import augmentation, loss, task  # noqa: F401
     from saccade.tasks.classification.models import classifier  # noqa: F401
     from saccade.tasks.generation import augmentation as generating  # noqa: F401

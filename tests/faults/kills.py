@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VARIANTS = ("plain", "ema", "workers", "accumulation", "everything", "bf16", "skip", "back", "gan", "r3gan", "vqvae", "detector")
+VARIANTS = ("plain", "ema", "workers", "accumulation", "everything", "bf16", "skip", "back", "gan", "r3gan", "vqvae", "detector", "masks")
 ROOMS = {
-    "classify": VARIANTS[:-4],
+    "classify": VARIANTS[:-5],
     "toy": ("gan",),
     "generate": ("r3gan", "vqvae"),
     "detect": ("detector",),
+    "instances": ("masks",),
 }  # task -> its variants; a new room joins here
 # Place, and about how many calls of it a whole run makes.
 PLACES = {

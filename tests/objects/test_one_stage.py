@@ -10,14 +10,16 @@ import torch
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
-from saccade.core.geometry import FILL
+from saccade.core.geometry import CONIC, FILL
 from saccade.objects import building
 from saccade.objects.decode import KEPT, decode
 from saccade.objects.one_stage import OneStage
 from saccade.objects.room import MEAN, STD
-from saccade.tasks.detection import models
+from saccade.tasks.detection.task import Detection
+from saccade.tasks.instances.task import Instances
 
 SPEC = InputSpec(3, (96, 128), "fit", MEAN, STD)
+ROOMS = (Detection(), Instances())
 SMALL = {"widths": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "head": 8}
 
 
@@ -31,11 +33,11 @@ def network(classes: int = 2) -> OneStage:
     return OneStage(SPEC, classes, **SMALL).eval()
 
 
-@pytest.mark.parametrize("row", models.rows(), ids=lambda row: row.name)
-def test_parameters_of_the_table(row: Any) -> None:
-    architecture = models.own(row.name, classes=80, channels=3)
-    made = building.rebuild(Card("detect", tuple(map(str, range(80))), architecture, SPEC))
-    assert sum(parameter.numel() for parameter in made.parameters()) == row.parameters
+@pytest.mark.parametrize(("task", "name"), [(room.name, name) for room in ROOMS for name in room.own])
+def test_parameters_of_the_table(task: str, name: str) -> None:
+    own = next(room for room in ROOMS if room.name == task).own[name]
+    made = building.rebuild(Card(task, tuple(map(str, range(80))), own.architecture(name, classes=80, channels=3), SPEC))
+    assert sum(parameter.numel() for parameter in made.parameters()) == own.parameters
 
 
 def test_sides_that_are_no_multiples_are_padded_inside() -> None:
@@ -100,6 +102,7 @@ def test_decode_keeps_the_surest_and_fills_up() -> None:
         {"head": 0},
         {"head": 2.5},
         {"more": 1},
+        {"prototypes": 4},
     ],
     ids=str,
 )
@@ -116,5 +119,18 @@ def test_cards_of_others_and_too_large_ones() -> None:
         building.rebuild(replace(card(), input=replace(SPEC, resize="crop")))
     with pytest.raises(UserError, match="the file holds 1,000"):
         building.rebuild(card(), 1000)
-    with pytest.raises(UserError, match="did you mean small_detector"):
-        models.find("smal_detector")
+    masks = replace(card(prototypes=4), task="instances")
+    assert building.rebuild(masks).prototypes is not None
+    for wrong in (card(), card(prototypes=0), card(prototypes=10**9), card(prototypes=True)):
+        with pytest.raises(UserError):
+            building.rebuild(replace(wrong, task="instances"))
+
+
+def test_decode_with_masks() -> None:
+    outputs = torch.zeros(1, 84, 6 + CONIC + 4), torch.randn(1, 4, 16, 24)
+    outputs[0][..., 4:6] = -10.0
+    outputs[0][0, 7] = torch.tensor([1.0, 2, 3, 4, 1, 3, *range(10)])
+    found = decode(outputs)
+    assert found["weights"].shape == (1, KEPT, CONIC + 4) and torch.equal(found["prototypes"], outputs[1])
+    assert found["labels"][0, :2].tolist() == [1, 0]
+    assert found["weights"][0, 0].tolist() == found["weights"][0, 1].tolist() == list(range(10))

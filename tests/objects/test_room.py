@@ -1,7 +1,8 @@
-"""Recipe, checks, changes to images, and drawing of the room of detection."""
+"""Recipe, checks, changes to images, and drawing of the rooms of objects."""
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 
 import numpy as np
@@ -95,10 +96,12 @@ def test_the_canvas_is_padded_and_what_is_kept_is_never_enlarged() -> None:
 
 
 def test_batches_hold_uneven_numbers_of_objects() -> None:
-    found, labels = gathered([objects(([0, 0, 5, 5], 1), ([1, 1, 9, 9], 0)), objects(), objects(([2, 2, 4, 4], 1), crowd=True)])
+    found, labels = operator.itemgetter("boxes", "labels")(
+        gathered([objects(([0, 0, 5, 5], 1), ([1, 1, 9, 9], 0)), objects(), objects(([2, 2, 4, 4], 1), crowd=True)])
+    )
     assert found.shape == (3, 2, 4)
     assert labels.tolist() == [[1, 0], [-1, -1], [-2, -1]]
-    assert gathered([objects()])[0].shape == (1, 1, 4)
+    assert gathered([objects()])["boxes"].shape == (1, 1, 4)
 
 
 def test_drawing() -> None:

@@ -112,7 +112,7 @@ def _answer(row: Mapping[str, Any], card: Card, threshold: float) -> tuple[Detec
         boxes = np.array(truth["boxes"], np.float64).reshape(-1, 4)
         labels = np.array([card.classes.index(name) for name in truth["labels"]], np.int64)
         height, width = map(int, row["size"])
-        masks = tuple(run_lengths.checked(text.encode(), (height, width)) for text in truth.get("masks", ()))
+        masks = tuple(run_lengths.checked(str(text).encode(), (height, width)) for text in truth.get("masks", ()))
         ignored = np.array(truth["ignored"], bool)
         if not len(boxes) == len(labels) == len(ignored) or (card.task == "instances" and len(masks) != len(boxes)):
             raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels, {len(ignored)} ignored, {len(masks)} masks")

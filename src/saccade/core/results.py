@@ -343,7 +343,7 @@ class Instances(Detections):
     @classmethod
     def _more(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         height, width = map(int, raw["size"])
-        return {"masks": tuple(run_lengths.checked(text.encode(), (height, width)) for text in raw["masks"])}
+        return {"masks": tuple(run_lengths.checked(str(text).encode(), (height, width)) for text in raw["masks"])}
 
 
 OBJECTS: Mapping[str, type[Detections]] = {"detect": Detections, "instances": Instances}  # what answers with objects, by task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from saccade.core import keys
 
 SHAPES = ("circle", "cross", "ring", "square", "star", "triangle")
-MOST = 6  # shapes in a scene
+MOST = 12  # shapes in a scene
+Window: TypeAlias = tuple[slice, slice]  # rows and columns
+ALL: Window = (slice(None), slice(None))
 VISIBLE = 0.3  # of a shape's pixels that others must leave open
 
 
@@ -48,18 +51,21 @@ def draw_scene(index: int, *, size: tuple[int, int], seed: int) -> tuple[NDArray
     rng = keys.generator(seed, "scenes", index)
     ground, _ = _two_colours(rng)
     image = _texture(rng, size, ground)
-    found: list[tuple[Shape, NDArray[np.bool_], int]] = []
+    found: list[tuple[Shape, NDArray[np.bool_], int]] = []  # each with the pixels that are left of it, and how many there were
     for _ in range(int(rng.integers(1, MOST + 1))):
         shape = _placed(rng, SHAPES[int(rng.integers(len(SHAPES)))], size)
-        cover = np.clip(0.5 - _distance(shape, size), 0, 1)
-        mask = cover >= 0.5
-        left = [(earlier, seen & ~mask, whole) for earlier, seen, whole in found]
-        if any(seen.sum() < VISIBLE * whole for _, seen, whole in left):
+        window = _window(shape, size)
+        cover = np.clip(0.5 - _distance(shape, size, window), 0, 1)
+        mask = np.zeros(size, bool)
+        mask[window] = cover >= 0.5
+        if any(seen.sum() - (seen[window] & mask[window]).sum() < VISIBLE * whole for _, seen, whole in found):
             continue
+        for _, seen, _ in found:
+            seen[window] &= ~mask[window]
         figure = rng.uniform(20, 235, (64, 3))
         colour = figure[int(np.argmax(np.linalg.norm(figure - ground, axis=1) >= 90))]
-        image = image * (1 - cover[:, :, None]) + _texture(rng, size, colour) * cover[:, :, None]
-        found = [*left, (shape, mask, int(mask.sum()))]
+        image[window] += (_texture(rng, size, colour, window) - image[window]) * cover[:, :, None]
+        found.append((shape, mask, int(mask.sum())))
     image += rng.normal(0, rng.uniform(2, 14), image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), [(shape, seen) for shape, seen, _ in found if seen.any()]
 
@@ -79,14 +85,24 @@ def _two_colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray
     return ground, figure[int(np.argmax(far))]
 
 
-def _texture(rng: np.random.Generator, size: tuple[int, int], colour: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Float `[H, W, 3]`: the colour with soft blotches, a slope of light and stripes, all of random strength."""
+def _window(shape: Shape, size: tuple[int, int]) -> Window:
+    """The pixels that a shape may touch."""
+    (x, y), reach = shape.center, shape.radius + 1
+    return slice(max(0, int(y - reach)), min(size[0], int(y + reach) + 1)), slice(max(0, int(x - reach)), min(size[1], int(x + reach) + 1))
+
+
+def _texture(rng: np.random.Generator, size: tuple[int, int], colour: NDArray[np.float64], window: Window = ALL) -> NDArray[np.float64]:
+    """Float `[H, W, 3]`, of a window of the image: the colour with soft blotches, a slope of light and stripes, all of random strength."""
     from PIL import Image
 
     height, width = size
     coarse = rng.normal(0, rng.uniform(4, 16), (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3)).astype(np.float32)
-    planes = [Image.fromarray(coarse[:, :, c]).resize((width, height), Image.Resampling.BICUBIC) for c in range(3)]
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    (top, bottom, _), (left, right, _) = window[0].indices(height), window[1].indices(width)
+    tall, wide = coarse.shape[0] / height, coarse.shape[1] / width
+    box = (left * wide, top * tall, right * wide, bottom * tall)
+    shape = (right - left, bottom - top)
+    planes = [Image.fromarray(coarse[:, :, c]).resize(shape, Image.Resampling.BICUBIC, box=box) for c in range(3)]
+    y, x = np.linspace(0, 1, height)[window[0], None], np.linspace(0, 1, width)[None, window[1]]
     turn, light = rng.uniform(0, 2 * math.pi), rng.uniform(0, 30)
     along = x * math.cos(turn) + y * math.sin(turn)
     stripes = rng.uniform(0, 12) * np.sin(2 * math.pi * rng.uniform(1, 8) * along + rng.uniform(0, 6))
@@ -95,11 +111,10 @@ def _texture(rng: np.random.Generator, size: tuple[int, int], colour: NDArray[np
     return texture
 
 
-def _distance(shape: Shape, size: tuple[int, int]) -> NDArray[np.float64]:
-    """Signed distance in pixels of each pixel's middle to the outline, `[H, W]`, negative inside."""
-    height, width = size
-    dx = np.arange(width)[None, :] + 0.5 - shape.center[0]
-    dy = np.arange(height)[:, None] + 0.5 - shape.center[1]
+def _distance(shape: Shape, size: tuple[int, int], window: Window = ALL) -> NDArray[np.float64]:
+    """Signed distance in pixels of each pixel's middle to the outline, `[H, W]` of a window of the image, negative inside."""
+    dx = np.arange(size[1])[None, window[1]] + 0.5 - shape.center[0]
+    dy = np.arange(size[0])[window[0], None] + 0.5 - shape.center[1]
     far: NDArray[np.float64] = np.hypot(dx, dy)
     if shape.name == "circle":
         return far - shape.radius
