@@ -54,11 +54,11 @@ def made(name: str, model: str) -> tuple[Task, nn.Module, Card]:
 
 
 def outputs(task: Task, network: nn.Module, n: int) -> torch.Tensor:
-    """What a network gives: for images, or, where it makes images, for latents."""
+    """All numbers that a network gives: for images, or, where it makes images, for latents."""
     batch = example(task, n)
     given = (batch.images,) if task.name not in MAKING else (torch.randn(n, network.latent), batch.targets["label"])  # type: ignore[call-overload]
-    found: torch.Tensor = network(*given)
-    return found
+    found = network(*given)
+    return torch.cat([one.flatten() for one in found]) if isinstance(found, tuple) else found
 
 
 def example(task: Task, n: int) -> Any:

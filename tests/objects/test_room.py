@@ -41,6 +41,16 @@ def test_sizes(size: tuple[int, int], uniform: bool, expected: tuple[int, int]) 
     assert config.minutes == 18 and any(line.startswith("minutes") for line in reasons)
 
 
+@pytest.mark.parametrize(
+    ("size", "extent", "expected"),
+    [((256, 256), 14.0, (384, 384)), ((256, 256), 20.0, (256, 256)), ((480, 640), 90.0, (256, 320)), ((2000, 2000), 14.0, (480, 480))],
+)
+def test_small_objects_are_enlarged(size: tuple[int, int], extent: float, expected: tuple[int, int]) -> None:
+    config, reasons = Detection().recipe(replace(schema(size), extent=extent), "cpu", Budget())
+    assert config.size == expected
+    assert ("half of the objects" in reasons[0]) is (extent == 14)
+
+
 def test_budgets_and_grey_images() -> None:
     config, _ = Detection().recipe(schema((96, 96), channels=1), "cpu", Budget(epochs=3, size=(17, 11)))
     assert (config.channels, config.augment.hue, config.size, config.minutes) == (1, 0.0, (17, 11), None)

@@ -20,6 +20,7 @@ from saccade.data.sample import Objects, Sample, Schema
 from saccade.data.tree import Tree
 
 PROBED = 256
+MEASURED = 16  # images whose objects are measured: masks that are pictures have to be read for that
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Dataset:
             splits = {"train": train[~held], "val": train[held], **{k: v for k, v in splits.items() if k == "test"}}
         size, uniform, channels = _look(annotations)
         present = _present(annotations, targets)
-        schema = Schema(annotations.task, classes, _counts(present, splits), channels, size, uniform, _totals(splits))
+        extent = _extent(annotations)
+        schema = Schema(annotations.task, classes, _counts(present, splits), channels, size, uniform, _totals(splits), extent)
         return cls(annotations, schema, targets, splits)
 
     @property
@@ -229,3 +231,18 @@ def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
     if annotations.task == "generate" and any(header.alpha for header in seen):
         channels = 4
     return (height, width), len({header.size for header in seen}) == 1, channels
+
+
+def _extent(annotations: Annotations) -> float | None:
+    """The median side of the objects in up to MEASURED images spread evenly over those that have some."""
+    items = [item for item in annotations.items if item.objects]
+    found: list[float] = []
+    for place in np.unique(np.linspace(0, len(items) - 1, MEASURED).astype(int)) if items else ():
+        item = items[place]
+        try:
+            size = item.size or images.probe(annotations.tree.image(item.path)).size
+            objects = Objects.of(item, size, annotations.tree, with_masks=False)
+        except UserError:
+            continue  # named with all the other bad files when the images are read
+        found += np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(1)).tolist()
+    return float(np.median(found)) if found else None

@@ -86,7 +86,8 @@ class Schema:
 
     counts: images (or objects in them) of each split by class, `{split: [n_class_0, ...]}`; size: the median (height, width) of the images
     looked at, uniform: whether all those had the same size; channels: 1 where all are grey, 4 where images to make more of have alpha
-    (`core.alpha`), else 3; totals: images by split, where classes do not count them (`images`).
+    (`core.alpha`), else 3; totals: images by split, where classes do not count them (`images`); extent: the median side of objects in
+    pixels, the root of their boxes' area, in some of the images, None where there is none.
     """
 
     task: str
@@ -96,6 +97,7 @@ class Schema:
     size: tuple[int, int]
     uniform: bool
     totals: Mapping[str, int] | None = None
+    extent: float | None = None
 
     @property
     def images(self) -> Mapping[str, int]:

@@ -13,6 +13,8 @@ from saccade.task import Budget
 
 TaskName = Literal["detect", "instances"]
 SIDE = 320  # pixels of the longer side
+LARGEST = 480  # and of that of an input in which small objects are enlarged
+EXTENT = 20.0  # pixels of an object's side, below which few places of the finest map lie in it
 CPU_MINUTES = 18.0
 IMAGES_SEEN = 60_000  # training images over all epochs
 SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5)
@@ -25,7 +27,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     model, why = (budget.model, "as asked") if budget.model else (default, "learns from random weights in minutes")
     reasons.append(f"model: {model}, {why}")
     images = schema.images.get("train", 0)
-    batch = 8 if images < 2000 else 16
+    batch = (4 if task == "instances" else 8) if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
     augment = SCENES if schema.channels == 3 else replace(SCENES, hue=0.0)
     reasons.append("augment: mirrored, at other scales, coloured, four on one canvas, as random weights need many views of each scene")
@@ -56,7 +58,10 @@ def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
     """Of the images' own shape where they share one, so that nothing is padded; square where they differ."""
     if budget.size is not None:
         return budget.size, "as asked"
-    side = min(SIDE, max(schema.size))
+    side, why = min(SIDE, max(schema.size)), "to learn fast"
+    extent = (schema.extent or EXTENT) * side / max(schema.size)
+    if extent < EXTENT:
+        side, why = min(LARGEST, round(side * EXTENT / extent)), f"as half of the objects have sides below {schema.extent:.0f} pixels"
     if not schema.uniform:
-        return padded((side, side)), f"into which images of about {schema.size[0]}x{schema.size[1]} are fitted whole"
-    return padded(fitting(schema.size, (side, side))), f"the shape of the images, {schema.size[0]}x{schema.size[1]}, to learn fast"
+        return padded((side, side)), f"into which images of about {schema.size[0]}x{schema.size[1]} are fitted whole, {why}"
+    return padded(fitting(schema.size, (side, side))), f"the shape of the images, {schema.size[0]}x{schema.size[1]}, {why}"
