@@ -43,12 +43,12 @@ def test_sizes(size: tuple[int, int], uniform: bool, expected: tuple[int, int]) 
 
 @pytest.mark.parametrize(
     ("size", "extent", "expected"),
-    [((256, 256), 14.0, (384, 384)), ((256, 256), 20.0, (256, 256)), ((480, 640), 90.0, (256, 320)), ((2000, 2000), 14.0, (480, 480))],
+    [((256, 256), 12.7, (352, 352)), ((256, 256), 16.0, (256, 256)), ((480, 640), 90.0, (256, 320)), ((2000, 2000), 12.7, (480, 480))],
 )
 def test_small_objects_are_enlarged(size: tuple[int, int], extent: float, expected: tuple[int, int]) -> None:
     config, reasons = Detection().recipe(replace(schema(size), extent=extent), "cpu", Budget())
     assert config.size == expected
-    assert ("half of the objects" in reasons[0]) is (extent == 14)
+    assert ("half of the objects" in reasons[0]) is (extent == 12.7)
 
 
 def test_budgets_and_grey_images() -> None:

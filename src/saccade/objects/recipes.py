@@ -14,7 +14,7 @@ from saccade.task import Budget
 TaskName = Literal["detect", "instances"]
 SIDE = 320  # pixels of the longer side
 LARGEST = 480  # and of that of an input in which small objects are enlarged
-EXTENT = 20.0  # pixels of an object's side, below which few places of the finest map lie in it
+EXTENT = 16.0  # pixels of an object's side, below which few places of the finest map lie in it
 CPU_MINUTES = 18.0
 IMAGES_SEEN = 60_000  # training images over all epochs
 SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5)
