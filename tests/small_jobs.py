@@ -60,16 +60,19 @@ IMAGES, STEPS = 20, 12  # an epoch has 4 steps
 
 
 class Stopping(Silent):
-    """Sends this process a signal once `after` steps are done; keeps the messages."""
+    """Sends this process a signal once `after` steps of training are done; keeps the messages."""
 
     def __init__(self, after: int = 0, number: int = signal.SIGTERM) -> None:
         self.after, self.number = after, number
-        self.steps = 0
+        self.steps, self.training = 0, False
         self.messages: list[str] = []
 
+    def start(self, name: str, total: int | None, unit: str = "images", *, done: int = 0) -> None:
+        self.training = name == "training"
+
     def advance(self, n: int = 1) -> None:
-        self.steps += 1
-        if self.steps == self.after:
+        self.steps += self.training
+        if self.training and self.steps == self.after:
             signal.raise_signal(self.number)
 
     def message(self, text: str) -> None:

@@ -91,10 +91,10 @@ def test_export_with_proof(learned: Run, cells: Path, tmp_path: Path) -> None:
 
 
 def test_pasted_objects_and_going_on_to_the_bit(cells: Path, tmp_path: Path) -> None:
-    options = {"set": {"augment.paste": 0.5}, "size": (48, 48)}
+    options: dict[str, Any] = {"set": {"augment.paste": 0.5}, "size": (48, 48)}
     whole = train(cells, tmp_path / "whole", **options)
     with pytest.raises(Interrupted):
-        train(cells, tmp_path / "r", progress=Stopping(5), **options)
+        train(cells, tmp_path / "r", progress=Stopping(4), **options)
     again = saccade.train(out=tmp_path / "r", resume=True, workers=2, progress=Silent())
     for name in ("best.safetensors", "last.safetensors"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()

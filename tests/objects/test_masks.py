@@ -8,7 +8,7 @@ import torch
 
 from saccade.core import finish, keys, run_lengths
 from saccade.core.card import Card, InputSpec
-from saccade.core.geometry import CONIC
+from saccade.core.geometry import CELL, CONIC
 from saccade.core.results import Instances
 from saccade.core.run_lengths import Patch
 from saccade.data.loader import Batch
@@ -18,7 +18,7 @@ from saccade.objects.drawing import drawn
 from saccade.objects.example import example
 from saccade.objects.loss import losses, mask_logits
 from saccade.objects.metrics import ObjectsMetric
-from saccade.objects.one_stage import CELL, OneStage
+from saccade.objects.one_stage import OneStage
 from saccade.objects.room import MEAN, STD
 
 SPEC = InputSpec(3, (64, 64), "fit", MEAN, STD)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 CERTIFICATE = "CERTIFICATE.json"
 TOLERANCE = 0.5
 ROUNDS = 20
+REFERENCE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def export(
     progress.message(f"exporting {model.path} to {to}, {precision}")
     graph = assemble(model.module, decode, model.card)
     written = targets.write(to, graph, precision)
+    places = _fewer(model, dataset, places)
     with tempfile.TemporaryDirectory(prefix="saccade-") as temporary:
         for name, content in written.files.items():
             Path(temporary, name).write_bytes(content)
@@ -147,6 +149,14 @@ def _images(target: Path, model: Model, data: str | Path | None) -> tuple[Datase
     if not places:
         raise UserError(f"no image of {split} can be read", where=str(dataset.root))
     return dataset, split, np.array(places, np.int64)
+
+
+def _fewer(model: Model, dataset: Dataset, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As many of the images as REFERENCE_BYTES hold the outputs for, evenly chosen: maps of masks take megabytes each."""
+    first = next(iter(reference.look(dataset, places[:1], model.card.input))).pixels[None]
+    each = sum(np.asarray(values).nbytes for values in model.session("fp32").run(first).values())
+    most = max(FEW, REFERENCE_BYTES // each)
+    return places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).round().astype(int)]
 
 
 def _reference(model: Model, dataset: Dataset, places: NDArray[np.int64], graph: Graph, written: Written, progress: Progress) -> Reference:

@@ -13,10 +13,10 @@ from typing import Any
 from saccade.core import config as configs
 from saccade.core import files, modelfile
 from saccade.core.config import TrainConfig
-from saccade.core.errors import UserError
+from saccade.core.errors import UserError, unknown
 from saccade.data.dataset import Dataset
 from saccade.task import Budget
-from saccade.tasks import room
+from saccade.tasks import ROOMS, room
 
 VALUED = ("task", "model", "epochs", "minutes", "batch", "weights", "workers", "device", "precision", "seed")
 FLAGS = {
@@ -40,12 +40,23 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
     if isinstance(values.get("size"), str | int):
         values["size"] = configs.parse_size(str(values["size"]))
     checked = _checked(values)
-    task = room(checked.task)
+    room(checked.task)
     if "model" in values:
-        task.check(checked)
+        room(checked.task if "task" in values else _knowing(checked.model)).check(checked)
     if checked.weights:
         modelfile.read_card(checked.weights)
     return values
+
+
+def _knowing(model: str) -> str:
+    """The task of a model, where the data are still to say for which they are; raises UserError with the nearest of all names."""
+    names: list[str] = []
+    for task in ROOMS:
+        rows = [row.name for row in room(task).models()]
+        if model in rows:
+            return task
+        names += rows
+    raise unknown("model", model, names, where="--model")
 
 
 def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[TrainConfig, Sequence[str]]:

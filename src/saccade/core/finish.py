@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from saccade.core import run_lengths
 from saccade.core.card import Card
 from saccade.core.errors import UserError
-from saccade.core.geometry import CONIC, SMALLEST, conic, fitting, padded, to_source
+from saccade.core.geometry import CELL, CONIC, SMALLEST, conic, fitting, padded, to_source
 from saccade.core.nms import nms
 from saccade.core.results import Classification, Detections, Instances, Result
 from saccade.core.run_lengths import Patch, Rle
@@ -46,7 +46,8 @@ def results(
 
     outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32 `[B, K]`, for
     "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none, for
-    "instances" also "weights" `[B, N, CONIC + F]` and "prototypes" `[B, F, h, w]`, of which the masks are summed up. sizes:
+    "instances" also "weights" `[B, N, CONIC + F]` and "prototypes" `[B, F, h, w]`, one at each CELL of the input from its corner
+    on, of which the masks are summed up. sizes:
     (height, width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is too unsure to be
     told, as figures over all scores need it. Raises UserError where the outputs are not those of the card (its file is at fault),
     ValueError where the lists differ in length.
@@ -124,16 +125,21 @@ class _Masks:
     ) -> tuple[Rle, ...]:
         """The masks of an image's objects whose boxes in the input are `boxes`, in the original of `size`."""
         scaled = fitting(size, fitted)
-        cell = padded(scaled)[0] / self.prototypes.shape[2]
+        rows, columns = (side // CELL for side in padded(scaled))
+        prototypes = self.prototypes[place][:, :rows, :columns]
+        if prototypes.shape[1:] != (rows, columns):
+            raise UserError(
+                f"the model must give prototypes of {rows}x{columns} for an image of {size[0]}x{size[1]}, got {prototypes.shape}"
+            )
         ratio = scaled[1] / size[1], scaled[0] / size[0]
         patches = []
         for row, box in zip(self.weights[place][kept].astype(np.float64), boxes.astype(np.float64), strict=True):
             middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, SMALLEST)
             (left, across), (top, down) = (
-                _pixels((box[axis] - cell) / ratio[axis], (box[axis + 2] + cell) / ratio[axis], size[1 - axis], ratio[axis])
+                _pixels((box[axis] - CELL) / ratio[axis], (box[axis + 2] + CELL) / ratio[axis], size[1 - axis], ratio[axis])
                 for axis in (0, 1)
             )
-            summed = _between(self.prototypes[place], row[CONIC:], down / cell - 0.5, across / cell - 0.5)
+            summed = _between(prototypes, row[CONIC:], down / CELL - 0.5, across / CELL - 0.5)
             about = conic(row[:CONIC], (across - middle[0]) / half[0], (down - middle[1])[:, None] / half[1])
             patches.append(Patch(summed + about > 0, top, left))
         return tuple(run_lengths.from_patch(part, size) for part in patches)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MULTIPLE = 32  # by which networks with maps at a 32nd of the size divide
+CELL = 4  # pixels between places of the maps of which masks are summed up
 CONIC = 6  # weights of a conic
 SMALLEST = 2.0  # pixels of half a box, at least, by which a conic is measured
 FILL = 114  # a grey that is neither dark nor light, as YOLO trainers use it

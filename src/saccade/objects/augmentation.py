@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from saccade.core import run_lengths
 from saccade.core.config import TrainConfig
-from saccade.core.geometry import fitting, padded
+from saccade.core.geometry import CELL, fitting, padded
 from saccade.core.run_lengths import Patch
 from saccade.data import augment, composing
 from saccade.data.cache import Preparation
 from saccade.data.loader import Batch
 from saccade.data.sample import Objects, Sample
 from saccade.objects.loss import IGNORED, NONE
-from saccade.objects.one_stage import CELL
 
 
 class ObjectsAugment:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from saccade.core.geometry import CONIC, SMALLEST, conic
+from saccade.core.geometry import CELL, CONIC, SMALLEST, conic
 from saccade.data.loader import Batch
 from saccade.objects.assignment import Goals, assign, inside
-from saccade.objects.one_stage import CELL, STEPS, Raw
+from saccade.objects.one_stage import STEPS, Raw
 from saccade.task import Losses
 
 FOCUS = 2.0

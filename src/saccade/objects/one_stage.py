@@ -26,7 +26,6 @@ from saccade.nn.layers.residual import Block, conv, reset
 
 STRIDES = (8, 16, 32)  # pixels between places of a map
 STEPS = 16  # distances that a side may have, 0 to 15 strides
-CELL = 4  # pixels between places of the prototypes
 ELLIPSE = (2.0, 0.0, 0.0, -2.0, -2.0, 0.0)  # the conic at first: that which touches the sides of the box
 PRIOR = 0.01  # probability of a class at first (Lin et al. 2017, "Focal loss", section 4.1)
 

@@ -59,9 +59,11 @@ def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
     if budget.size is not None:
         return budget.size, "as asked"
     side, why = min(SIDE, max(schema.size)), "to learn fast"
-    extent = (schema.extent or EXTENT) * side / max(schema.size)
-    if extent < EXTENT:
-        side, why = min(LARGEST, round(side * EXTENT / extent)), f"as half of the objects have sides below {schema.extent:.0f} pixels"
+    if schema.extent is not None and schema.extent * side / max(schema.size) < EXTENT:
+        side, why = (
+            min(LARGEST, round(max(schema.size) * EXTENT / schema.extent)),
+            f"as half of the objects have sides below {schema.extent:.0f} pixels",
+        )
     if not schema.uniform:
         return padded((side, side)), f"into which images of about {schema.size[0]}x{schema.size[1]} are fitted whole, {why}"
     return padded(fitting(schema.size, (side, side))), f"the shape of the images, {schema.size[0]}x{schema.size[1]}, {why}"
