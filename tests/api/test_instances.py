@@ -103,6 +103,6 @@ def test_pasted_objects_and_going_on_to_the_bit(cells: Path, tmp_path: Path) -> 
 def test_what_is_refused(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean small_instances"):
         train(cells, tmp_path / "r", model="small_instance")
-    with pytest.raises(UserError, match="paste is no change of detect"):
-        train(cells, tmp_path / "r", task="detect", set={"augment.paste": 0.5})
+    with pytest.raises(UserError, match="unknown model 'small_detector'"):
+        train(cells, tmp_path / "r", model="small_detector")
     assert not (tmp_path / "r").exists()

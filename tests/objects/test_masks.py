@@ -13,6 +13,7 @@ from saccade.core.results import Instances
 from saccade.core.run_lengths import Patch
 from saccade.data.loader import Batch
 from saccade.data.sample import Objects
+from saccade.objects import loss
 from saccade.objects.augmentation import gathered
 from saccade.objects.drawing import drawn
 from saccade.objects.example import example
@@ -72,6 +73,19 @@ def test_the_loss_is_a_sum_over_images() -> None:
     assert sum(one.weight for one in parts) == pytest.approx(together.weight, rel=1e-5)
     assert float(sum(one.parts["masks"] for one in parts)) == pytest.approx(float(together.parts["masks"]), rel=1e-4)
     assert float(sum(together.parts.values())) == pytest.approx(float(together.total), rel=1e-5)
+
+
+def test_crowded_images_learn_from_some_of_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as may be, evenly chosen, each for as many; of an image alone as among others."""
+    monkeypatch.setattr(loss, "MOST_MASKS", 7)
+    positive = torch.zeros(3, 50, dtype=torch.bool)
+    positive[0, ::5] = positive[2] = True
+    image, place, share = loss._chosen(positive)
+    assert image.tolist() == [0] * 5 + [2] * 7 and place.tolist() == [0, 10, 20, 30, 40, 0, 8, 16, 24, 32, 40, 48]
+    assert share.tolist() == pytest.approx([2.0] * 5 + [50 / 7] * 7)
+    alone = loss._chosen(positive[2:])
+    assert torch.equal(alone[1], place[5:]) and torch.equal(alone[2], share[5:])
+    test_the_loss_is_a_sum_over_images()
 
 
 def test_without_objects_masks_cost_nothing() -> None:

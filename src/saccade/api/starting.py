@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from saccade.api.training import train
 from saccade.core import folders
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
+from saccade.data.drawing import MOST
 from saccade.evaluation.result import Evaluation
 
 if TYPE_CHECKING:
@@ -26,17 +28,25 @@ def _digits(folder: Path) -> tuple[Path, str]:
     return write_digits(folder / "digits"), "1,797 handwritten digits of 8x8 pixels (from scikit-learn) in class folders"
 
 
-def _scenes(folder: Path) -> tuple[Path, str]:
+def _scenes(task: str, format: str, words: str, folder: Path) -> tuple[Path, str]:
     from saccade.data.builtin import make_shapes
 
-    make_shapes(folder / "shapes", task="detect", n=SCENES, size=(96, 96), format="yolo")
-    return folder / "shapes", f"{SCENES} drawn scenes of up to six shapes of 96x96 pixels, boxes in YOLO's format"
+    make_shapes(folder / "shapes", task=task, n=SCENES, size=(96, 96), format=format)
+    return folder / "shapes", f"{SCENES} drawn scenes of up to {MOST} shapes of 96x96 pixels, {words}"
 
 
 SCENES = 600
-DATA: Mapping[str, Callable[[Path], tuple[Path, str]]] = {"classify": _digits, "detect": _scenes}
-MINUTES = {"detect": 0.75}
-OWN = {"classify": "images, in a folder per class", "detect": "images with boxes, in COCO's, YOLO's or any other format"}
+DATA: Mapping[str, Callable[[Path], tuple[Path, str]]] = {
+    "classify": _digits,
+    "detect": partial(_scenes, "detect", "yolo", "boxes in YOLO's format"),
+    "instances": partial(_scenes, "instances", "coco", "masks in COCO's format"),
+}
+MINUTES = {"detect": 0.75, "instances": 0.75}
+OWN = {
+    "classify": "images, in a folder per class",
+    "detect": "images with boxes, in COCO's, YOLO's or any other format",
+    "instances": "images with masks of objects, in COCO's or any other format",
+}
 
 
 def quickstart(
@@ -49,7 +59,7 @@ def quickstart(
     progress: Progress | None = None,
     started: float | None = None,
 ) -> Run:
-    """Write scikit-learn's handwritten digits as PNG class folders, or for detect drawn scenes with boxes, train on them, measure on the
+    """Write scikit-learn's handwritten digits as PNG class folders, or for detect and instances drawn scenes, train on them, measure on the
     held-out part, predict, explain and export.
 
     `out`: the folder for images and run (default ./quickstart, or quickstart-2 ... where that is taken). The run's

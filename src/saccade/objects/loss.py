@@ -17,7 +17,7 @@ from saccade.task import Losses
 FOCUS = 2.0
 BOX, SIDES = 2.0, 0.25  # weights beside the classes', as in the paper
 MASKS = 2.0
-MOST_MASKS = 1024  # of a batch that are learned from, evenly chosen among all places that show an object
+MOST_MASKS = 256  # of an image that are learned from, evenly chosen among all places that show an object
 AROUND = float(CELL)  # pixels about a box in which its mask is learned, and drawn
 IGNORED = -2  # label of what need not be found
 NONE = -1  # and of no object at all
@@ -79,13 +79,10 @@ def generalized_overlap(one: Tensor, other: Tensor) -> Tensor:
 
 def _masks(raw: Raw, goals: Goals, found: Tensor, masks: Tensor) -> Tensor:
     """Of the places that show an object, cross-entropy and Dice of its mask, weighted by their goals."""
-    image, place = torch.nonzero(goals.quality > 0, as_tuple=True)
-    chosen = torch.arange(0, len(image), max(1, -(-len(image) // MOST_MASKS)), device=image.device)
-    share = len(image) / max(1, len(chosen))
-    image, place = image[chosen], place[chosen]
-    if raw.weights is None or raw.prototypes is None or not len(chosen):
+    image, place, share = _chosen(goals.quality > 0)
+    if raw.weights is None or raw.prototypes is None or not len(image):
         return raw.logits.sum() * 0.0
-    quality, boxes = goals.quality[image, place], goals.boxes[image, place]
+    quality, boxes = goals.quality[image, place] * share, goals.boxes[image, place]
     logits = mask_logits(raw.prototypes.float(), raw.weights[image, place].float(), found[image, place], image)
     wanted = masks[image, goals.objects[image, place]].float() / 255
     rows, columns = (torch.arange(side, device=image.device) * CELL + CELL / 2 for side in logits.shape[1:])
@@ -96,8 +93,20 @@ def _masks(raw: Raw, goals: Goals, found: Tensor, masks: Tensor) -> Tensor:
     entropy = (F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * counts).sum((1, 2)) / counts.sum((1, 2)).clamp_min(1)
     shown, real = logits.sigmoid() * counts, wanted * counts
     dice = 1 - (2 * (shown * real).sum((1, 2)) + 1) / (shown.square().sum((1, 2)) + real.square().sum((1, 2)) + 1)
-    summed: Tensor = share * (quality * (entropy + dice)).sum()
+    summed: Tensor = (quality * (entropy + dice)).sum()
     return summed
+
+
+def _chosen(positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of bool `[B, P]` at most MOST_MASKS places of each image: images `[N]` (ascending), places `[N]`, and how many each stands for
+    `[N]`. An image's do not depend on its neighbours."""
+    image, place = torch.nonzero(positive, as_tuple=True)
+    count = positive.sum(1)
+    step = (count + MOST_MASKS - 1) // MOST_MASKS
+    number = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image]
+    taken = number % step[image] == 0
+    image, place = image[taken], place[taken]
+    return image, place, (count / torch.bincount(image, minlength=len(count)).clamp_min(1))[image]
 
 
 def mask_logits(prototypes: Tensor, weights: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
