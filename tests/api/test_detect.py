@@ -289,6 +289,28 @@ def test_predictions_in_every_format(learned: Run, mixed: Path, place: Path) -> 
     assert "<td>" in found._repr_html_()
 
 
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
+def test_answers_are_a_labelled_set(learned: Run, mixed: Path, tmp_path: Path, form: str) -> None:
+    """It opens as any other, with the images and what was found; arrays and doubled names too."""
+    images: list[Any] = [*sorted((mixed / "val").glob("*.png")), mixed / "train/1.png", np.asarray(Image.open(mixed / "val/3.png"))]
+    found = saccade.predict(learned.path, images, out=tmp_path / "labels", format=form, progress=Silent())
+    dataset = open_dataset(tmp_path / "labels", task="detect")
+    assert dataset.annotations.format == form and set(dataset.schema.classes) <= {"blue", "none", "red"}
+    assert len(dataset) == len(images) == len({Path(path).name for path in dataset.paths})
+    told = sorted((*np.round(box, 0), name) for one in found for box, name in zip(one.boxes.tolist(), one.names))  # type: ignore[union-attr]
+    written = []
+    for index in range(len(dataset)):
+        truth = dataset.target(index, dataset.size(index))
+        written += [(*np.round(box, 0), dataset.schema.classes[label]) for box, label in zip(truth.boxes, truth.labels)]
+    assert len(written) == len(told) > 10
+    near = [max(abs(a - b) for a, b in zip(one[:4], other[:4])) for one, other in zip(sorted(written), told)]
+    assert np.mean(np.array(near) <= 1) > 0.9
+    with pytest.raises(UserError, match="must be a new or an empty folder"):
+        saccade.predict(learned.path, images, out=tmp_path / "labels", format=form, progress=Silent())
+    with pytest.raises(UserError, match="labels need a folder"):
+        saccade.predict(learned.path, images, format=form, progress=Silent())
+
+
 def test_pictures_of_answers(learned: Run, mixed: Path, place: Path) -> None:
     """Written among the images themselves: they are not taken for more of them; a broken image has none."""
     (place / "broken.png").write_bytes(b"none")

@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from saccade.api import labelling
 from saccade.api.models import Predictor, load
 from saccade.core import encoding, files, folders, images
 from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import Result
+from saccade.core.results import Detections, Result
+from saccade.data.writing import check_new
 from saccade.prediction import pipeline
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Lines, Predictions
 from saccade.prediction.session import BATCH, cores
 from saccade.prediction.sources import count, expand
-from saccade.tasks import answering
+from saccade.tasks import OBJECTS, answering
 
-FORMATS = ("json", "jsonl", "csv", "png")
+FORMATS = ("json", "jsonl", "csv", "png", *labelling.FORMATS)
 
 
 def predict(
@@ -43,16 +45,19 @@ def predict(
 
     `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
     be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>, or with "png" each image with its
-    answer drawn over it. For more images than memory should
-    hold the results of: `predict_each`.
+    answer drawn over it, or becomes a labelled set of what was found ("coco", "yolo", "voc"; new or empty, it opens as any other). For
+    more images than memory should hold the results of: `predict_each`.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="--format")
-    if format == "png":
-        if out is None:
-            raise UserError("pictures of answers need a folder", where="--format png", fix="give --out DIR")
-        inputs = [source.content for source in expand(inputs)]  # once: the pictures may come to lie among the images
     model = load(target, device=device) if isinstance(target, str | Path) else target
+    if format == "png" or format in labelling.FORMATS:
+        if out is None:
+            what = "pictures of answers need" if format == "png" else "labels need"
+            raise UserError(f"{what} a folder", where=f"--format {format}", fix="give --out DIR")
+        if format != "png":
+            _check_labels(model, Path(out), format)
+        inputs = [source.content for source in expand(inputs)]  # once: the pictures may come to lie among the images
     begin = time.perf_counter()
     lines = out if format == "jsonl" else None
     each = predict_each(
@@ -64,9 +69,19 @@ def predict(
     found = Predictions(results, failed, time.perf_counter() - begin)
     if out is not None and format == "png":
         _draw(model, inputs, answers, folders.make(out), max_pixels)
+    elif out is not None and format in labelling.FORMATS:
+        pairs = [(content, one) for content, one in zip(inputs, answers, strict=True) if isinstance(one, Detections)]
+        labelling.write(pairs, model.card.classes, Path(out), format, max_pixels)
     elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found
+
+
+def _check_labels(model: Predictor, out: Path, format: str) -> None:
+    """Refuse answers that are no objects, and a folder that holds something, before the work is done."""
+    if model.card.task not in OBJECTS:
+        raise UserError(f"labels are for what is found in images, this model is for {model.card.task}", where=f"--format {format}")
+    check_new(out)
 
 
 def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:

@@ -22,7 +22,7 @@ from saccade.data.annotations import Annotations, Item, Legend, Object
 from saccade.data.dataset import Dataset
 from saccade.data.opening import open_dataset
 from saccade.data.sample import Objects, Sample
-from saccade.data.tree import File
+from saccade.data.tree import File, HeldTree
 from saccade.task import refuse_changes
 from saccade.tasks import ROOMS, room
 
@@ -163,7 +163,7 @@ class _Shown:
         schema, own = self.dataset.schema, self.dataset.annotations
         legend = Legend({label: label for label in range(len(schema.classes))})
         return Annotations(
-            own.format, schema.task, schema.classes, tuple(self.items), _Memory(self.files), legend=legend, opened=own.opened
+            own.format, schema.task, schema.classes, tuple(self.items), HeldTree("preview", self.files), legend=legend, opened=own.opened
         )
 
     def _add(self, path: str, pixels: Array, target: Any) -> None:
@@ -228,28 +228,3 @@ def _png(pixels: Array) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-class _Memory:
-    """Files that are in memory, as a tree: the page asks for nothing but their content."""
-
-    def __init__(self, found: Mapping[str, bytes]) -> None:
-        self.root, self._found = Path("preview"), found
-
-    def folders(self, path: str = "") -> list[str]:
-        return []
-
-    def files(self, path: str = "", *, deep: bool = False) -> list[File]:
-        return []
-
-    def find(self, path: str) -> File | None:
-        return File(path, 0, 0) if path in self._found else None
-
-    def state(self, path: str) -> tuple[int, int]:
-        return 0, 0
-
-    def read(self, path: str) -> bytes:
-        return self._found[path]
-
-    def image(self, path: str) -> bytes:
-        return self._found[path]

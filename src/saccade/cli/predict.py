@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 @options.out("Folder for the predictions.")
 @click.option(
     "--format",
-    type=click.Choice(["json", "jsonl", "csv", "png"]),
-    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it, in --out. Default: json in --out.",
+    type=click.Choice(["json", "jsonl", "csv", "png", "coco", "yolo", "voc"]),
+    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it; coco, yolo, voc: the images with "
+    "what was found as a labelled set, both in --out. Default: json in --out.",
 )
 @click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
 @options.max_pixels

@@ -24,8 +24,13 @@ def convert(
     Returns `{"path", "format", "task", "written": {"images", "objects", "classes"}, "lost": [{"what", "count"}]}`.
     Raises UserError where the set cannot be read, or holds nothing that the format could.
     """
+    formats.find(to)
+    return write(open_annotations(source, task=task, format=format), Path(out), to, progress)
+
+
+def write(annotations: Annotations, out: Path, to: str, progress: Progress | None = None) -> dict[str, Any]:
+    """Write a set as a format into a new folder `out`; returns and raises as `convert` does."""
     writer = formats.find(to)
-    annotations = open_annotations(source, task=task, format=format)
     lost = Counter({"annotations that cannot be right (data check names them)": len(annotations.problems)})
     annotations, reduced = _for_task(annotations, to, tuple(writer.TASKS))
     lost.update(reduced)
@@ -33,7 +38,7 @@ def convert(
         lost.update(_lost(item, writer.HOLDS))
     if progress:
         progress.start(f"writing {to}", len(annotations.items), "images")
-    with new_folder(Path(out)) as folder:
+    with new_folder(out) as folder:
         writer.write(annotations, Output(folder, annotations, progress))
     if progress:
         progress.finish()

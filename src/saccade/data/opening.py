@@ -64,8 +64,13 @@ def _read(tree: Tree, task: str | None, format: str | None) -> Annotations:
     asked = (format,) if format else formats.NAMES
     fitting = [(name, tasks) for name in asked if (tasks := formats.find(name).fits(tree))]
     found = [f"{name} ({', '.join(tasks)})" for name, tasks in fitting if name not in ("folder", "images")]
+    shaped = [name for name, tasks in fitting if "instances" in tasks]
     if task:
         fitting = [(name, tasks) for name, tasks in fitting if task in tasks]
+    if task == "detect" and not fitting and shaped:
+        annotations = formats.find(shaped[0]).read(tree, "instances")
+        note = f"read as {shaped[0]}: boxes are those around the masks"
+        return replace(annotations, task="detect", notes=(note, *annotations.notes))
     if not fitting and found and (not format or task not in formats.find(format).TASKS):
         raise UserError(f"is read as {' or '.join(found)}, and nothing there is for {task}", where=str(tree.root))
     if not fitting:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from saccade.core.errors import UserError
-from saccade.core.files import os_error
+from saccade.core.files import os_error, read_all
 from saccade.core.images import SUFFIXES
 
 TEXT_BYTES = 2 << 30  # of an annotation file
@@ -58,6 +58,32 @@ class Tree(Protocol):
     def image(self, path: str) -> str | bytes:
         """A path of the disk, or the file's content: what `core.images.read` takes."""
         ...
+
+
+class HeldTree:
+    """Files that are held by name, as their content or as paths of the disk: for what is written or shown, not for readers."""
+
+    def __init__(self, name: str, held: Mapping[str, str | bytes]) -> None:
+        self.root, self._held = Path(name), held
+
+    def folders(self, path: str = "") -> list[str]:
+        return []
+
+    def files(self, path: str = "", *, deep: bool = False) -> list[File]:
+        return []
+
+    def find(self, path: str) -> File | None:
+        return File(path, 0, 0) if path in self._held else None
+
+    def state(self, path: str) -> tuple[int, int]:
+        return 0, 0
+
+    def read(self, path: str) -> bytes:
+        held = self._held[path]
+        return held if isinstance(held, bytes) else read_all(held)
+
+    def image(self, path: str) -> str | bytes:
+        return self._held[path]
 
 
 class FolderTree:

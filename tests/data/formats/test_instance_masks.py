@@ -54,6 +54,9 @@ def test_a_picture_for_each_object(tmp_path: Path) -> None:
     target = open_dataset(tmp_path)[0].target
     assert target.boxes.tolist() == [[2, 0, 7, 4], [2, 2, 7, 6]] and len(target.masks) == 2
     np.testing.assert_array_equal(run_lengths.to_mask(target.masks[1]), blob(2) > 0)
+    boxes = open_dataset(tmp_path, task="detect")
+    assert boxes.schema.task == "detect" and "around the masks" in boxes.annotations.notes[0]
+    assert boxes[0].target.boxes.tolist() == target.boxes.tolist() and boxes[0].target.masks == ()
 
 
 def test_a_mask_of_the_images_name_is_one_of_classes(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Answers as a labelled set, in a format that trainers and tools for labelling read: to be looked at, corrected and learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from saccade.core import encoding, images
+from saccade.core.results import Detections, Instances
+from saccade.data import converting
+from saccade.data.annotations import Annotations, Item, Object
+from saccade.data.tree import File, HeldTree
+
+FORMATS = ("coco", "yolo", "voc")
+
+
+def write(answers: Sequence[tuple[Any, Detections]], classes: tuple[str, ...], out: Path, format: str, max_pixels: int) -> None:
+    """Images, as `core.images.read` takes them, with what was found in them, as a set in the new folder `out`. An image keeps its bytes,
+    and its name where no other has it; what has neither is written as PNG."""
+    held: dict[str, str | bytes] = {}
+    items = []
+    for number, (content, answer) in enumerate(answers):
+        name = PurePath(answer.source).name
+        if isinstance(content, str | PurePath):
+            path = f"{number}/{name}"
+            held[path] = str(content)
+        else:
+            path = f"{number}/{PurePath(name).stem}.png"
+            held[path] = encoding.png(images.read(content, max_pixels=max_pixels).pixels)
+        items.append(Item(File(path, 0, 0), objects=_objects(answer), size=answer.size))
+    task = answers[0][1].task if answers else "detect"
+    converting.write(Annotations("answers", task, classes, tuple(items), HeldTree("answers", held)), out, format)
+
+
+def _objects(answer: Detections) -> tuple[Object, ...]:
+    shapes = answer.masks if isinstance(answer, Instances) else (None,) * len(answer)
+    rows = zip(answer.labels.tolist(), answer.boxes.tolist(), shapes, strict=True)
+    return tuple(Object(label, (box[0], box[1], box[2], box[3]), shape) for label, box, shape in rows)
