@@ -31,7 +31,8 @@ SCHEMAS = {
     for name in ("classify", "detect", "instances", "generate")
 }
 CPU = torch.device("cpu")
-DOORS = [(name, row.name) for name in ROOMS for row in room(name).models() if row.source != "timm"] + [("classify", "resnet18")]
+OTHERS = ("timm", "torchvision")
+DOORS = [(name, row.name) for name in ROOMS for row in room(name).models() if row.source not in OTHERS] + [("classify", "resnet18")]
 ANSWERING = [(name, model) for name, model in DOORS if name not in MAKING]
 MAKERS = [(name, model) for name, model in DOORS if name in MAKING]
 

@@ -185,6 +185,11 @@ class OneStage(nn.Module):
             nn.init.kaiming_normal_(self.prototypes.last.weight)
             self.head.weights.bias.data[:CONIC] = torch.tensor(ELLIPSE)  # type: ignore[union-attr]
 
+    @property
+    def finest(self) -> nn.Module:
+        """The module that gives the finest map of the neck."""
+        return self.neck.down[0]
+
     def raw(self, images: Tensor) -> Raw:
         """What training reads, of uint8 `[B, C, H, W]`; sides that are no multiples of 32 are padded."""
         height, width = images.shape[2:]

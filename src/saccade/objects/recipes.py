@@ -43,7 +43,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
         size=size,
         channels=1 if schema.channels == 1 else 3,
         batch=batch,
-        lr=1.5e-3,
+        lr=1.5e-3 if model == default else 2e-4,
         weight_decay=0.05,
         warmup=0.05,
         ema=0.05,

@@ -46,10 +46,19 @@ class Room:
         """Every model that can be built by name."""
         return [ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()]
 
-    def _find(self, name: str) -> Own:
+    def _known(self, name: str) -> None:
+        """Raises UserError with the nearest names."""
         if name not in self.own:
             raise unknown("model", name, self.own, where="--model")
-        return self.own[name]
+
+    def _architecture(self, name: str, classes: int, channels: int) -> dict[str, Any]:
+        """Plain JSON that rebuilds a network."""
+        return self.own[name].architecture(name, classes=classes, channels=channels)
+
+    def _losses(self, network: Any, batch: Batch) -> Losses:
+        from saccade.objects.loss import losses
+
+        return losses(network.raw(batch.images), batch)
 
     def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
         """The configuration for this data, and a reason by line."""
@@ -57,24 +66,21 @@ class Room:
 
     def check(self, config: TrainConfig) -> None:
         """Raise UserError, naming the nearest, for a model that is not known, and for what no detector does."""
-        self._find(config.model)
+        self._known(config.model)
         refuse_changes(config.augment, self.changes, self.name)
         if config.channels == 4:
             raise UserError("detectors take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
-        if config.pretrained:
+        if config.pretrained and config.model in self.own:
             raise UserError(f"{config.model} has no published weights", where="--pretrained", fix="leave it out")
         if config.label_smoothing:
             raise UserError(f"is for classify: the goals of {self.name} are soft already", where="label_smoothing", fix="leave it out")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it."""
-        from saccade.objects import building
-
-        own = self._find(config.model)
+        self._known(config.model)
         spec = InputSpec(config.channels, config.size, self.resize, *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
-        architecture = own.architecture(config.model, classes=len(schema.classes), channels=config.channels)
-        card = Card(self.name, schema.classes, architecture, spec)
-        return building.rebuild(card), card
+        card = Card(self.name, schema.classes, self._architecture(config.model, len(schema.classes), config.channels), spec)
+        return self.build(card), card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
@@ -90,12 +96,9 @@ class Room:
 
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
         """One phase: the whole network on classes, boxes and sides."""
-        from saccade.objects.loss import losses
-
-        network: Any = model
 
         def loss(batch: Batch, step: int) -> Losses:
-            return losses(network.raw(batch.images), batch)
+            return self._losses(model, batch)
 
         return [Phase("train", [model], loss)]
 
@@ -114,9 +117,9 @@ class Room:
         return ""
 
     def features(self, model: nn.Module) -> nn.Module:
-        """The finest map of the neck, `[B, F, h, w]`."""
+        """What gives the finest map, `[B, F, h, w]`."""
         network: Any = model
-        found: nn.Module = network.neck.down[0]
+        found: nn.Module = network.finest
         return found
 
     def score(self, outputs: Outputs, targets: Tensor) -> Tensor:

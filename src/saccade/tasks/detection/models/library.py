@@ -1,0 +1,143 @@
+"""torchvision's detectors behind the room's doors: their own losses and post-processing, images as the room prepares them.
+
+torchvision's transform, which scales images and pads a batch to its largest, is taken out: images come fitted and padded by `core.prepare`,
+so that an answer does not depend on the neighbours. Label 0 is torchvision's background, ours begin at 1 there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.core.card import Card, InputSpec
+from saccade.core.errors import UserError
+from saccade.core.finish import LEAST, MOST
+from saccade.data.loader import Batch
+from saccade.nn.layers.normalize import Normalize
+from saccade.task import Losses
+from saccade.tasks.detection.models import check
+
+NOTHING = -30.0  # logit of a class that was not found
+WIDTH = 256  # channels of a pyramid, as in torchvision's own
+STRIDES = {"fasterrcnn": (4, 8, 16, 32), "fcos": (8, 16, 32), "retinanet": (8, 16, 32)}  # of the maps that a head's pyramid stands on
+MOST_CLASSES = 100_000
+
+
+class AsTheyAre(nn.Module):
+    """In place of torchvision's transform: changes nothing."""
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> tuple[Any, Any]:
+        """Images of one shape as its ImageList."""
+        from torchvision.models.detection.image_list import ImageList
+
+        return ImageList(torch.stack(images), [(image.shape[1], image.shape[2]) for image in images]), targets
+
+    def postprocess(self, result: Any, shapes: Any, sizes: Any) -> Any:
+        """Boxes lie in the pixels of the input already."""
+        return result
+
+
+class Library(nn.Module):
+    """uint8 `[B, C, H, W]` -> float32 `[B, MOST, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes."""
+
+    def __init__(self, spec: InputSpec, name: str, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.normalize = Normalize(spec)
+        self.network: Any = _network(name, classes + 1)
+        self.network.transform = AsTheyAre()
+        told = getattr(self.network, "roi_heads", self.network)
+        told.score_thresh, told.detections_per_img = LEAST, MOST
+
+    @property
+    def finest(self) -> nn.Module:
+        """The module that gives the finest map, `[B, F, h, w]`."""
+        backbone = self.network.backbone
+        found: nn.Module = backbone.fpn.layer_blocks[0] if hasattr(backbone, "fpn") else backbone.features
+        return found[0] if isinstance(found, nn.Sequential) and isinstance(found[0], nn.Sequential) else found
+
+    def losses(self, batch: Batch) -> Losses:
+        """torchvision's own, which are means over the images, as sums."""
+        rows = zip(batch.targets["boxes"], batch.targets["labels"], strict=True)
+        targets = [{"boxes": boxes[labels >= 0], "labels": labels[labels >= 0] + 1} for boxes, labels in rows]
+        found: dict[str, Tensor] = self.network(self._prepared(batch.images), targets)
+        parts = {name: value * len(batch) for name, value in found.items()}
+        return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the class says."""
+        found: list[dict[str, Tensor]] = self.network(self._prepared(images))
+        outputs = []
+        for one in found:
+            known = one["labels"] > 0  # heads of one score for each class have one for the background too, which is never learned
+            logits = one["scores"][known].float().logit(1e-6)
+            rows = torch.full((len(logits), self.classes), NOTHING, device=logits.device)
+            rows = rows.scatter(1, one["labels"][known, None] - 1, logits[:, None])
+            whole = torch.cat([one["boxes"][known].float(), rows], 1)
+            rest = torch.zeros(MOST - len(whole), 4 + self.classes, device=logits.device)
+            rest[:, 4:] = NOTHING
+            outputs.append(torch.cat([whole, rest]))
+        return torch.stack(outputs)
+
+    def _prepared(self, images: Tensor) -> list[Tensor]:
+        normal: Tensor = self.normalize(images)
+        return list(normal.expand(-1, 3, -1, -1))  # a grey image has three equal channels
+
+
+class Pyramid(nn.Module):
+    """Maps of a network of timm at some strides, made one width by a feature pyramid (Lin et al. 2017)."""
+
+    def __init__(self, name: str, head: str) -> None:
+        super().__init__()
+        import timm
+        from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
+
+        try:
+            whole: Any = timm.create_model(name, features_only=True, pretrained=False)
+            reductions = whole.feature_info.reduction()
+            places = [reductions.index(stride) for stride in STRIDES[head]]
+        except (RuntimeError, ValueError, AttributeError) as error:
+            strides = ", ".join(map(str, STRIDES[head]))
+            raise UserError(f"{name} gives no maps at strides {strides}, which {head} needs: {error}", where="--model") from None
+        body: Any = timm.create_model(name, features_only=True, pretrained=False, out_indices=places)
+        self.body, channels = body, body.feature_info.channels()
+        more = LastLevelMaxPool() if head == "fasterrcnn" else LastLevelP6P7(WIDTH, WIDTH)
+        self.fpn = FeaturePyramidNetwork(channels, WIDTH, extra_blocks=more)
+        self.out_channels = WIDTH
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps by name, finest first."""
+        found: dict[str, Tensor] = self.fpn({str(place): value for place, value in enumerate(self.body(images))})
+        return found
+
+
+def rebuild(card: Card, elements: int | None = None) -> Library:
+    """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers."""
+    name = card.architecture.get("name")
+    if not isinstance(name, str) or card.architecture.get("arguments") != {"classes": len(card.classes), "channels": card.input.channels}:
+        raise UserError("not the architecture of a detector of torchvision", where="card", fix="the file was put together wrongly")
+    if card.input.resize != "fit" or not 1 <= len(card.classes) <= MOST_CLASSES:
+        raise UserError(f"a detector has 1 to {MOST_CLASSES} classes, and images that are fitted whole", where="card")
+    check(name)
+    if elements is not None:
+        with torch.device("meta"):
+            needed = sum(value.numel() for value in Library(card.input, name, len(card.classes)).state_dict().values())
+        if needed > elements:
+            raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
+    return Library(card.input, name, len(card.classes))
+
+
+def _network(name: str, classes: int) -> nn.Module:
+    """torchvision's module with fresh weights; classes: with the background."""
+    from torchvision import models
+    from torchvision.models import detection
+
+    head, slash, network = name.partition("/")
+    if not slash:
+        found: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
+        return found
+    kind: Any = {"fasterrcnn": detection.FasterRCNN, "fcos": detection.FCOS, "retinanet": detection.RetinaNet}[head]
+    made: nn.Module = kind(Pyramid(network, head), num_classes=classes)
+    return made

@@ -1,0 +1,122 @@
+"""torchvision's detectors: what the table says of them, their doors, heads on any network of timm, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.core import finish, keys
+from saccade.core.card import Card
+from saccade.core.config import override
+from saccade.core.errors import UserError
+from saccade.core.results import Detections
+from saccade.data.sample import Schema
+from saccade.explanation.attribution import gradcam
+from saccade.nn import weights
+from saccade.task import Budget
+from saccade.tasks.detection import models
+from saccade.tasks.detection.task import Detection
+from saccade.training.step import Updater
+
+SCHEMA = Schema("detect", ("a", "b", "c"), {"train": (80, 80, 80)}, 3, (64, 64), True, {"train": 240, "val": 6})
+TASK = Detection()
+LIGHT = ("ssdlite320_mobilenet_v3_large", "fasterrcnn/resnet10t", "retinanet/mobilenetv3_small_050", "fcos/vgg11")
+
+
+def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
+    config, _ = TASK.recipe(SCHEMA, "cpu", Budget(model=name, size=(64, 64), epochs=1))
+    config = override(config, {"device": "cpu", "precision": "fp32", "lr": 1e-3, **changes})
+    TASK.check(config)
+    torch.manual_seed(0)
+    network, card = TASK.create(config, SCHEMA)
+    return network, card, config
+
+
+def test_the_table_is_torchvisions_own() -> None:
+    from torchvision import models as theirs
+
+    for name, (count, ap) in models.TORCHVISION.items():
+        stated = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
+        assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["box_map"]), name
+    known = {name for name in theirs.list_models(theirs.detection) if not name.startswith(("maskrcnn", "keypoint"))}
+    assert known == set(models.TORCHVISION)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LIGHT)
+def test_the_doors(name: str) -> None:
+    """The card alone rebuilds it; it learns; images of one shape do not depend on each other; what it finds can be explained."""
+    network, card, config = made(name)
+    batch = TASK.example(3, keys.generator(0, "library", 0))
+    update = Updater(network, TASK.phases(network, config), config, "fp32")
+    found = [update.step([batch], step, 1.0)["loss"] for step in range(4)]
+    assert np.isfinite(found).all() and min(found[-2:]) < found[0], found
+    read = Card.from_json(card.to_json())
+    other: Any = TASK.build(read, sum(value.numel() for value in network.state_dict().values())).eval()
+    weights.load_into(other, weights.to_buffers(network), where="x")
+    network.eval()
+    with torch.no_grad():
+        outputs = network(batch.images)
+        assert torch.equal(outputs, other(batch.images))
+        torch.testing.assert_close(outputs[1:2], network(batch.images[1:2]), atol=1e-3, rtol=1e-3)
+        decoded = TASK.decode(outputs, (64, 64))
+    assert outputs.shape == (3, finish.MOST, 4 + 3) and outputs.dtype == torch.float32
+    results = finish.results(decoded, card, [(128, 128)] * 3, list("xyz"), complete=True)
+    assert all(isinstance(one, Detections) for one in results) and any(map(len, results))  # type: ignore[arg-type]
+    first = next(place for place, one in enumerate(results) if len(one))  # type: ignore[arg-type]
+    wanted = [int(results[first].labels[0])]
+    maps = gradcam(network, TASK.features(network), batch.images[first : first + 1], TASK.score, wanted)
+    assert maps.shape == (1, 64, 64) and np.isfinite(maps).all()
+    with pytest.raises(UserError, match="the file holds 1,000"):
+        TASK.build(read, 1000)
+
+
+def test_images_without_objects_and_crowds_are_learned_from() -> None:
+    network, _, config = made("ssdlite320_mobilenet_v3_large")
+    batch = TASK.example(2, keys.generator(0, "library", 0))
+    labels = torch.tensor([[-1], [-2]])
+    empty = replace(batch, targets={"boxes": torch.zeros(2, 1, 4), "labels": labels})
+    (phase,) = TASK.phases(network.train(), config)
+    found = phase.loss(empty, 0)
+    assert torch.isfinite(found.total) and found.weight == 2
+
+
+def test_grey_images() -> None:
+    network, card, _ = made("ssdlite320_mobilenet_v3_large", channels=1)
+    assert card.input.channels == 1
+    with torch.no_grad():
+        assert network.eval()(torch.zeros(1, 1, 64, 96, dtype=torch.uint8)).shape == (1, finish.MOST, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fasterrcn_resnet50_fpn", "did you mean fasterrcnn_resnet50_fpn"),
+        ("fasterrcnn/resnet51", "unknown model 'resnet51'"),
+        ("maskrcnn/resnet50", "unknown model 'maskrcnn/resnet50'"),
+        ("fasterrcnn/vit_tiny_patch16_224", "gives no maps at strides 4, 8, 16, 32, which fasterrcnn needs"),
+        ("retinanet/local-dir:/etc", "unknown model"),
+    ],
+)
+def test_names_that_are_none(name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        made(name)
+
+
+def test_published_weights_are_refused_plainly() -> None:
+    config = made("ssdlite320_mobilenet_v3_large")[2]
+    with pytest.raises(UserError, match="are not loaded yet"):
+        TASK.check(override(config, {"pretrained": True}))
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": 3}, {"name": "resnet50"}, {"arguments": {"classes": 9, "channels": 3}}, {"arguments": {}}], ids=str
+)
+def test_cards_that_are_none(change: dict[str, Any]) -> None:
+    card = made("ssdlite320_mobilenet_v3_large")[1]
+    with pytest.raises(UserError):
+        TASK.build(replace(card, architecture={**card.architecture, **change}))
