@@ -80,10 +80,10 @@ def test_crowded_images_learn_from_some_of_their_places(monkeypatch: pytest.Monk
     monkeypatch.setattr(loss, "MOST_MASKS", 7)
     positive = torch.zeros(3, 50, dtype=torch.bool)
     positive[0, ::5] = positive[2] = True
-    image, place, share = loss._chosen(positive)
+    image, place, share = loss._chosen(positive, 7)
     assert image.tolist() == [0] * 5 + [2] * 7 and place.tolist() == [0, 10, 20, 30, 40, 0, 8, 16, 24, 32, 40, 48]
     assert share.tolist() == pytest.approx([2.0] * 5 + [50 / 7] * 7)
-    alone = loss._chosen(positive[2:])
+    alone = loss._chosen(positive[2:], 7)
     assert torch.equal(alone[1], place[5:]) and torch.equal(alone[2], share[5:])
     test_the_loss_is_a_sum_over_images()
 

@@ -22,6 +22,7 @@ from saccade.api.runs import read_record
 from saccade.api.sets import relabelled
 from saccade.core import files
 from saccade.core.errors import UserError
+from saccade.core.geometry import padded
 from saccade.core.progress import Progress, automatic
 from saccade.core.rundir import RunDir
 from saccade.data.dataset import Dataset
@@ -98,7 +99,7 @@ def export(
     progress.message(f"exporting {model.path} to {to}, {precision}")
     graph = assemble(model.module, decode, model.card)
     written = targets.write(to, graph, precision)
-    places = _fewer(model, dataset, places)
+    places = _fewer(model, places)
     with tempfile.TemporaryDirectory(prefix="saccade-") as temporary:
         for name, content in written.files.items():
             Path(temporary, name).write_bytes(content)
@@ -151,10 +152,11 @@ def _images(target: Path, model: Model, data: str | Path | None) -> tuple[Datase
     return dataset, split, np.array(places, np.int64)
 
 
-def _fewer(model: Model, dataset: Dataset, places: NDArray[np.int64]) -> NDArray[np.int64]:
+def _fewer(model: Model, places: NDArray[np.int64]) -> NDArray[np.int64]:
     """As many of the images as REFERENCE_BYTES hold the outputs for, evenly chosen: maps of masks take megabytes each."""
-    first = next(iter(reference.look(dataset, places[:1], model.card.input))).pixels[None]
-    each = sum(np.asarray(values).nbytes for values in model.session("fp32").run(first).values())
+    spec = model.card.input
+    largest = np.zeros((1, spec.channels, *(padded(spec.size) if spec.resize == "fit" else spec.size)), np.uint8)
+    each = sum(np.asarray(values).nbytes for values in model.session("fp32").run(largest).values())
     most = max(FEW, REFERENCE_BYTES // each)
     return places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).round().astype(int)]
 

@@ -15,9 +15,9 @@ from saccade.data.tree import File, HeldTree
 FORMATS = ("coco", "yolo", "voc")
 
 
-def write(answers: Sequence[tuple[Any, Detections]], classes: tuple[str, ...], out: Path, format: str, max_pixels: int) -> None:
-    """Images, as `core.images.read` takes them, with what was found in them, as a set in the new folder `out`. An image keeps its bytes,
-    and its name where no other has it; what has neither is written as PNG."""
+def write(answers: Sequence[tuple[Any, Detections]], classes: tuple[str, ...], out: Path, format: str, max_pixels: int) -> list[str]:
+    """Images, as `core.images.read` takes them, with what was found in them, as a set in the new folder `out`. Files keep their bytes, and
+    their names where no other has it; all else is written as PNG. Returns what the format cannot hold, a line each."""
     held: dict[str, str | bytes] = {}
     items = []
     for number, (content, answer) in enumerate(answers):
@@ -30,7 +30,8 @@ def write(answers: Sequence[tuple[Any, Detections]], classes: tuple[str, ...], o
             held[path] = encoding.png(images.read(content, max_pixels=max_pixels).pixels)
         items.append(Item(File(path, 0, 0), objects=_objects(answer), size=answer.size))
     task = answers[0][1].task if answers else "detect"
-    converting.write(Annotations("answers", task, classes, tuple(items), HeldTree("answers", held)), out, format)
+    told = converting.write(Annotations("answers", task, classes, tuple(items), HeldTree("answers", held)), out, format)
+    return [f"{format} does not hold {row['what']}: {row['count']:,} left out" for row in told["lost"]]
 
 
 def _objects(answer: Detections) -> tuple[Object, ...]:

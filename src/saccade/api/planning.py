@@ -30,7 +30,7 @@ FLAGS = {
 def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the user set, by dotted key: a configuration file's values, the options over them; checked as far as no data are needed.
 
-    Raises UserError. Loads no torch: a typing error must not cost its start.
+    Raises UserError. Loads no torch, but for a head on a network of timm: a typing error must not cost its start.
     """
     values: dict[str, Any] = {}
     for layer in (read_config(config) if config is not None else {}, asked):
@@ -50,13 +50,16 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
 
 def _knowing(model: str) -> str:
     """The task of a model, where the data are still to say for which they are; raises UserError with the nearest of all names."""
-    names: list[str] = []
+    reasons: list[UserError] = []
     for task in ROOMS:
-        rows = [row.name for row in room(task).models()]
-        if model in rows:
+        try:
+            room(task).check(TrainConfig(model=model))
+        except UserError as error:
+            reasons.append(error)
+        else:
             return task
-        names += rows
-    raise unknown("model", model, names, where="--model")
+    said = [error for error in reasons if "/" in model and model not in error.message]  # of a head that is known
+    raise said[0] if said else unknown("model", model, [row.name for task in ROOMS for row in room(task).models()], where="--model")
 
 
 def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[TrainConfig, Sequence[str]]:

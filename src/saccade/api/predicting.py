@@ -71,7 +71,8 @@ def predict(
         _draw(model, inputs, answers, folders.make(out), max_pixels)
     elif out is not None and format in labelling.FORMATS:
         pairs = [(content, one) for content, one in zip(inputs, answers, strict=True) if isinstance(one, Detections)]
-        labelling.write(pairs, model.card.classes, Path(out), format, max_pixels)
+        for line in labelling.write(pairs, model.card.classes, Path(out), format, max_pixels):
+            (progress or automatic()).message(line)
     elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found

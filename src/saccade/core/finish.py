@@ -99,7 +99,8 @@ def detections(
         if masks is None:
             found.append(Detections(*told))
         else:
-            found.append(Instances(*told, masks.drawn(place, kept, boxes[place][kept], size, card.input.size)))
+            answer = Instances(*told, masks.drawn(place, kept, boxes[place][kept], size, card.input.size))
+            found.append(answer.chosen(np.array([run_lengths.covered(mask) > 0 for mask in answer.masks], bool)))  # so is an empty mask
     return found
 
 
@@ -132,7 +133,7 @@ class _Masks:
                 f"the model must give prototypes of {rows}x{columns} for an image of {size[0]}x{size[1]}, got {prototypes.shape}"
             )
         ratio = scaled[1] / size[1], scaled[0] / size[0]
-        patches = []
+        drawn = []
         for row, box in zip(self.weights[place][kept].astype(np.float64), boxes.astype(np.float64), strict=True):
             middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, SMALLEST)
             (left, across), (top, down) = (
@@ -141,8 +142,8 @@ class _Masks:
             )
             summed = _between(prototypes, row[CONIC:], down / CELL - 0.5, across / CELL - 0.5)
             about = conic(row[:CONIC], (across - middle[0]) / half[0], (down - middle[1])[:, None] / half[1])
-            patches.append(Patch(summed + about > 0, top, left))
-        return tuple(run_lengths.from_patch(part, size) for part in patches)
+            drawn.append(run_lengths.from_patch(Patch(summed + about > 0, top, left), size))
+        return tuple(drawn)
 
 
 def _pixels(low: float, high: float, length: int, ratio: float) -> tuple[int, NDArray[np.float64]]:

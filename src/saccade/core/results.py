@@ -227,9 +227,10 @@ class Detections:
 
     def above(self, score: float) -> Self:
         """Those of at least this score."""
-        return self._chosen(self.scores >= score)
+        return self.chosen(self.scores >= score)
 
-    def _chosen(self, kept: NDArray[np.bool_]) -> Self:
+    def chosen(self, kept: NDArray[np.bool_]) -> Self:
+        """Some of the objects: bool `[N]`."""
         return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
 
     def overlaps(self, other: Self) -> NDArray[np.float64]:
@@ -324,7 +325,8 @@ class Instances(Detections):
         if len(self.masks) != len(self) or any(mask.size != self.size for mask in self.masks):
             raise ValueError(f"masks must be {len(self)} of {self.size[0]}x{self.size[1]} (height x width)")
 
-    def _chosen(self, kept: NDArray[np.bool_]) -> Self:
+    def chosen(self, kept: NDArray[np.bool_]) -> Self:
+        """Some of the objects: bool `[N]`."""
         masks = tuple(self.masks[place] for place in np.flatnonzero(kept).tolist())
         return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept], masks=masks)
 

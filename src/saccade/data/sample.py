@@ -37,8 +37,8 @@ class Objects:
         objects = [one for one in item.objects if _whole(one, size)]
         covers = [shapes.rle(one, size, tree) for one in objects] if with_masks else []
         if with_masks:  # a picture may be of another size than its image; run lengths that are have been left out already
-            objects = [one for one, cover in zip(objects, covers, strict=True) if cover.size == size]
-            covers = [cover for cover in covers if cover.size == size]
+            fitting = [cover.size == size and run_lengths.covered(cover) > 0 for cover in covers]
+            objects, covers = ([one for one, fits in zip(several, fitting, strict=True) if fits] for several in (objects, covers))  # type: ignore[assignment]
             bounds: list[Any] = [run_lengths.patch(c).box if o.box is None else o.box for o, c in zip(objects, covers, strict=True)]
         else:
             bounds = [shapes.box(one, size, tree) for one in objects]

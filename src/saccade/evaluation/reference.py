@@ -123,6 +123,8 @@ def _answer(session: Session, group: Sequence[tuple[int, NDArray[np.uint8]]], fo
 
 def _grown(maps: NDArray[np.float32], least: tuple[int, ...]) -> NDArray[np.float32]:
     """Maps `[N, F, h, w]` with zeros at their right and bottom until they are at least (height, width) large."""
+    if all(own >= side for own, side in zip(maps.shape[2:], least, strict=True)):
+        return maps
     return np.pad(maps, [(0, 0), (0, 0), *((0, max(0, side - own)) for own, side in zip(maps.shape[2:], least, strict=True))])
 
 

@@ -17,7 +17,8 @@ from saccade.task import Losses
 FOCUS = 2.0
 BOX, SIDES = 2.0, 0.25  # weights beside the classes', as in the paper
 MASKS = 2.0
-MOST_MASKS = 256  # of an image that are learned from, evenly chosen among all places that show an object
+MOST_MASKS = 256  # of an image that are learned from, evenly chosen among all places that show an object,
+CELLS = 2_500_000  # and of their cells
 AROUND = float(CELL)  # pixels about a box in which its mask is learned, and drawn
 IGNORED = -2  # label of what need not be found
 NONE = -1  # and of no object at all
@@ -79,9 +80,10 @@ def generalized_overlap(one: Tensor, other: Tensor) -> Tensor:
 
 def _masks(raw: Raw, goals: Goals, found: Tensor, masks: Tensor) -> Tensor:
     """Of the places that show an object, cross-entropy and Dice of its mask, weighted by their goals."""
-    image, place, share = _chosen(goals.quality > 0)
-    if raw.weights is None or raw.prototypes is None or not len(image):
+    if raw.weights is None or raw.prototypes is None or not (goals.quality > 0).any():
         return raw.logits.sum() * 0.0
+    height, width = raw.prototypes.shape[2:]
+    image, place, share = _chosen(goals.quality > 0, max(1, min(MOST_MASKS, CELLS // (height * width))))
     quality, boxes = goals.quality[image, place] * share, goals.boxes[image, place]
     logits = mask_logits(raw.prototypes.float(), raw.weights[image, place].float(), found[image, place], image)
     wanted = masks[image, goals.objects[image, place]].float() / 255
@@ -97,12 +99,12 @@ def _masks(raw: Raw, goals: Goals, found: Tensor, masks: Tensor) -> Tensor:
     return summed
 
 
-def _chosen(positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of bool `[B, P]` at most MOST_MASKS places of each image: images `[N]` (ascending), places `[N]`, and how many each stands for
+def _chosen(positive: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of bool `[B, P]` at most so many places of each image: images `[N]` (ascending), places `[N]`, and how many each stands for
     `[N]`. An image's do not depend on its neighbours."""
     image, place = torch.nonzero(positive, as_tuple=True)
     count = positive.sum(1)
-    step = (count + MOST_MASKS - 1) // MOST_MASKS
+    step = (count + most - 1) // most
     number = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image]
     taken = number % step[image] == 0
     image, place = image[taken], place[taken]

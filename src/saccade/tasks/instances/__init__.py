@@ -1,1 +1,1 @@
-"""Detection: objects in boxes."""
+"""Instances: objects in boxes, with their masks."""

@@ -40,5 +40,5 @@ def check(name: str) -> None:
         raise unknown("model", name, [*OWN, *TORCHVISION, *(f"{head}/NETWORK" for head in HEADS)], where="--model")
     import timm
 
-    if not timm.is_model(network):
+    if "." in network or not timm.is_model(network):  # a tag is a set of weights
         raise unknown("model", network, timm.list_models(), where="--model")

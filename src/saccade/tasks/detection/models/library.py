@@ -1,19 +1,23 @@
 """torchvision's detectors behind the room's doors: their own losses and post-processing, images as the room prepares them.
 
 torchvision's transform, which scales images and pads a batch to its largest, is taken out: images come fitted and padded by `core.prepare`,
-so that an answer does not depend on the neighbours. Label 0 is torchvision's background, ours begin at 1 there.
+so that an answer does not depend on the neighbours. Label 0 is torchvision's background, ours begin at 1 there. Crowds are not left out of
+its losses: what is in them is background to it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.finish import LEAST, MOST
+from saccade.core.geometry import FILL, MULTIPLE, padded
 from saccade.data.loader import Batch
 from saccade.nn.layers.normalize import Normalize
 from saccade.task import Losses
@@ -23,6 +27,7 @@ NOTHING = -30.0  # logit of a class that was not found
 WIDTH = 256  # channels of a pyramid, as in torchvision's own
 STRIDES = {"fasterrcnn": (4, 8, 16, 32), "fcos": (8, 16, 32), "retinanet": (8, 16, 32)}  # of the maps that a head's pyramid stands on
 MOST_CLASSES = 100_000
+LEAST_SIDE = {"ssd300_vgg16": 288}  # pixels, below which its last maps have no place
 
 
 class AsTheyAre(nn.Module):
@@ -44,7 +49,7 @@ class Library(nn.Module):
 
     def __init__(self, spec: InputSpec, name: str, classes: int) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.least = classes, LEAST_SIDE.get(name, 1)
         self.normalize = Normalize(spec)
         self.network: Any = _network(name, classes + 1)
         self.network.transform = AsTheyAre()
@@ -59,7 +64,14 @@ class Library(nn.Module):
         return found[0] if isinstance(found, nn.Sequential) and isinstance(found[0], nn.Sequential) else found
 
     def losses(self, batch: Batch) -> Losses:
-        """torchvision's own, which are means over the images, as sums."""
+        """torchvision's own, times the images: it averages inside, over images, or over what it has drawn from all of them, so that
+        micro-batches weigh as many images as they have, whatever is on these."""
+        if len(batch) == 1:  # the last map of an SSD may be one place, of which batch statistics cannot be taken
+            batch = replace(
+                batch, images=batch.images.repeat(2, 1, 1, 1), targets={name: torch.cat([one, one]) for name, one in batch.targets.items()}
+            )
+            twice = self.losses(batch)
+            return Losses(twice.total / 2, 1.0, {name: value / 2 for name, value in twice.parts.items()})
         rows = zip(batch.targets["boxes"], batch.targets["labels"], strict=True)
         targets = [{"boxes": boxes[labels >= 0], "labels": labels[labels >= 0] + 1} for boxes, labels in rows]
         found: dict[str, Tensor] = self.network(self._prepared(batch.images), targets)
@@ -82,7 +94,8 @@ class Library(nn.Module):
         return torch.stack(outputs)
 
     def _prepared(self, images: Tensor) -> list[Tensor]:
-        normal: Tensor = self.normalize(images)
+        down, across = (max(0, self.least - side) for side in images.shape[2:])
+        normal: Tensor = self.normalize(F.pad(images, (0, across, 0, down), value=FILL) if down or across else images)
         return list(normal.expand(-1, 3, -1, -1))  # a grey image has three equal channels
 
 
@@ -97,12 +110,14 @@ class Pyramid(nn.Module):
         try:
             whole: Any = timm.create_model(name, features_only=True, pretrained=False)
             reductions = whole.feature_info.reduction()
-            places = [reductions.index(stride) for stride in STRIDES[head]]
-        except (RuntimeError, ValueError, AttributeError) as error:
+            body: Any = timm.create_model(
+                name, features_only=True, pretrained=False, out_indices=[reductions.index(stride) for stride in STRIDES[head]]
+            )
+            channels = body.feature_info.channels()
+        except Exception as error:  # timm's constructors raise anything
             strides = ", ".join(map(str, STRIDES[head]))
             raise UserError(f"{name} gives no maps at strides {strides}, which {head} needs: {error}", where="--model") from None
-        body: Any = timm.create_model(name, features_only=True, pretrained=False, out_indices=places)
-        self.body, channels = body, body.feature_info.channels()
+        self.body = body
         more = LastLevelMaxPool() if head == "fasterrcnn" else LastLevelP6P7(WIDTH, WIDTH)
         self.fpn = FeaturePyramidNetwork(channels, WIDTH, extra_blocks=more)
         self.out_channels = WIDTH
@@ -111,6 +126,24 @@ class Pyramid(nn.Module):
         """Maps by name, finest first."""
         found: dict[str, Tensor] = self.fpn({str(place): value for place, value in enumerate(self.body(images))})
         return found
+
+
+@torch.no_grad()
+def try_out(card: Card) -> None:
+    """Raise UserError for a head on a network that does not run at the card's size and at another; computes nothing."""
+    name = str(card.architecture["name"])
+    head, slash, network = name.partition("/")
+    if not slash:
+        return
+    height, width = padded(card.input.size)
+    with torch.device("meta"):
+        pyramid = Pyramid(network, head).eval()
+        try:
+            for size in ((height, width), (height + 2 * MULTIPLE, width + MULTIPLE)):
+                pyramid(torch.zeros(1, 3, *size))
+        except Exception as error:  # its networks too
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"{network} gives no maps for images of any size, which {head} needs: {said}", where="--model") from None
 
 
 def rebuild(card: Card, elements: int | None = None) -> Library:
