@@ -94,22 +94,12 @@ def test_what_a_run_leaves(runs: dict[str, Run], model: str) -> None:
 @pytest.mark.parametrize("model", CONFIGS)
 def test_it_resumes_to_the_bit(runs: dict[str, Run], drawn: Path, tmp_path: Path, model: str) -> None:
     with pytest.raises(Interrupted):
-        train(drawn, tmp_path / "r", model, progress=_StopInTraining(5))
+        train(drawn, tmp_path / "r", model, progress=Stopping(5))
     again = saccade.train(out=tmp_path / "r", resume=True, workers=2, progress=Silent())
     for name in ("best.safetensors", "last.safetensors", "features.safetensors"):
         assert tensors(again.path / name) == tensors(runs[model].path / name), name
     plain = [[{**row, "time": None} for row in rundir.RunDir(run.path).metrics()] for run in (again, runs[model])]
     assert plain[0] == plain[1]
-
-
-class _StopInTraining(Stopping):
-    """Counts steps of the training only, not those that features are learned by."""
-
-    def start(self, name: str, total: int | None, unit: str = "", done: int = 0) -> None:
-        if name == "training":
-            self.steps = 0
-        else:
-            self.steps = -10_000
 
 
 @pytest.mark.parametrize("model", CONFIGS)
@@ -285,7 +275,7 @@ def test_requests_that_are_refused(runs: dict[str, Run], tmp_path: Path) -> None
 
 def test_a_signal_is_no_loss(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="--resume"):
-        train(drawn, tmp_path / "r", "vae", progress=_StopInTraining(1))
+        train(drawn, tmp_path / "r", "vae", progress=Stopping(1))
     assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is not None
 

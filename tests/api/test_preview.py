@@ -42,9 +42,11 @@ def pixels(row: dict[str, Any]) -> np.ndarray:
     ],
 )
 def test_each_change_and_all(tmp_path: Path, task: str, changes: list[str]) -> None:
-    # A detector's canvas has sides of multiples of 32: images of such a size lie on it as they are.
-    saccade.data.make("shapes", task=task, n=40, size=(32, 64) if task == "detect" else (34, 22), out=tmp_path / "set")
-    told = saccade.preview(tmp_path / "set", out=tmp_path / "page", images=2)
+    # The canvas of objects has sides of multiples of 32: images of such a size lie on it as they are.
+    objects = task in ("detect", "instances")
+    saccade.data.make("shapes", task=task, n=40, size=(32, 64) if objects else (34, 22), out=tmp_path / "set")
+    more = ({"size": (32, 64)} if objects else {}) | ({"augment.paste": 0.5} if task == "instances" else {})
+    told = saccade.preview(tmp_path / "set", out=tmp_path / "page", images=2, set=more)
     found = rows(tmp_path / "page")
     assert told["images"] == len(found) and Path(told["page"]).is_file()
     titles = list(dict.fromkeys(re.sub(r" \(\d\)$", "", row["path"].partition(": ")[2]) for row in found))

@@ -50,8 +50,11 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
 
 def _knowing(model: str) -> str:
     """The task of a model, where the data are still to say for which they are; raises UserError with the nearest of all names."""
+    named = {row.name: task for task in ROOMS for row in room(task).models()}
+    if model in named:
+        return named[model]
     reasons: list[UserError] = []
-    for task in ROOMS:
+    for task in ROOMS if "/" in model or "." in model else ():  # heads on networks, and tags of weights, stand in no table
         try:
             room(task).check(TrainConfig(model=model))
         except UserError as error:
@@ -59,7 +62,7 @@ def _knowing(model: str) -> str:
         else:
             return task
     said = [error for error in reasons if "/" in model and model not in error.message]  # of a head that is known
-    raise said[0] if said else unknown("model", model, [row.name for task in ROOMS for row in room(task).models()], where="--model")
+    raise said[0] if said else unknown("model", model, named, where="--model")
 
 
 def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[TrainConfig, Sequence[str]]:
