@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from saccade.core import keys
 
@@ -44,6 +43,8 @@ def truncate(latents: NDArray[Any], most: float) -> Floats:
     By the distribution functions rather than by drawing again, so that each stays a function of its key. The limit that "1" stands for
     elsewhere, no truncation, is left to the caller.
     """
+    from scipy.special import ndtr, ndtri  # here: its import would cost every mistyped command a quarter of a second
+
     least = ndtr(-most)
     inside = ndtri(least + ndtr(np.asarray(latents, np.float64)) * (1 - 2 * least))
     return np.clip(inside, -most, most).astype(np.float32)
