@@ -13,6 +13,8 @@ import pytest
 from saccade import api as real_api
 from saccade.cli.main import main
 
+PARAMETERS = {name: inspect.signature(getattr(real_api, name)).parameters for name in ("export", "verify")}
+
 Captured = pytest.CaptureFixture[str]
 FIGURES = {"accuracy": 0.98, "top5_accuracy": None}
 PASSED = {
@@ -86,7 +88,7 @@ def test_verify_hands_on_what_was_given(api: Any, capsys: Captured) -> None:
 def test_an_option_that_is_not_given_is_the_default_of_python(api: Any, verb: str, argv: list[str], capsys: Captured) -> None:
     api.answer = RuntimeError("called")
     assert main([verb, *argv]) == 1
-    parameters = inspect.signature(getattr(real_api, verb)).parameters
+    parameters = PARAMETERS[verb]
     options = api.calls[0][2]
     assert set(options) == set(parameters), "every option is there, under the same name"
     for name, parameter in parameters.items():
