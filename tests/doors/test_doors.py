@@ -18,11 +18,12 @@ from saccade.core.card import Card
 from saccade.core.config import TrainConfig, override
 from saccade.core.errors import UserError
 from saccade.core.geometry import padded
+from saccade.core.results import OBJECTS
 from saccade.data.sample import Objects, Sample, Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
 from saccade.task import Budget, Task
-from saccade.tasks import MAKING, OBJECTS, ROOMS, answering, making, room
+from saccade.tasks import MAKING, ROOMS, answering, making, room
 from saccade.training.step import Updater
 
 SIZE = (16, 16)

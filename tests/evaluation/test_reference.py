@@ -6,6 +6,7 @@ import io
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,37 @@ def test_all_images_at_the_first_size_and_a_few_at_the_others(folder: Path) -> N
     assert found.outputs[(6, 3)]["sides"].tolist() == [[6, 3]] * FEW
     assert session.seen == [(4, 3, 5, 7)] * 5 + [(4, 3, 6, 3)] * 4
     assert found.sums == tuple(reference.file_sum(folder / source) for source in found.sources)
+
+
+class Maps:
+    """A session whose maps are as large as its images; `lost`: rows that it fails to give."""
+
+    card, streams, batch = replace(CARD, input=replace(CARD.input, size=(64, 64), resize="fit")), 1, 4
+
+    def __init__(self, lost: int = 0) -> None:
+        self.lost = lost
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        maps = images[:, :2, ::4, ::4].astype(np.float32)
+        return {"scores": maps.mean((2, 3)), "maps": maps[self.lost :]}
+
+
+def test_maps_of_images_of_several_shapes(tmp_path: Path) -> None:
+    """Each fills the corner of its row, the rest is 0; too few rows are refused, for maps as for all else."""
+    draws = np.random.default_rng(0)
+    for number, (height, width) in enumerate([(64, 64), (64, 20), (20, 64), (64, 64)]):
+        target = tmp_path / f"{'ab'[number % 2]}/{number}.png"
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray(draws.integers(1, 255, (height, width, 3), dtype=np.uint8)).save(target)
+    dataset, places = open_dataset(tmp_path), np.arange(4)
+    found = reference.run(Maps(), dataset, places, (64, 64), Silent())["maps"]  # type: ignore[arg-type]
+    assert found.shape == (4, 2, 16, 16)
+    for row, picture in zip(found, reference.look(dataset, places, Maps.card.input), strict=True):
+        height, width = (side // 4 for side in picture.pixels.shape[1:])
+        assert np.array_equal(row[:, :height, :width], picture.pixels[:2, ::4, ::4])
+        assert not row[:, height:].any() and not row[:, :, width:].any()
+    with pytest.raises(UserError, match="gives 'maps' of shape"):
+        reference.run(Maps(lost=1), dataset, places, (64, 64), Silent())  # type: ignore[arg-type]
 
 
 def test_the_batch_does_not_change_the_answers(folder: Path) -> None:

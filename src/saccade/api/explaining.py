@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from saccade.core import files, images, prepare
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import Result
+from saccade.core.results import OBJECTS, Result
 from saccade.core.rundir import RunDir
 from saccade.prediction.sources import count, expand
-from saccade.tasks import OBJECTS, answering
+from saccade.tasks import answering
 
 if TYPE_CHECKING:
     from saccade.api.models import Model

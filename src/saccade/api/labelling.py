@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from saccade.core import encoding, images
+from saccade.core.card import Card
 from saccade.core.results import Detections, Instances
 from saccade.data import converting
 from saccade.data.annotations import Annotations, Item, Object
@@ -15,7 +16,7 @@ from saccade.data.tree import File, HeldTree
 FORMATS = ("coco", "yolo", "voc")
 
 
-def write(answers: Sequence[tuple[Any, Detections]], classes: tuple[str, ...], out: Path, format: str, max_pixels: int) -> list[str]:
+def write(answers: Sequence[tuple[Any, Detections]], card: Card, out: Path, format: str, max_pixels: int) -> list[str]:
     """Images, as `core.images.read` takes them, with what was found in them, as a set in the new folder `out`. Files keep their bytes, and
     their names where no other has it; all else is written as PNG. Returns what the format cannot hold, a line each."""
     held: dict[str, str | bytes] = {}
@@ -29,8 +30,7 @@ def write(answers: Sequence[tuple[Any, Detections]], classes: tuple[str, ...], o
             path = f"{number}/{PurePath(name).stem}.png"
             held[path] = encoding.png(images.read(content, max_pixels=max_pixels).pixels)
         items.append(Item(File(path, 0, 0), objects=_objects(answer), size=answer.size))
-    task = answers[0][1].task if answers else "detect"
-    told = converting.write(Annotations("answers", task, classes, tuple(items), HeldTree("answers", held)), out, format)
+    told = converting.write(Annotations("answers", card.task, card.classes, tuple(items), HeldTree("answers", held)), out, format)
     return [f"{format} does not hold {row['what']}: {row['count']:,} left out" for row in told["lost"]]
 
 

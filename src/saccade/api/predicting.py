@@ -17,16 +17,17 @@ from saccade.core import encoding, files, folders, images
 from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import Detections, Result
+from saccade.core.results import OBJECTS, Detections, Result
 from saccade.data.writing import check_new
 from saccade.prediction import pipeline
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Lines, Predictions
 from saccade.prediction.session import BATCH, cores
 from saccade.prediction.sources import count, expand
-from saccade.tasks import OBJECTS, answering
+from saccade.tasks import answering
 
-FORMATS = ("json", "jsonl", "csv", "png", *labelling.FORMATS)
+SHOWN = {"png": "pictures of answers", **dict.fromkeys(labelling.FORMATS, "labels")}  # formats that hold the images too
+FORMATS = ("json", "jsonl", "csv", *SHOWN)
 
 
 def predict(
@@ -50,14 +51,15 @@ def predict(
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="--format")
-    model = load(target, device=device) if isinstance(target, str | Path) else target
-    if format == "png" or format in labelling.FORMATS:
+    if format in SHOWN:
         if out is None:
-            what = "pictures of answers need" if format == "png" else "labels need"
-            raise UserError(f"{what} a folder", where=f"--format {format}", fix="give --out DIR")
-        if format != "png":
-            _check_labels(model, Path(out), format)
-        inputs = [source.content for source in expand(inputs)]  # once: the pictures may come to lie among the images
+            raise UserError(f"{SHOWN[format]} need a folder", where=f"--format {format}", fix="give --out DIR")
+        if format in labelling.FORMATS:
+            check_new(Path(out))
+        inputs = [source.content for source in expand(inputs)]  # once: what is written may come to lie among the images
+    model = load(target, device=device) if isinstance(target, str | Path) else target
+    if format in labelling.FORMATS and model.card.task not in OBJECTS:
+        raise UserError(f"labels are for what is found in images, this model is for {model.card.task}", where=f"--format {format}")
     begin = time.perf_counter()
     lines = out if format == "jsonl" else None
     each = predict_each(
@@ -71,18 +73,11 @@ def predict(
         _draw(model, inputs, answers, folders.make(out), max_pixels)
     elif out is not None and format in labelling.FORMATS:
         pairs = [(content, one) for content, one in zip(inputs, answers, strict=True) if isinstance(one, Detections)]
-        for line in labelling.write(pairs, model.card.classes, Path(out), format, max_pixels):
+        for line in labelling.write(pairs, model.card, Path(out), format, max_pixels):
             (progress or automatic()).message(line)
     elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found
-
-
-def _check_labels(model: Predictor, out: Path, format: str) -> None:
-    """Refuse answers that are no objects, and a folder that holds something, before the work is done."""
-    if model.card.task not in OBJECTS:
-        raise UserError(f"labels are for what is found in images, this model is for {model.card.task}", where=f"--format {format}")
-    check_new(out)
 
 
 def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from saccade.api.drawing import drawn
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
+from saccade.core.results import OBJECTS
 from saccade.core.rundir import RunDir
 from saccade.evaluation.predictions import write_predictions
 from saccade.evaluation.result import Evaluation
 from saccade.report import page
 from saccade.report.page import ReportData
-from saccade.tasks import MAKING, OBJECTS, room
+from saccade.tasks import MAKING, room
 
 if TYPE_CHECKING:
     from saccade.api.models import Model

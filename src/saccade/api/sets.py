@@ -16,12 +16,13 @@ from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.prepare import covered, prepare
 from saccade.core.progress import Progress
+from saccade.core.results import OBJECTS
 from saccade.data import cache, doctor
 from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.dataset import Dataset
 from saccade.data.findings import ERROR, KINDS, WARNING, Finding
 from saccade.evaluation.evaluate import LabelledBatch
-from saccade.tasks import MAKING, OBJECTS, ROOMS
+from saccade.tasks import MAKING, ROOMS
 
 MOST = 128  # images a batch of evaluation
 PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches

@@ -348,5 +348,8 @@ class Instances(Detections):
         return {"masks": tuple(run_lengths.checked(str(text).encode(), (height, width)) for text in raw["masks"])}
 
 
-OBJECTS: Mapping[str, type[Detections]] = {"detect": Detections, "instances": Instances}  # what answers with objects, by task
+OBJECTS: Mapping[str, type[Detections]] = {
+    "detect": Detections,
+    "instances": Instances,
+}  # by task: its answers are objects, and its truth lies within the images
 Result = Classification | Detections

@@ -35,11 +35,12 @@ class Objects:
     def of(cls, item: Item, size: tuple[int, int], tree: Tree, *, with_masks: bool) -> Objects:
         """Of an image of `size` (height, width). Raises UserError where a mask cannot be read."""
         objects = [one for one in item.objects if _whole(one, size)]
-        covers = [shapes.rle(one, size, tree) for one in objects] if with_masks else []
+        covers: list[Rle] = []
         if with_masks:  # a picture may be of another size than its image; run lengths that are have been left out already
-            fitting = [cover.size == size and run_lengths.covered(cover) > 0 for cover in covers]
-            objects, covers = ([one for one, fits in zip(several, fitting, strict=True) if fits] for several in (objects, covers))  # type: ignore[assignment]
-            bounds: list[Any] = [run_lengths.patch(c).box if o.box is None else o.box for o, c in zip(objects, covers, strict=True)]
+            both = [(one, shapes.rle(one, size, tree)) for one in objects]
+            both = [(one, cover) for one, cover in both if cover.size == size and run_lengths.covered(cover)]
+            objects, covers = [one for one, _ in both], [cover for _, cover in both]
+            bounds = [one.box or run_lengths.patch(cover).box for one, cover in both]
         else:
             bounds = [shapes.box(one, size, tree) for one in objects]
         boxes = np.array(bounds, np.float64).reshape(-1, 4).clip(0, [size[1], size[0], size[1], size[0]])
@@ -50,7 +51,7 @@ class Objects:
             kept &= np.isin(np.arange(len(boxes)), first)
         places = np.flatnonzero(kept).tolist()
         crowd, difficult = (np.array([getattr(objects[place], mark) for place in places], bool) for mark in ("crowd", "difficult"))
-        return cls(boxes[kept], labels[kept], crowd, difficult, tuple(covers[place] for place in places) if with_masks else ())
+        return cls(boxes[kept], labels[kept], crowd, difficult, tuple(covers[place] for place in places if covers))
 
     def scaled(self, source: tuple[int, int], size: tuple[int, int]) -> Objects:
         """The same objects where their image of `source` (height, width) has become one of `size`."""

@@ -177,10 +177,14 @@ def _in_order(expected: Outputs, found: Outputs) -> Outputs:
 
     arranged = {name: value.copy() for name, value in found.items()}
     for row in range(len(expected["scores"])):
-        apart = np.abs(expected["boxes"][row][:, None] - found["boxes"][row]).max(2)
-        apart += 1e3 * np.abs(expected["scores"][row][:, None] - found["scores"][row])
-        apart += 1e6 * (expected["labels"][row][:, None] != found["labels"][row])
-        order = linear_sum_assignment(np.nan_to_num(apart, nan=1e9))[1]
+        order = np.arange(expected["scores"].shape[1])
+        boxes, scores, labels = ((expected[name][row], found[name][row]) for name in ("boxes", "scores", "labels"))
+        same = np.isclose(*boxes, RTOL, ATOL).all(1) & np.isclose(*scores, RTOL, ATOL) & (labels[0] == labels[1])
+        rest = np.flatnonzero(~same)  # nearly all stand where they should: a search among them all would take a tenth of a second an image
+        apart = np.abs(boxes[0][rest, None] - boxes[1][rest]).max(2)
+        apart += 1e3 * np.abs(scores[0][rest, None] - scores[1][rest])
+        apart += 1e6 * (labels[0][rest, None] != labels[1][rest])
+        order[rest] = rest[linear_sum_assignment(np.nan_to_num(apart, nan=1e9))[1]]
         least = expected["scores"][row].min() + ATOL
         last = (expected["scores"][row] <= least) & (found["scores"][row][order] <= least)
         for name, value in ((name, arranged[name]) for name in ("scores", *finish.BY_RANK) if name in arranged):

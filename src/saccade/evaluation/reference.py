@@ -110,22 +110,19 @@ def _answer(session: Session, group: Sequence[tuple[int, NDArray[np.uint8]]], fo
     for name, values in session.run(np.stack([pixels for _, pixels in group])).items():
         rows = np.asarray(values, np.float32)
         whole = found.setdefault(name, np.zeros((count, *rows.shape[1:]), np.float32))
-        if rows.ndim == whole.ndim == 4 and rows.shape[1] == whole.shape[1]:  # maps are as large as their image, the rest is 0
-            whole = found[name] = _grown(whole, rows.shape[2:])
-        elif rows.shape != (len(group), *whole.shape[1:]):
+        kept = 2 if rows.ndim == 4 else rows.ndim  # maps are as large as their image, the rest is 0
+        if rows.ndim != whole.ndim or rows.shape[:kept] != (len(group), *whole.shape[1:kept]):
             raise UserError(f"the model gives {name!r} of shape {list(rows.shape)} for {len(group)} images")
-        numbers = [number for number, _ in group]
-        if rows.ndim == 4:
-            whole[numbers, :, : rows.shape[2], : rows.shape[3]] = rows
-        else:
-            whole[numbers] = rows
+        whole = found[name] = _grown(whole, rows.shape)
+        for (number, _), row in zip(group, rows, strict=True):
+            inner = tuple(map(slice, row.shape))
+            whole[number][inner] = row
 
 
-def _grown(maps: NDArray[np.float32], least: tuple[int, ...]) -> NDArray[np.float32]:
-    """Maps `[N, F, h, w]` with zeros at their right and bottom until they are at least (height, width) large."""
-    if all(own >= side for own, side in zip(maps.shape[2:], least, strict=True)):
-        return maps
-    return np.pad(maps, [(0, 0), (0, 0), *((0, max(0, side - own)) for own, side in zip(maps.shape[2:], least, strict=True))])
+def _grown(values: NDArray[np.float32], least: tuple[int, ...]) -> NDArray[np.float32]:
+    """Values `[N, ...]` with zeros at the end of each further axis until it is as long as in `least`."""
+    more = [(0, 0), *((0, max(0, side - own)) for own, side in zip(values.shape[1:], least[1:], strict=True))]
+    return np.pad(values, more) if any(after for _, after in more) else values
 
 
 def look(dataset: Dataset, places: NDArray[np.int64], spec: InputSpec) -> Iterator[Picture]:

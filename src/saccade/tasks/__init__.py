@@ -14,7 +14,6 @@ ROOMS = {
     "generate": ("saccade.tasks.generation.task", "Generation"),
 }
 MAKING = ("generate",)
-OBJECTS = ("detect", "instances")  # rooms whose answers are objects, and whose truth lies within the images
 
 
 def room(name: str) -> Task:

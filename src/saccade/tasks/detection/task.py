@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
-from saccade.data.sample import Schema
 from saccade.objects.room import Room
 from saccade.task import Losses, ModelRow
 from saccade.tasks.detection import models
@@ -35,15 +34,6 @@ class Detection(Room):
         super().check(config)
         if config.pretrained and config.model not in self.own:
             raise UserError("published weights of torchvision's detectors are not loaded yet", where="--pretrained", fix="leave it out")
-
-    def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
-        """As of all rooms of objects; a head on a network of timm is tried out first."""
-        network, card = super().create(config, schema)
-        if config.model not in self.own:
-            from saccade.tasks.detection.models import library
-
-            library.try_out(card)
-        return network, card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""

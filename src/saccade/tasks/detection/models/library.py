@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection.ssd import SSD
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
@@ -66,7 +67,7 @@ class Library(nn.Module):
     def losses(self, batch: Batch) -> Losses:
         """torchvision's own, times the images: it averages inside, over images, or over what it has drawn from all of them, so that
         micro-batches weigh as many images as they have, whatever is on these."""
-        if len(batch) == 1:  # the last map of an SSD may be one place, of which batch statistics cannot be taken
+        if len(batch) == 1 and isinstance(self.network, SSD):  # its last map may be one place: no batch statistics of a single image
             batch = replace(
                 batch, images=batch.images.repeat(2, 1, 1, 1), targets={name: torch.cat([one, one]) for name, one in batch.targets.items()}
             )
@@ -108,7 +109,8 @@ class Pyramid(nn.Module):
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 
         try:
-            whole: Any = timm.create_model(name, features_only=True, pretrained=False)
+            with torch.device("meta"):  # only asked what it has
+                whole: Any = timm.create_model(name, features_only=True, pretrained=False)
             reductions = whole.feature_info.reduction()
             body: Any = timm.create_model(
                 name, features_only=True, pretrained=False, out_indices=[reductions.index(stride) for stride in STRIDES[head]]
@@ -129,7 +131,7 @@ class Pyramid(nn.Module):
 
 
 @torch.no_grad()
-def try_out(card: Card) -> None:
+def _try_out(card: Card) -> None:
     """Raise UserError for a head on a network that does not run at the card's size and at another; computes nothing."""
     name = str(card.architecture["name"])
     head, slash, network = name.partition("/")
@@ -147,14 +149,17 @@ def try_out(card: Card) -> None:
 
 
 def rebuild(card: Card, elements: int | None = None) -> Library:
-    """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers."""
+    """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers, and, where it is
+    new, for a head on a network that does not run at any size."""
     name = card.architecture.get("name")
     if not isinstance(name, str) or card.architecture.get("arguments") != {"classes": len(card.classes), "channels": card.input.channels}:
         raise UserError("not the architecture of a detector of torchvision", where="card", fix="the file was put together wrongly")
     if card.input.resize != "fit" or not 1 <= len(card.classes) <= MOST_CLASSES:
         raise UserError(f"a detector has 1 to {MOST_CLASSES} classes, and images that are fitted whole", where="card")
     check(name)
-    if elements is not None:
+    if elements is None:
+        _try_out(card)
+    else:
         with torch.device("meta"):
             needed = sum(value.numel() for value in Library(card.input, name, len(card.classes)).state_dict().values())
         if needed > elements:
