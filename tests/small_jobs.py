@@ -17,7 +17,8 @@ from torch import nn
 from saccade.api.sharing import SharedSession
 from saccade.core import keys, run_lengths
 from saccade.core.card import Card, InputSpec
-from saccade.core.config import AugmentConfig, GenerationConfig, TrainConfig
+from saccade.core.class_masks import Packed
+from saccade.core.config import AugmentConfig, GenerationConfig, SegmentationConfig, TrainConfig
 from saccade.core.progress import Silent
 from saccade.core.run_lengths import Patch
 from saccade.core.rundir import RunDir
@@ -32,6 +33,8 @@ from saccade.tasks.classification.task import MEAN, STD, Classification
 from saccade.tasks.detection.task import Detection
 from saccade.tasks.generation import latents
 from saccade.tasks.generation.task import Generation
+from saccade.tasks.segmentation.example import CLASSES as KINDS
+from saccade.tasks.segmentation.task import Segmentation
 from saccade.training.budget import Resolved
 from saccade.training.loop import Job, Trainer
 from saccade.training.ranks import Ranks
@@ -155,6 +158,38 @@ def detecting_job(path: Path, workers: int = 0, task: Room | None = None) -> Job
     path.mkdir(parents=True, exist_ok=True)
     facts = replace(resolved(workers=workers), threads=1)
     return Job(task, network.to(memory_format=torch.channels_last), card, config, facts, loader, RunDir(path), evaluate, Silent())
+
+
+def segmenting_job(path: Path, workers: int = 0) -> Job:
+    """A run of STEPS steps of a network of a few thousand weights on the room's example, in pieces of half its size."""
+    task = Segmentation()
+    arguments = {"classes": 3, "channels": 3, "widths": [4, 4, 4, 4, 4], "blocks": [1, 1, 1, 1, 1]}
+    architecture = {"source": "saccade", "name": "tiny", "arguments": arguments}
+    card = Card("segment", KINDS, architecture, InputSpec(3, (32, 32), "native", MEAN, STD))
+    loss = SegmentationConfig(native=True, lovasz=0.5, focal=0.5, boundary=0.1, class_weights=(1.0, 2.0, 2.0))
+    changes = AugmentConfig(flip=0.5, resize=(0.7, 1.4), mosaic=0.3, color=0.3)
+    config = replace(CONFIG, task="segment", size=(32, 32), augment=changes, segmentation=loss)
+    torch.manual_seed(keys.derive(config.seed, "init", 0))
+    network = task.build(card)
+    source, others = (masked(task.example(n, keys.generator(0, "test", number))) for number, n in enumerate((IMAGES, 9)))
+    loader = Loader(source, task.augment(config), seed=0, batch=config.batch, workers=workers)
+
+    def evaluate(module: nn.Module) -> Any:
+        metric = task.metrics(card)
+        images = np.stack(list(others.store)).transpose(0, 3, 1, 2)  # type: ignore[call-overload]
+        measure(TorchSession(module, card, task.decode), [(images, others.targets, others.names, others.sizes)], metric, progress=Silent())
+        return metric.compute()
+
+    path.mkdir(parents=True, exist_ok=True)
+    facts = replace(resolved(workers=workers), threads=1)
+    return Job(task, network.to(memory_format=torch.channels_last), card, config, facts, loader, RunDir(path), evaluate, Silent())
+
+
+def masked(batch: Batch) -> Source:
+    """The room's example as images with a class for each pixel."""
+    pixels: Any = [image.permute(1, 2, 0).contiguous().numpy() for image in batch.images]
+    targets = [Packed.of(mask) for mask in batch.targets["classes"].numpy()]
+    return Source(pixels, targets, [f"{i}.png" for i in range(len(pixels))], [target.size for target in targets])
 
 
 def boxed(batch: Batch) -> Source:

@@ -143,13 +143,13 @@ class Metric(Protocol):
 
 
 class Task(Protocol):
-    """The doors of a room, the same for all: those of `Answering` or those of `Making` stand beside them.
-
-    resize: how `core.prepare` fits an image to the model's input, "crop" or "fit".
-    """
+    """The doors of a room, the same for all: those of `Answering` or those of `Making` stand beside them."""
 
     name: str
-    resize: str
+
+    def resize(self, config: TrainConfig) -> str:
+        """How `core.prepare` fits an image to the model's input: "crop", "fit" or "native"."""
+        ...
 
     def models(self) -> Sequence[ModelRow]:
         """What can be built by name."""

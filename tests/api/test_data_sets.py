@@ -34,9 +34,3 @@ def test_an_archive_and_a_list_of_splits_are_data_sets(tmp_path: Path) -> None:
     archive.unlink()
     with pytest.raises(UserError, match="no such"):
         saccade.train(out=tmp_path / "run1", resume=True)
-
-
-def test_tasks_without_a_room_say_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is for segment .read as .*, and so far training is for classify"):
-        saccade.train(shapes(tmp_path / "set", "segment"), out=tmp_path / "run", **OPTIONS)
-    assert not (tmp_path / "run").exists()

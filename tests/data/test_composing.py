@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.core import keys, run_lengths
+from saccade.core.class_masks import IGNORED
 from saccade.core.config import AugmentConfig, TrainConfig, override
 from saccade.core.errors import UserError
 from saccade.core.run_lengths import Patch
-from saccade.data import composing, shapes
+from saccade.data import composing
 from saccade.data.sample import Objects, Sample
 from saccade.tasks import room
 
@@ -68,14 +69,14 @@ def test_whole_factors_are_exact(factor: int, top: int, left: int, size: tuple[i
     scene = painted((17, 11), SCENE)
     made = composing.placed(scene, size, factor, (top, left))
     of_classes = composing.placed(classes(scene), size, factor, (top, left))
-    expected = np.full(size, shapes.IGNORED, np.uint8)
+    expected = np.full(size, IGNORED, np.uint8)
     whole = np.kron(classes(scene).target, np.ones((factor, factor), np.uint8))
     for row in range(size[0]):
         for column in range(size[1]):
             if 0 <= row - top < len(whole) and 0 <= column - left < whole.shape[1]:
                 expected[row, column] = whole[row - top, column - left]
     assert np.array_equal(of_classes.target, expected)
-    assert (made.image[expected == shapes.IGNORED] == composing.FILL).all()
+    assert (made.image[expected == IGNORED] == composing.FILL).all()
     for label, mask, box in zip(made.target.labels, made.target.masks, made.target.boxes, strict=True):
         assert np.array_equal(run_lengths.to_mask(mask), expected == label + 1)
         assert tuple(box) == Patch(expected == label + 1, 0, 0).box
@@ -122,7 +123,7 @@ def test_four_about_a_corner(size: tuple[int, int]) -> None:
         covered += run_lengths.to_mask(mask)
     assert covered.max() <= 1, "quarters do not overlap"
     assert not (covered.astype(bool) & (of_classes.target != 1)).any()
-    shown = of_classes.target != shapes.IGNORED
+    shown = of_classes.target != IGNORED
     assert (made.image[~shown] == composing.FILL).all()
     without = [painted((40, 36 + 4 * k), [(3, 5, 33, 30)], with_masks=False) for k in range(4)]
     boxes = composing.mosaic(without, size, keys.generator(1, "t", 0)).target.boxes

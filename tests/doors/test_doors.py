@@ -15,9 +15,10 @@ from torch import nn
 import small_jobs
 from saccade.core import finish, keys
 from saccade.core.card import Card
+from saccade.core.class_masks import Packed
 from saccade.core.config import TrainConfig, override
 from saccade.core.errors import UserError
-from saccade.core.geometry import padded
+from saccade.core.geometry import whole
 from saccade.core.results import OBJECTS
 from saccade.data.sample import Objects, Sample, Schema
 from saccade.explanation.attribution import gradcam
@@ -29,7 +30,7 @@ from saccade.training.step import Updater
 SIZE = (16, 16)
 SCHEMAS = {
     name: Schema(name, ("a", "b", "c"), {"train": (80, 80, 80), "val": (2, 2, 2)}, 3, SIZE, True, {"train": 240, "val": 6})
-    for name in ("classify", "detect", "instances", "generate")
+    for name in ("classify", "detect", "instances", "segment", "generate")
 }
 CPU = torch.device("cpu")
 OTHERS = ("timm", "torchvision")
@@ -69,6 +70,8 @@ def example(task: Task, n: int) -> Any:
 
 def truths(name: str, batch: Any) -> list[Any]:
     """What is to be learned of each image of an example, as an evaluation takes it."""
+    if name == "segment":
+        return [Packed.of(mask) for mask in batch.targets["classes"].numpy()]
     return list(small_jobs.boxed(batch).targets) if name in OBJECTS else batch.targets["label"].tolist()
 
 
@@ -148,14 +151,17 @@ def test_features_and_score_serve_attribution(name: str, model: str) -> None:
     assert score.requires_grad
 
 
-@pytest.mark.parametrize(("name", "model"), [ANSWERING[0], ("detect", "small_detector"), ("instances", "small_instances")])
+@pytest.mark.parametrize(
+    ("name", "model"), [ANSWERING[0], ("detect", "small_detector"), ("instances", "small_instances"), ("segment", "small_unet")]
+)
 def test_metrics(name: str, model: str) -> None:
     _, network, card = made(name, model)
     task = answering(name, "this test")
     batch = example(task, 9)
     with torch.no_grad():
         outputs = {key: value.numpy() for key, value in task.decode(network(batch.images), SIZE).items()}
-    results = finish.results(outputs, card, [(20, 30)] * 9, [f"{i}.png" for i in range(9)], complete=True)
+    sizes = [(64, 64) if name == "segment" else (20, 30)] * 9  # the truth lies in pixels of the image
+    results = finish.results(outputs, card, sizes, [f"{i}.png" for i in range(9)], complete=True)
     right = truths(name, batch)
     empty, one, parts, twice = (task.metrics(card) for _ in range(4))
     assert set(empty.compute().values()) == {None}
@@ -182,6 +188,9 @@ def test_augmentation_is_a_function_of_the_position(name: str, size: tuple[int, 
     kept = augment.preparation.apply(raw)
     none = np.zeros(1, bool)
     target: Any = Objects(np.array([[2.0, 3, 60, 50]]), np.array([1]), none, none) if name in OBJECTS else 1
+    if name == "segment":
+        target = np.zeros(kept.shape[:2], np.uint8)
+        target[:, 40:] = 1
     assert kept.dtype == np.uint8
     assert augment.preparation.name
 
@@ -193,7 +202,7 @@ def test_augmentation_is_a_function_of_the_position(name: str, size: tuple[int, 
         return augment.collate(samples, np.array(positions))
 
     both = batch([4, 5, 6, 7])
-    assert both.images.shape == (4, 3, *(padded(size) if room(name).resize == "fit" else size))
+    assert both.images.shape == (4, 3, *(whole(size, room(name).resize(config(name, size=size)))))
     assert both.images.dtype == torch.uint8
     assert all(len(value) == 4 for value in both.targets.values())
     assert torch.equal(both.images, batch([4, 5, 6, 7]).images)

@@ -79,6 +79,7 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
         "gan": lambda path, workers: test_toy_gan.job(path, workers=workers or 0),
         **{name: partial(made, name) for name in ("r3gan", "vqvae")},
         "detector": lambda path, workers: small_jobs.detecting_job(path, workers or 0),
+        "classes": lambda path, workers: small_jobs.segmenting_job(path, workers or 0),
         "masks": lambda path, workers: small_jobs.detecting_job(path, workers or 0, Instances()),
     }
 

@@ -12,13 +12,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VARIANTS = ("plain", "ema", "workers", "accumulation", "everything", "bf16", "skip", "back", "gan", "r3gan", "vqvae", "detector", "masks")
+VARIANTS = (
+    "plain",
+    "ema",
+    "workers",
+    "accumulation",
+    "everything",
+    "bf16",
+    "skip",
+    "back",
+    "gan",
+    "r3gan",
+    "vqvae",
+    "detector",
+    "masks",
+    "classes",
+)
 ROOMS = {
-    "classify": VARIANTS[:-5],
+    "classify": VARIANTS[:-6],
     "toy": ("gan",),
     "generate": ("r3gan", "vqvae"),
     "detect": ("detector",),
     "instances": ("masks",),
+    "segment": ("classes",),
 }  # task -> its variants; a new room joins here
 # Place, and about how many calls of it a whole run makes.
 PLACES = {

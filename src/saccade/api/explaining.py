@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from saccade.core import files, images, prepare
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import OBJECTS, Result
+from saccade.core.results import OBJECTS, WITHIN, Result
 from saccade.core.rundir import RunDir
 from saccade.prediction.sources import count, expand
 from saccade.tasks import answering
@@ -154,17 +154,18 @@ def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8],
 
 
 def worst_of(run: RunDir, model: Model, n: int = WORST) -> tuple[dict[str, Any], ...]:
-    """The worst mistakes of the run's last evaluation, of a detector the images with most: test where it has been evaluated, else
-    validation."""
-    from saccade.api import drawing
+    """The worst mistakes of the run's last evaluation, where the truth lies within the images the images with most: test where it has been
+    evaluated, else validation."""
+    from saccade.api import drawing, mapping
     from saccade.evaluation.predictions import read_predictions
     from saccade.explanation.mistakes import worst
 
     for name in ("test", "val"):
         file = run.predictions / f"{name}.jsonl"
         if file.is_file():
-            if model.card.task in OBJECTS:
-                return tuple(drawing.worst(files.read_lines(file), model.card, n))
+            if model.card.task in WITHIN:
+                ranked = drawing.worst if model.card.task in OBJECTS else mapping.worst
+                return tuple(ranked(files.read_lines(file), model.card, n))
             return tuple(worst(read_predictions(file), n))
     return ()
 

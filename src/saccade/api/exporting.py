@@ -22,7 +22,7 @@ from saccade.api.runs import read_record
 from saccade.api.sets import relabelled
 from saccade.core import files
 from saccade.core.errors import UserError
-from saccade.core.geometry import padded
+from saccade.core.geometry import whole
 from saccade.core.progress import Progress, automatic
 from saccade.core.rundir import RunDir
 from saccade.data.dataset import Dataset
@@ -155,7 +155,7 @@ def _images(target: Path, model: Model, data: str | Path | None) -> tuple[Datase
 def _fewer(model: Model, places: NDArray[np.int64]) -> NDArray[np.int64]:
     """As many of the images as REFERENCE_BYTES hold the outputs for, evenly chosen: maps of masks take megabytes each."""
     spec = model.card.input
-    largest = np.zeros((1, spec.channels, *(padded(spec.size) if spec.resize == "fit" else spec.size)), np.uint8)
+    largest = np.zeros((1, spec.channels, *whole(spec.size, spec.resize)), np.uint8)
     each = sum(np.asarray(values).nbytes for values in model.session("fp32").run(largest).values())
     most = max(FEW, REFERENCE_BYTES // each)
     return places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).round().astype(int)]

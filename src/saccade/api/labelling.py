@@ -6,17 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from saccade.core import encoding, images
+from saccade.core import class_masks, encoding, images, results
 from saccade.core.card import Card
-from saccade.core.results import Detections, Instances
+from saccade.core.errors import UserError
+from saccade.core.results import WITHIN, Detections, Instances
+from saccade.core.segmentation import Segmentation
 from saccade.data import converting
-from saccade.data.annotations import Annotations, Item, Object
+from saccade.data.annotations import Annotations, Item, Legend, Object
 from saccade.data.tree import File, HeldTree
 
-FORMATS = ("coco", "yolo", "voc")
+OBJECTS = ("coco", "yolo", "voc")  # a region of a class is an object there
+FORMATS = (*OBJECTS, "masks")
 
 
-def write(answers: Sequence[tuple[Any, Detections]], card: Card, out: Path, format: str, max_pixels: int) -> list[str]:
+def check(task: str, format: str) -> None:
+    """Raise UserError where answers of a task are no labels of a format."""
+    if task not in WITHIN or (format == "masks" and task in results.OBJECTS):
+        within = f"labels are for what is found in images, this model is for {task}"
+        raise UserError("objects are no classes of pixels" if task in WITHIN else within, where=f"--format {format}")
+
+
+def write(answers: Sequence[tuple[Any, Detections | Segmentation]], card: Card, out: Path, format: str, max_pixels: int) -> list[str]:
     """Images, as `core.images.read` takes them, with what was found in them, as a set in the new folder `out`. Files keep their bytes, and
     their names where no other has it; all else is written as PNG. Returns what the format cannot hold, a line each."""
     held: dict[str, str | bytes] = {}
@@ -29,8 +39,15 @@ def write(answers: Sequence[tuple[Any, Detections]], card: Card, out: Path, form
         else:
             path = f"{number}/{PurePath(name).stem}.png"
             held[path] = encoding.png(images.read(content, max_pixels=max_pixels).pixels)
-        items.append(Item(File(path, 0, 0), objects=_objects(answer), size=answer.size))
-    told = converting.write(Annotations("answers", card.task, card.classes, tuple(items), HeldTree("answers", held)), out, format)
+        if isinstance(answer, Segmentation) and format == "masks":
+            held[f"{path}: mask"] = class_masks.png(answer.mask)
+            items.append(Item(File(path, 0, 0), mask=f"{path}: mask", size=answer.size))
+            continue
+        found = answer.to_instances() if isinstance(answer, Segmentation) else answer
+        items.append(Item(File(path, 0, 0), objects=_objects(found), size=answer.size))
+    task = "instances" if card.task == "segment" and format != "masks" else card.task
+    legend = Legend({label: label for label in range(len(card.classes))})
+    told = converting.write(Annotations("answers", task, card.classes, tuple(items), HeldTree("answers", held), legend=legend), out, format)
     return [f"{format} does not hold {row['what']}: {row['count']:,} left out" for row in told["lost"]]
 
 

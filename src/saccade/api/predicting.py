@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from saccade.core import encoding, files, folders, images
 from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import OBJECTS, Detections, Result
+from saccade.core.results import Result
+from saccade.core.segmentation import Segmentation
 from saccade.data.writing import check_new
 from saccade.prediction import pipeline
 from saccade.prediction.pipeline import Failed
@@ -46,7 +48,8 @@ def predict(
 
     `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
     be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>, or with "png" each image with its
-    answer drawn over it, or becomes a labelled set of what was found ("coco", "yolo", "voc"; new or empty, it opens as any other). For
+    answer drawn over it, or becomes a labelled set of what was found ("coco", "yolo", "voc", "masks"; new or empty, it opens as any other);
+    masks of classes stand in masks/ beside predictions. For
     more images than memory should hold the results of: `predict_each`.
     """
     if format not in FORMATS:
@@ -58,13 +61,15 @@ def predict(
             check_new(Path(out))
         inputs = [source.content for source in expand(inputs)]  # once: what is written may come to lie among the images
     model = load(target, device=device) if isinstance(target, str | Path) else target
-    if format in labelling.FORMATS and model.card.task not in OBJECTS:
-        raise UserError(f"labels are for what is found in images, this model is for {model.card.task}", where=f"--format {format}")
+    if format in labelling.FORMATS:
+        labelling.check(model.card.task, format)
     begin = time.perf_counter()
     lines = out if format == "jsonl" else None
-    each = predict_each(
+    each: Iterator[Result | Failed] = predict_each(
         model, inputs, out=lines, strict=strict, max_pixels=max_pixels, device=device, precision=precision, progress=progress
     )
+    if out is not None and format in ("json", "csv"):
+        each = _with_masks(each, Path(out))
     answers = list(each)
     results = tuple(one for one in answers if not isinstance(one, Failed))
     failed = tuple(one.to_dict() for one in answers if isinstance(one, Failed))
@@ -72,12 +77,21 @@ def predict(
     if out is not None and format == "png":
         _draw(model, inputs, answers, folders.make(out), max_pixels)
     elif out is not None and format in labelling.FORMATS:
-        pairs = [(content, one) for content, one in zip(inputs, answers, strict=True) if isinstance(one, Detections)]
+        pairs: list[Any] = [(content, one) for content, one in zip(inputs, answers, strict=True) if not isinstance(one, Failed)]
         for line in labelling.write(pairs, model.card, Path(out), format, max_pixels):
             (progress or automatic()).message(line)
     elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found
+
+
+def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Result | Failed]:
+    """Answers, those of classes of pixels with their masks written: masks/000000-NAME.png ..., in the order of the inputs."""
+    for number, answer in enumerate(answers):
+        if isinstance(answer, Segmentation):
+            path = folders.make(folder / "masks") / f"{number:06d}-{folders.stem(answer.source)}.png"
+            answer = replace(answer, file=str(answer.save(path)))
+        yield answer
 
 
 def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:
@@ -116,6 +130,8 @@ def predict_each(
     session = model.session(precision, streams=cores() if len(first) > BATCH else 1)
     answers = pipeline.stream(session, itertools.chain(first, sources), max_pixels=max_pixels)
     lines = Lines(folders.make(out) / "predictions.jsonl") if out is not None else None
+    if out is not None:
+        answers = _with_masks(answers, Path(out))
     return _watched(answers, lines, strict, total, progress or automatic())
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.api.planning import plan, settle
-from saccade.core import alpha, config, keys
+from saccade.core import alpha, class_masks, keys
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, Silent
@@ -23,13 +23,9 @@ from saccade.data.dataset import Dataset
 from saccade.data.opening import open_dataset
 from saccade.data.sample import Objects, Sample
 from saccade.data.tree import File, HeldTree
-from saccade.task import refuse_changes
-from saccade.tasks import ROOMS, room
+from saccade.tasks import room
 
 Array = NDArray[Any]
-# For tasks of masks, whose rooms are not there yet to have recipes.
-SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5, paste=0.5)
-SIDE = 320  # pixels of a canvas's longer side, at most
 VIEWS = 2  # of each change
 # What belongs together, in the order in which it is shown.
 GROUPS = (
@@ -79,25 +75,7 @@ def _settings(dataset: Dataset, values: dict[str, Any]) -> TrainConfig:
     task = dataset.schema.task
     if values.get("task", task) != task:
         raise UserError(f"must be {task} for this set, got {values['task']}", where="task", fix="--task says how a set is understood")
-    if task in ROOMS:
-        return plan(dataset, settle(None, {"task": task, **values}), "cpu")[0]
-    height, width = dataset.schema.size
-    scale = min(1.0, SIDE / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    scenes = replace(SCENES, paste=SCENES.paste if task == "instances" else 0.0)
-    base = TrainConfig(task=task, size=size, channels=dataset.schema.channels, augment=scenes)  # type: ignore[arg-type]
-    settings = config.override(base, values)
-    changes = (
-        "flip",
-        "color",
-        "hue",
-        "grey",
-        "resize",
-        "mosaic",
-        *["paste"] * (task == "instances"),
-    )  # objects without masks are not pasted
-    refuse_changes(settings.augment, changes, task)
-    return settings
+    return plan(dataset, settle(None, {"task": task, **values}), "cpu")[0]
 
 
 def _each(strengths: AugmentConfig) -> list[tuple[str, AugmentConfig]]:
@@ -143,7 +121,7 @@ class _Shown:
             others = self._others(position, int(bool(strengths.mixup or strengths.cutmix)), sample)
             return _trained([sample, *others], settings, position)
         others = self._others(position, len(composing.partners(position, strengths, settings.seed)), sample)
-        return (_fitted if settings.task in ROOMS else _composed)([sample, *others], settings, position)
+        return _fitted([sample, *others], settings, position)
 
     def _others(self, position: int, count: int, instead: Sample) -> list[Sample]:
         """Images drawn by the position's key; the image itself instead of one that cannot be read."""
@@ -199,16 +177,10 @@ def _fitted(samples: Sequence[Sample], config: TrainConfig, position: int) -> tu
     for sample in samples:
         pixels = augment.preparation.apply(sample.image)
         sizes = (sample.image.shape[0], sample.image.shape[1]), (pixels.shape[0], pixels.shape[1])
-        kept.append(replace(sample, image=pixels, target=sample.target.scaled(*sizes)))
+        objects = isinstance(sample.target, Objects)
+        target = sample.target.scaled(*sizes) if objects else class_masks.resized(sample.target, sizes[1])
+        kept.append(replace(sample, image=pixels, target=target))
     changed = augment.apply(kept, keys.generator(config.seed, "augment", position))
-    return changed.image, changed.target
-
-
-def _composed(samples: Sequence[Sample], config: TrainConfig, position: int) -> tuple[Array, Any]:
-    """As `composing` changes an image with boxes or masks."""
-    from saccade.data import composing
-
-    changed = composing.changed(samples, config.size, config.augment, keys.generator(config.seed, "augment", position))
     return changed.image, changed.target
 
 

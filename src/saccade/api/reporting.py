@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.api.drawing import drawn
+from saccade.api import drawing, mapping
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
-from saccade.core.results import OBJECTS
+from saccade.core.results import OBJECTS, WITHIN
 from saccade.core.rundir import RunDir
 from saccade.evaluation.predictions import write_predictions
 from saccade.evaluation.result import Evaluation
@@ -37,7 +37,8 @@ def write_report(
         write_predictions(run.predictions, evaluation)
     record = run.read_run()
     pictured = bool(record["config"].get("images", True))
-    if pictured and record["config"]["task"] in OBJECTS:
+    if pictured and record["config"]["task"] in WITHIN:
+        drawn = drawing.drawn if record["config"]["task"] in OBJECTS else mapping.drawn
         figures = list(drawn(model, evaluation, record["data"]["path"]))
     data = _data(run, record, model, evaluation, pictured=pictured, progress=progress)
     page.write(run.report, replace(data, figures=figures), images=pictured)
@@ -51,11 +52,11 @@ def _data(
     classes = evaluation.details.get("classes", model.card.classes)
     metric = room(config["task"]).metrics(model.card)
     data = record["data"]
-    counts = {split: dict(zip(data["classes"], numbers, strict=True)) for split, numbers in data["counts"].items()}
+    counts = {split: dict(zip(data["classes"], numbers, strict=True)) for split, numbers in data["counts"].items() if any(numbers)}
     return ReportData(
         title=Path(data["path"]).name,
         task=config["task"],
-        things="objects" if config["task"] in OBJECTS else "images",
+        things="objects" if config["task"] in OBJECTS else "pixels" if config["task"] in WITHIN else "images",
         run=str(run.path),
         model=config["model"],
         parameters=sum(p.numel() for p in model.module.parameters()),

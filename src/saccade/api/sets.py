@@ -16,13 +16,13 @@ from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.prepare import covered, prepare
 from saccade.core.progress import Progress
-from saccade.core.results import OBJECTS
+from saccade.core.results import OBJECTS, WITHIN
 from saccade.data import cache, doctor
 from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.dataset import Dataset
 from saccade.data.findings import ERROR, KINDS, WARNING, Finding
 from saccade.evaluation.evaluate import LabelledBatch
-from saccade.tasks import MAKING, ROOMS
+from saccade.tasks import MAKING
 
 MOST = 128  # images a batch of evaluation
 PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches
@@ -74,7 +74,11 @@ def read_split(
 ) -> tuple[Split, list[BadFile]]:
     """Read every image of a split once; bad ones are all named and end it (UserError), or are left out with `skip_bad`."""
     indices = dataset.split(name)
-    store, bad = cache.load(dataset, indices, preparation, progress=progress, workers=workers)
+    within = dataset.schema.task in WITHIN
+    truths, unread = _truths(dataset, indices, workers) if within else ({}, [])
+    readable = np.setdiff1d(indices, [file.index for file in unread])
+    store, bad = cache.load(dataset, readable, preparation, progress=progress, workers=workers)
+    bad = sorted([*bad, *unread], key=lambda file: file.index)
     if bad:
         for file in bad:
             progress.message(f"{file.path}: {file.reason}")
@@ -85,12 +89,30 @@ def read_split(
         first = f"; the first, {bad[0].path}, {bad[0].reason}" if bad else ""
         raise UserError(f"none of the {len(indices)} images of {name} can be read{first}", where=str(dataset.root))
     names = [dataset.paths[i] for i in good]
-    if dataset.schema.task in OBJECTS:
-        with ThreadPoolExecutor(workers) as pool:
-            sizes = list(pool.map(dataset.size, good.tolist()))
-            return Split(store, list(pool.map(dataset.target, good.tolist(), sizes)), names, sizes), bad
+    if within:
+        found = [truths[index] for index in good.tolist()]
+        return Split(store, [target for target, _ in found], names, [size for _, size in found]), bad
     targets = dataset.targets[good].tolist() if len(dataset.targets) else [None] * len(good)
     return Split(store, targets, names), bad
+
+
+def _truths(dataset: Dataset, indices: NDArray[np.int64], workers: int) -> tuple[dict[int, tuple[Any, tuple[int, int]]], list[BadFile]]:
+    """By index the truth of each image and its size, and those whose truth cannot be read; images that cannot are found when they are."""
+
+    def one(index: int) -> tuple[Any, tuple[int, int]] | BadFile | None:
+        try:
+            size = dataset.size(index)
+        except UserError:
+            return None
+        try:
+            return dataset.target(index, size), size
+        except UserError as error:
+            return BadFile(index, dataset.paths[index], str(error))
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = dict(zip(indices.tolist(), pool.map(one, indices.tolist()), strict=True))
+    truths = {index: truth for index, truth in found.items() if isinstance(truth, tuple)}
+    return truths, [file for file in found.values() if isinstance(file, BadFile)]
 
 
 def refusal(dataset: Dataset, bad: Sequence[BadFile]) -> UserError:
@@ -146,16 +168,13 @@ def warnings(found: Sequence[Finding]) -> list[str]:
 def check_trainable(dataset: Dataset) -> None:
     """Refuse what cannot be learned from: no training images, one class, a class with a single image, classes unseen in training."""
     schema = dataset.schema
-    if schema.task not in ROOMS:
-        said = f"is for {schema.task} (read as {dataset.annotations.format}), and so far training is for {', '.join(ROOMS)}"
-        raise UserError(said, where=str(dataset.opened), fix="where its folders are classes: --task classify")
     if dataset.annotations.multi and schema.task == "classify":
         raise UserError("has images with several labels or none, and training wants one each so far", where=str(dataset.opened))
     if schema.task in MAKING:
         _check_enough(dataset)
         return
-    if schema.task in OBJECTS:
-        _check_objects(dataset)
+    if schema.task in WITHIN:
+        _check_within(dataset)
         return
     if "train" not in schema.counts:
         raise UserError("has no train/ folder", where=str(dataset.root), fix="training needs train/CLASS/*.jpg")
@@ -186,16 +205,19 @@ def check_trainable(dataset: Dataset) -> None:
         )
 
 
-def _check_objects(dataset: Dataset) -> None:
-    """Refuse a set without images to learn from or to validate on, or without any object to be learned."""
+def _check_within(dataset: Dataset) -> None:
+    """Refuse a set without images to learn from or to validate on, or without any object or class to be learned."""
     schema = dataset.schema
+    if schema.task == "segment" and len(schema.classes) < 2:
+        said = f"must hold at least two classes, but has {len(schema.classes)}: {', '.join(schema.classes)}"
+        raise UserError(said, where=str(dataset.root), fix="what belongs to no class is one too: a background")
     for split, what in (("train", "learn from"), ("val", "validate on")):
         if not schema.images.get(split, 0):
             raise UserError(
                 f"has no images to {what} ({split})", where=str(dataset.root), fix="add images, or split it with saccade data split"
             )
         items = [dataset.annotations.items[place] for place in dataset.split(split).tolist()]
-        if not any(not (one.crowd or one.difficult) for item in items for one in item.objects):
+        if schema.task in OBJECTS and not any(not (one.crowd or one.difficult) for item in items for one in item.objects):
             raise UserError(
                 f"has no object to be found in any image of {split}", where=str(dataset.root), fix="saccade data stats shows what it holds"
             )

@@ -61,7 +61,7 @@ class Setup:
         dataset = replace(dataset, schema=replace(dataset.schema, channels=config.channels))
         readers = config.workers or os.cpu_count() or 1
         kept = task.augment(config).preparation
-        seen = as_the_model_sees(InputSpec(config.channels, config.size, task.resize))
+        seen = as_the_model_sees(InputSpec(config.channels, config.size, task.resize(config)))
         failures: list[BadFile] = []
         splits = {}
         for name, preparation in (("train", kept), ("val", seen)):

@@ -14,6 +14,7 @@ from saccade.core import folders
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
 from saccade.data.drawing import MOST
+from saccade.data.opening import open_dataset
 from saccade.evaluation.result import Evaluation
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ DATA: Mapping[str, Callable[[Path], tuple[Path, str]]] = {
     "classify": _digits,
     "detect": partial(_scenes, "detect", "yolo", "boxes in YOLO's format"),
     "instances": partial(_scenes, "instances", "coco", "masks in COCO's format"),
+    "segment": partial(_scenes, "segment", "masks", "a mask of classes beside each"),
 }
-MINUTES = {"detect": 0.75, "instances": 0.75}
+MINUTES = {"detect": 0.75, "instances": 0.75, "segment": 0.75}
 OWN = {
     "classify": "images, in a folder per class",
     "detect": "images with boxes, in COCO's, YOLO's or any other format",
     "instances": "images with masks of objects, in COCO's or any other format",
+    "segment": "images/ and masks/ of the same names",
 }
 
 
@@ -59,7 +62,7 @@ def quickstart(
     progress: Progress | None = None,
     started: float | None = None,
 ) -> Run:
-    """Write scikit-learn's handwritten digits as PNG class folders, or for detect and instances drawn scenes, train on them, measure on the
+    """Write scikit-learn's handwritten digits as PNG class folders, or for other tasks drawn scenes, train on them, measure on the
     held-out part, predict, explain and export.
 
     `out`: the folder for images and run (default ./quickstart, or quickstart-2 ... where that is taken). The run's
@@ -88,9 +91,8 @@ def quickstart(
         started=started,
     )
     evaluation = eval(run.path, device=device, precision=precision, seed=seed, progress=progress)
-    images = sorted(path for path in data.rglob("*.png") if "test" in path.relative_to(data).parts)[:: max(1, evaluation.images // SHOWN)][
-        :SHOWN
-    ]
+    held = open_dataset(data, task=task)
+    images = [data / held.paths[place] for place in held.split("test").tolist()][:: max(1, evaluation.images // SHOWN)][:SHOWN]
     answers = predict(run.path, images, out=run.path / "predictions", device=device, progress=progress)
     if found := [image for image, answer in zip(images, answers, strict=True) if len(answer.labels)]:
         explain(run.path, found, device=device, progress=progress)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @options.out("Folder for the predictions.")
 @click.option(
     "--format",
-    type=click.Choice(["json", "jsonl", "csv", "png", "coco", "yolo", "voc"]),
-    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it; coco, yolo, voc: the images with "
-    "what was found as a labelled set, both in --out. Default: json in --out.",
+    type=click.Choice(["json", "jsonl", "csv", "png", "coco", "yolo", "voc", "masks"]),
+    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it; coco, yolo, voc, masks: the "
+    "images with what was found as a labelled set, both in --out. Default: json in --out.",
 )
 @click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
 @options.max_pixels
@@ -103,6 +103,9 @@ def line(row: Mapping[str, Any]) -> str:
         counts = Counter(row["labels"])
         found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
         return f"{row['source']}: {found}" + (f"  ({'; '.join(row['notes'])})" if row.get("notes") else "")
+    if "shares" in row:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in row["shares"].items())
+        return f"{row['source']}: {shares}" + (f"  ({'; '.join(row['notes'])})" if row.get("notes") else "")
     values = [value for key, value in row.items() if key not in {"source", "task"} and isinstance(value, str | int | float)]
     text = "  ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values)
     notes = "; ".join(row.get("notes", ()))

@@ -19,7 +19,8 @@ class InputSpec:
 
     The network takes uint8 `[B, channels, height, width]`: 1 grey, 3 RGB, 4 RGB premultiplied by alpha, and alpha. mean and std (per
     channel, of values in 0..1) are applied inside it. `resize` is what `core.prepare` does first: "crop" scales the shorter side to fit and
-    cuts the middle out; "fit" scales the whole image to fit into `size` and pads it (`core.geometry`).
+    cuts the middle out; "fit" scales the whole image to fit into `size` and pads it; "native" pads it at its own pixels, of which `size`
+    were seen at once in training (`core.geometry`).
     """
 
     channels: int

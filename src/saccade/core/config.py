@@ -92,6 +92,27 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class SegmentationConfig:
+    """What only models that give each pixel a class are trained by.
+
+    native: images are taken at their own pixels, and training sees pieces of the input's size; else they are scaled to fit into it.
+
+    The loss is the sum of these, each by its weight: cross_entropy; focal (Lin et al. 2017): the same, less where it is met; dice
+    (Milletari et al. 2016) and lovasz (Berman et al. 2018): of the overlap of each class; boundary (Kervadec et al. 2019): by the distance
+    from the class's edge. class_weights: what a pixel of each class counts in the first two, in the order of the classes (none: all the
+    same).
+    """
+
+    native: bool = False
+    cross_entropy: Annotated[float, Ge(0)] = 1.0
+    focal: Annotated[float, Ge(0)] = 0.0
+    dice: Annotated[float, Ge(0)] = 1.0
+    lovasz: Annotated[float, Ge(0)] = 0.0
+    boundary: Annotated[float, Ge(0)] = 0.0
+    class_weights: tuple[Annotated[float, Gt(0)], ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything a run is made from, but for data and seed-independent facts of the machine.
 
@@ -138,13 +159,15 @@ class TrainConfig:
     images: bool = True
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, nested as the fields are."""
         return dataclasses.asdict(self) | {"size": list(self.size), "betas": list(self.betas)}
 
 
-GROUPS = {"augment": AugmentConfig, "generation": GenerationConfig}  # the nested ones, by the key before the dot
+# The nested ones, by the key before the dot.
+GROUPS = {"augment": AugmentConfig, "generation": GenerationConfig, "segmentation": SegmentationConfig}
 
 
 def keys() -> list[str]:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import run_lengths
+from saccade.core import pixel_classes, run_lengths
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.geometry import CELL, CONIC, SMALLEST, conic, fitting, padded, to_source
 from saccade.core.nms import nms
+from saccade.core.pixel_classes import numbers
 from saccade.core.results import Classification, Detections, Instances, Result
 from saccade.core.run_lengths import Patch, Rle
 
@@ -24,6 +25,7 @@ NEEDED = {  # outputs by task
     "classify": ("probabilities",),
     "detect": ("boxes", "scores", "labels"),
     "instances": ("boxes", "scores", "labels", "weights", "prototypes"),
+    "segment": ("logits",),
 }
 BY_RANK = ("boxes", "labels", "weights")  # outputs whose rows stand in the order of the scores
 LEAST = 0.001  # score below which a detection is none, for figures over all scores too
@@ -47,10 +49,10 @@ def results(
     outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32 `[B, K]`, for
     "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none, for
     "instances" also "weights" `[B, N, CONIC + F]` and "prototypes" `[B, F, h, w]`, one at each CELL of the input from its corner
-    on, of which the masks are summed up. sizes:
+    on, of which the masks are summed up, for "segment" "logits" `[B, K, h, w]`, one at each pixel of the input. sizes:
     (height, width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is too unsure to be
-    told, as figures over all scores need it. Raises UserError where the outputs are not those of the card (its file is at fault),
-    ValueError where the lists differ in length.
+    told, as figures over all scores need it; of pixels, then, not how sure they are. Raises UserError where the outputs are not those of
+    the card (its file is at fault), ValueError where the lists differ in length.
     """
     if card.task not in NEEDED:
         known = " or ".join(map(repr, NEEDED))
@@ -63,6 +65,8 @@ def results(
         raise ValueError(f"sizes, sources and notes must be equally many, got {len(sizes)}, {len(sources)} and {len(notes)}")
     if card.task == "classify":
         return list(classifications(outputs["probabilities"], card.classes, sizes, sources, notes))
+    if card.task == "segment":
+        return list(pixel_classes.segmentations(numbers(outputs["logits"], "logits"), card, sizes, sources, notes, doubts=not complete))
     least = LEAST if complete else card.metrics.get("threshold") or THRESHOLD
     return list(detections(outputs, card, sizes, sources, notes, max(LEAST, least)))
 
@@ -76,7 +80,7 @@ def detections(
     least: float,
 ) -> list[Detections]:
     """Detections of at least a score, at most MOST an image, after suppression by class, in pixels of the original images."""
-    boxes, scores, labels = (_numbers(outputs[name], name) for name in NEEDED["detect"])
+    boxes, scores, labels = (numbers(outputs[name], name) for name in NEEDED["detect"])
     masks = _Masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
     if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
         raise UserError(
@@ -114,7 +118,7 @@ class _Masks:
     @classmethod
     def of(cls, outputs: Mapping[str, Any], images: int, places: tuple[int, ...]) -> _Masks:
         """Raises UserError for others."""
-        weights, prototypes = (_numbers(outputs[name], name) for name in ("weights", "prototypes"))
+        weights, prototypes = (numbers(outputs[name], name) for name in ("weights", "prototypes"))
         fitting = prototypes.ndim == 4 and len(prototypes) == images and weights.shape == (images, *places, CONIC + prototypes.shape[1])
         if not fitting or not (np.isfinite(weights).all() and np.isfinite(prototypes).all()):
             shapes = f"{weights.shape} and {prototypes.shape}"
@@ -176,13 +180,6 @@ def _mixing(places: NDArray[np.float64], side: int) -> tuple[int, NDArray[np.flo
     return first, shares
 
 
-def _numbers(values: Any, name: str) -> NDArray[np.float32]:
-    try:
-        return np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the model's {name} must be numbers: {error}") from None
-
-
 def classifications(
     probabilities: Any,
     classes: tuple[str, ...],
@@ -202,7 +199,7 @@ def classifications(
 
 
 def _checked(probabilities: Any, classes: tuple[str, ...], sources: Sequence[str]) -> NDArray[np.float32]:
-    rows = _numbers(probabilities, "probabilities")
+    rows = numbers(probabilities, "probabilities")
     shape = (len(sources), len(classes))
     if rows.shape != shape or not classes:
         raise UserError(

@@ -6,6 +6,8 @@ is rounded down, and the middle h x w of that is kept; half of an odd remainder 
 
 "fit" keeps all of the image: it is scaled by min(h / H, w / W), so that it fits into h x w, and FILL is added at the right and at the
 bottom until both sides are multiples of MULTIPLE. The shape is a function of the image alone, whatever stands beside it in a batch.
+
+"native" keeps all of the image at its own pixels, whatever h x w is, and pads it in the same way.
 """
 
 from __future__ import annotations
@@ -42,6 +44,16 @@ def fitting(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     if h * width <= w * height:
         return h, max(1, (2 * width * h + height) // (2 * height))
     return max(1, (2 * height * w + width) // (2 * width)), w
+
+
+def scaled(source: tuple[int, int], size: tuple[int, int], resize: str) -> tuple[int, int]:
+    """The (height, width) that an image of `source` (height, width) has in an input by "fit" or "native", before it is padded."""
+    return source if resize == "native" else fitting(source, size)
+
+
+def whole(size: tuple[int, int], resize: str) -> tuple[int, int]:
+    """The (height, width) of an input for which an image of `size` is as large as the input: padded, but by "crop"."""
+    return size if resize == "crop" else padded(size)
 
 
 def padded(size: tuple[int, int]) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Pixels -> model input, once: training's cache, evaluation, an export's proof and the server all come through here. No torch.
 
-The geometry is that of `core.geometry`, by "crop" or "fit"; scaling is bilinear, with antialias when it reduces; nothing is resampled
-where the scale is 1. By "crop", `prepare(shrink(image, size), spec)` equals `prepare(image, spec)` to the bit for `spec.size == size`.
+The geometry is that of `core.geometry`, by "crop", "fit" or "native"; scaling is bilinear, with antialias when it reduces; nothing is
+resampled where the scale is 1. By "crop", `prepare(shrink(image, size), spec)` equals `prepare(image, spec)` to the bit for `spec.size ==
+size`.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ def covered(spec: InputSpec) -> tuple[int, int] | None:
 
 
 def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """uint8 `[H, W, 1 or 3]` -> contiguous uint8 `[spec.channels, h, w]`; may share memory with `pixels`. By "fit" h and w are those of
-    `geometry.padded(geometry.fitting(...))`, else `spec.size`.
+    """uint8 `[H, W, 1 or 3]` -> contiguous uint8 `[spec.channels, h, w]`; may share memory with `pixels`. By "crop" h and w are
+    `spec.size`, else those of `geometry.padded(geometry.scaled(...))`.
 
     3 -> 1 channels is ITU-R 601 luminance (Pillow's "L"), 1 -> 3 makes copies, 4 takes `[H, W, 4]`, premultiplied, too and is opaque for
     the others. Raises UserError for a spec that is not supported.
     """
     if spec.resize not in WAYS or spec.channels not in (1, 3, 4):
         asked = f"resize {spec.resize!r} to {spec.channels} channels"
-        raise UserError(f"images are prepared by resize 'crop' or 'fit' to 1, 3 or 4 channels, not by {asked}")
+        raise UserError(f"images are prepared by resize 'crop', 'fit' or 'native' to 1, 3 or 4 channels, not by {asked}")
     _check(pixels, with_alpha=spec.channels == 4)
     if pixels.shape[2] == 3 and spec.channels == 1:
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
@@ -80,12 +81,17 @@ def _fit(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     scaled = geometry.fitting(source, size)
     if scaled != source:
         pixels = _resample(pixels, scaled)
-    height, width = geometry.padded(scaled)
-    room = ((0, height - scaled[0]), (0, width - scaled[1]), (0, 0))
-    return np.pad(pixels, room, constant_values=geometry.FILL)
+    return _native(pixels, size)
 
 
-WAYS = {"crop": _crop, "fit": _fit}
+def _native(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Pad at the right and at the bottom: uint8 `[h, w, C]`."""
+    height, width = pixels.shape[:2]
+    tall, wide = geometry.padded((height, width))
+    return np.pad(pixels, ((0, tall - height), (0, wide - width), (0, 0)), constant_values=geometry.FILL)
+
+
+WAYS = {"crop": _crop, "fit": _fit, "native": _native}
 
 
 def _resample(pixels: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:

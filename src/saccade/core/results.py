@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.run_lengths import Rle
+from saccade.core.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -351,5 +352,6 @@ class Instances(Detections):
 OBJECTS: Mapping[str, type[Detections]] = {
     "detect": Detections,
     "instances": Instances,
-}  # by task: its answers are objects, and its truth lies within the images
-Result = Classification | Detections
+}  # by task whose answers are objects
+WITHIN = (*OBJECTS, "segment")  # tasks whose truth lies within the images
+Result = Classification | Detections | Segmentation

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.core import keys, run_lengths
+from saccade.core.class_masks import IGNORED
 from saccade.core.config import AugmentConfig
 from saccade.core.geometry import FILL
 from saccade.core.run_lengths import Patch, Rle
-from saccade.data import augment, shapes
+from saccade.data import augment
 from saccade.data.augment import Draws
 from saccade.data.sample import Objects, Sample
 
@@ -27,6 +28,7 @@ Array = NDArray[Any]
 LEAST = 0.1  # share of an object that must be left of it: less cannot be told for what it is
 SIDE = 2.0  # pixels of the shortest side of a box
 NEAR = 64  # places of the stream ahead among which partners are found
+FOCUSED = 0.5  # share of parts of images that are chosen about a pixel of a class
 MIDDLE = (0.25, 0.75)  # where the corner of four images may lie, as a share of the canvas
 EMPTY = Rle((0, 0), b"")
 TILES = (0.5, 1.5)  # scale of each of them, by that at which it fits the canvas
@@ -42,9 +44,15 @@ def partners(position: int, config: AugmentConfig, seed: int) -> list[int]:
     return ahead[: 3 * bool(four < config.mosaic)] + ahead[3 : 3 + bool(pasted < config.paste)]
 
 
-def changed(samples: Sequence[Sample], size: tuple[int, int], config: AugmentConfig, generator: np.random.Generator) -> Sample:
-    """The image of a position with those of its `partners`, on a canvas of `size` (height, width)."""
-    canvas = mosaic(samples[:4], size, generator) if len(samples) >= 4 else jittered(samples[0], size, config.resize, generator)
+def changed(
+    samples: Sequence[Sample], size: tuple[int, int], config: AugmentConfig, generator: np.random.Generator, *, native: bool = False
+) -> Sample:
+    """The image of a position with those of its `partners`, on a canvas of `size` (height, width). native: scales are by the image's own
+    pixels, not by those at which it fits."""
+    if len(samples) >= 4:
+        canvas = mosaic(samples[:4], size, generator)
+    else:
+        canvas = jittered(samples[0], size, config.resize, generator, native=native)
     if len(samples) in (2, 5):
         canvas = pasted(canvas, _mirrored(jittered(samples[-1], size, config.resize, generator), generator, config.flip), generator)
     canvas = _mirrored(canvas, generator, config.flip)
@@ -57,14 +65,39 @@ def _mirrored(sample: Sample, generator: np.random.Generator, probability: float
     return flipped(sample) if generator.random() < probability else sample
 
 
-def jittered(sample: Sample, size: tuple[int, int], scales: tuple[float, float], generator: np.random.Generator) -> Sample:
+def jittered(
+    sample: Sample, size: tuple[int, int], scales: tuple[float, float], generator: np.random.Generator, *, native: bool = False
+) -> Sample:
     """The image at a random scale and place on a canvas of `size` (height, width): large-scale jitter at 0.1 to 2 times the scale at which
-    it fits (Ghiasi et al. 2021, "Simple copy-paste is a strong data augmentation method for instance segmentation", section 3)."""
+    it fits (Ghiasi et al. 2021, "Simple copy-paste is a strong data augmentation method for instance segmentation", section 3), or at which
+    it is its own size (native). Where the canvas shows a part of an image with classes of pixels, half of the parts are chosen about a
+    pixel of a class, each class as likely as any other: rare ones are seen too."""
     height, width = sample.image.shape[:2]
     factor, down, across = generator.random(3)
-    scale = min(size[0] / height, size[1] / width) * (scales[0] + (scales[1] - scales[0]) * factor)
+    scale = (1.0 if native else min(size[0] / height, size[1] / width)) * (scales[0] + (scales[1] - scales[0]) * factor)
     tall, wide = _scaled((height, width), scale)
+    if not isinstance(sample.target, Objects) and (tall > size[0] or wide > size[1]) and generator.random() < FOCUSED:
+        y, x = _pixel_of_a_class(sample.target, generator)
+        at = _about(size[0], tall, (y + 0.5) * tall / height, down), _about(size[1], wide, (x + 0.5) * wide / width, across)
+        return placed(sample, size, scale, at)
     return placed(sample, size, scale, (_between(size[0] - tall, down), _between(size[1] - wide, across)))
+
+
+def _pixel_of_a_class(classes: Array, generator: np.random.Generator) -> tuple[int, int]:
+    """Row and column of a pixel of one of the classes of uint8 `[H, W]`, drawn evenly, or of any where none counts."""
+    there = np.flatnonzero(np.bincount(classes.ravel(), minlength=IGNORED)[:IGNORED])
+    which, place = generator.random(2)
+    among = np.flatnonzero(classes == there[int(which * len(there))]) if len(there) else np.arange(classes.size)
+    row, column = divmod(int(among[int(place * len(among))]), classes.shape[1])
+    return row, column
+
+
+def _about(side: int, length: int, place: float, share: float) -> int:
+    """Where an image of `length` begins on a canvas of `side` that shows its `place`, with `share` of the canvas before it, as far as the
+    image reaches; where it is no longer than the canvas, anywhere on it."""
+    if length <= side:
+        return _between(side - length, share)
+    return min(0, max(side - length, round(share * side - place)))
 
 
 def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.random.Generator) -> Sample:
@@ -87,7 +120,7 @@ def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.rando
     targets = [part.target for _, part in parts]
     if isinstance(targets[0], Objects):
         return replace(samples[0], image=image, target=_together(targets))
-    classes = np.full(size, shapes.IGNORED, np.uint8)
+    classes = np.full(size, IGNORED, np.uint8)
     for ((top, bottom, left, right), _), target in zip(parts, targets, strict=True):
         classes[top:bottom, left:right] = target[top:bottom, left:right]
     return replace(samples[0], image=image, target=classes)
@@ -145,7 +178,7 @@ def placed(
 
     image, target = moved(sample.image, FILL, nearest=False), sample.target
     if not isinstance(target, Objects):
-        return replace(sample, image=image, target=moved(target, shapes.IGNORED, nearest=True))
+        return replace(sample, image=image, target=moved(target, IGNORED, nearest=True))
     height, width = sample.image.shape[:2]
     boxes = target.boxes * np.tile([wide / width, tall / height], 2) + np.tile([at[1], at[0]], 2)
     if target.masks:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import images
+from saccade.core.class_masks import Packed
 from saccade.core.errors import UserError, unknown
 from saccade.data import archives, shapes, splitting
 from saccade.data.annotations import Annotations, Item
@@ -20,6 +21,7 @@ from saccade.data.sample import Objects, Sample, Schema
 from saccade.data.tree import Tree
 
 PROBED = 256
+LOOKED_AT = 64  # masks of classes whose pixels are counted
 MEASURED = 16  # images whose objects are measured: masks that are pictures have to be read for that
 
 
@@ -51,7 +53,8 @@ class Dataset:
         size, uniform, channels = _look(annotations)
         present = _present(annotations, targets)
         extent = _extent(annotations)
-        schema = Schema(annotations.task, classes, _counts(present, splits), channels, size, uniform, _totals(splits), extent)
+        counts, totals = _counts(present, splits), _totals(splits)
+        schema = Schema(annotations.task, classes, counts, channels, size, uniform, totals, extent, _shares(annotations))
         return cls(annotations, schema, targets, splits)
 
     @property
@@ -87,7 +90,9 @@ class Dataset:
     def __getitem__(self, index: int) -> Sample:
         """Decode one image and its truth; raises UserError when it cannot be read."""
         pixels = self.decode(index)
-        return Sample(pixels, self.target(index, pixels.shape[:2]), index, self.annotations.items[index].path)
+        target = self.target(index, pixels.shape[:2])
+        target = target.values if isinstance(target, Packed) else target
+        return Sample(pixels, target, index, self.annotations.items[index].path)
 
     def decode(self, index: int, covering: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """One image, uint8 `[H, W, C]`; a large JPEG at a reduced size where no more than (height, width) `covering` is needed."""
@@ -107,7 +112,7 @@ class Dataset:
     def target(self, index: int, size: tuple[int, int]) -> Any:
         """What there is to learn of an image of `size` (height, width).
 
-        classify: int, or bool `[K]`; detect, instances: Objects; segment: uint8 `[H, W]` of classes, `shapes.IGNORED` where none counts;
+        classify: int, or bool `[K]`; detect, instances: Objects; segment: Packed classes, `class_masks.IGNORED` where none counts;
         generate: the class, or None where images have none.
         """
         item = self.annotations.items[index]
@@ -115,7 +120,7 @@ class Dataset:
             target = self.targets[index]
             return int(target) if self.targets.ndim == 1 else target
         if self.schema.task == "segment":
-            return self._mask(item, size)
+            return Packed.of(self._mask(item, size))
         if self.schema.task in ("detect", "instances"):
             return Objects.of(item, size, self.tree, with_masks=self.schema.task == "instances")
         return None
@@ -231,6 +236,19 @@ def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
     if annotations.task == "generate" and any(header.alpha for header in seen):
         channels = 4
     return (height, width), len({header.size for header in seen}) == 1, channels
+
+
+def _shares(annotations: Annotations) -> tuple[float, ...]:
+    """The share of each class in the pixels that count of up to LOOKED_AT masks spread evenly over the images; () where there are none."""
+    items = [item for item in annotations.items if item.mask]
+    counts = np.zeros(256, np.int64)
+    for place in np.unique(np.linspace(0, len(items) - 1, LOOKED_AT).astype(int)) if items else ():
+        try:
+            counts += np.bincount(shapes.classes_of(items[place], annotations).ravel(), minlength=256)
+        except UserError:
+            continue  # named with all the other bad files when the images are read
+    known = counts[: len(annotations.classes)]
+    return tuple((known / known.sum()).tolist()) if items and known.sum() else ()
 
 
 def _extent(annotations: Annotations) -> float | None:

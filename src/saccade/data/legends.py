@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import csv
 import io
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from saccade.core import masks
 from saccade.core.errors import UserError
@@ -25,7 +23,6 @@ VOID = 0xE0E0C0  # the colour of VOC's void (224, 224, 192)
 UNSURE = 255  # the index of what belongs to no class, as VOC, Cityscapes and others have it
 MOST = 255
 LOOKED_AT = 2000  # masks whose values are found out where no legend tells them
-HUE = 137.508  # degrees from one class to the next: the golden angle
 
 Read = tuple[tuple[str, ...], Legend]
 
@@ -176,22 +173,3 @@ def check_writable(annotations: Annotations) -> None:
     """Raise UserError where a picture of indices cannot hold the classes of a set."""
     if len(annotations.classes) > MOST:
         raise UserError(f"a mask holds at most {MOST} classes, this set has {len(annotations.classes)}")
-
-
-def colour(label: int) -> tuple[int, int, int]:
-    """What a class is shown in: black for the first, which is mostly the background."""
-    if not label:
-        return 0, 0, 0
-    red, green, blue = colorsys.hls_to_rgb(label * HUE % 360 / 360, 0.5, 0.9)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def png(classes: NDArray[np.uint8]) -> bytes:
-    """A mask uint8 `[H, W]` as a palette PNG: the index is the class, the colour is for people; 255 is white."""
-    from PIL import Image
-
-    image = Image.frombytes("P", (classes.shape[1], classes.shape[0]), classes.tobytes())
-    image.putpalette([part for label in range(255) for part in colour(label)] + [255, 255, 255])
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=False)
-    return file.getvalue()

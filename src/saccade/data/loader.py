@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saccade.core import keys
+from saccade.core import class_masks, keys
+from saccade.core.class_masks import Packed
 from saccade.data.cache import Store
 from saccade.data.sample import Objects, Sample
 
@@ -75,6 +76,8 @@ class Source:
             if place not in self._scaled:
                 self._scaled[place] = target.scaled(self.sizes[place], (pixels.shape[0], pixels.shape[1]))
             target = self._scaled[place]
+        if isinstance(target, Packed):
+            target = class_masks.resized(target.values, (pixels.shape[0], pixels.shape[1]))
         return Sample(pixels, target, place, self.names[place])
 
 

@@ -88,7 +88,8 @@ class Schema:
     counts: images (or objects in them) of each split by class, `{split: [n_class_0, ...]}`; size: the median (height, width) of the images
     looked at, uniform: whether all those had the same size; channels: 1 where all are grey, 4 where images to make more of have alpha
     (`core.alpha`), else 3; totals: images by split, where classes do not count them (`images`); extent: the median side of objects in
-    pixels, the root of their boxes' area, in some of the images, None where there is none.
+    pixels, the root of their boxes' area, in some of the images, None where there is none; shares: how much of the pixels each class covers
+    in some of the masks of classes, () where there are none.
     """
 
     task: str
@@ -99,6 +100,7 @@ class Schema:
     uniform: bool
     totals: Mapping[str, int] | None = None
     extent: float | None = None
+    shares: tuple[float, ...] = ()
 
     @property
     def images(self) -> Mapping[str, int]:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import masks, run_lengths
+from saccade.core.class_masks import IGNORED
 from saccade.core.run_lengths import Rle
 from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring
 from saccade.data.tree import Tree
 
 FAR = 1e12  # pixels; beyond it the arithmetic of cutting would overflow
-IGNORED = 255  # in a mask of classes: pixels that count neither in the loss nor in metrics
 
 
 def rle(obj: Object, size: tuple[int, int], tree: Tree) -> Rle:

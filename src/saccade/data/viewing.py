@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from saccade.core import images, masks, run_lengths
+from saccade.core import class_masks, images, masks, run_lengths
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
-from saccade.data import legends, shapes
+from saccade.data import shapes
 from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.tree import FolderTree
 from saccade.data.writing import new_folder
@@ -76,7 +76,7 @@ def _facts(annotations: Annotations) -> dict[str, Any]:
         "images": len(annotations.items),
         "perPage": PER_PAGE,
         "classes": [_text(name) for name in annotations.classes],
-        "hue": legends.HUE,
+        "hue": class_masks.HUE,
         "byClass": {str(label): places for label, places in sorted(by_class.items())},
         "bySplit": by_split,
     }
@@ -144,7 +144,7 @@ def _mask(item: Item, annotations: Annotations) -> str:
     picture = np.zeros((*values.shape, 4), np.uint8)
     for value, label in legend.values.items():
         if label:
-            picture[values == value] = (*legends.colour(label), 150)
+            picture[values == value] = (*class_masks.colour(label), 150)
     return _data(picture, "PNG")
 
 

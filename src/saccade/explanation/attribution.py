@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.core import geometry
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
-from saccade.core.geometry import covering, fitting, margin, padded
+from saccade.core.geometry import covering, margin, padded
 from saccade.nn.features import channels_last, evaluating
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -58,10 +59,12 @@ def to_original(values: NDArray[np.float32], size: tuple[int, int], spec: InputS
     The inverse of `core.prepare`'s scaling, and centre crop or padding. What a crop cut away is NaN: the model never saw it, which is
     not the same as finding nothing there. Raises UserError for a map that is none of such an input.
     """
-    if spec.resize == "fit":
-        scaled = fitting(size, spec.size)
+    if spec.resize in ("fit", "native"):
+        scaled = geometry.scaled(size, spec.size, spec.resize)
         if values.shape != padded(scaled):
-            raise UserError(f"a map of {list(values.shape)} is none of an image of {list(size)} fitted into {list(spec.size)}")
+            raise UserError(
+                f"a map of {list(values.shape)} is none of an image of {list(size)} by resize {spec.resize!r} to {list(spec.size)}"
+            )
         y, x = (np.clip((np.arange(size[axis]) + 0.5) * scaled[axis] / size[axis] - 0.5, 0, scaled[axis] - 1) for axis in (0, 1))
         return _between(_between(values.astype(np.float32), y).T, x).T
     if spec.resize != "crop" or values.shape != tuple(spec.size):

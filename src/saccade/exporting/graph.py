@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from saccade.core import geometry
 from saccade.core.card import Card
-from saccade.core.geometry import padded
 
 Decode = Callable[[Tensor, tuple[int, int]], dict[str, Tensor]]
 
@@ -47,14 +47,11 @@ def assemble(module: nn.Module, decode: Decode, card: Card) -> Graph:
     """A copy of `module` on the CPU, in evaluation mode, with its decode behind it. `module` itself is left as it is."""
     module = copy.deepcopy(module).cpu().eval().to(memory_format=torch.contiguous_format)
 
-    def whole(size: tuple[int, int]) -> tuple[int, int]:
-        """What images come as."""
-        return padded(size) if card.input.resize == "fit" else size
-
-    height, width = whole(card.input.size)
+    height, width = geometry.whole(card.input.size, card.input.resize)
     sample = torch.randint(0, 256, (2, card.input.channels, height, width), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     names = tuple(decode(module(sample), card.input.size))
-    sizes = [whole((height + 32, width + 64)), whole((height + 3 * max(1, height // 8), max(1, width - width // 8)))]
+    others = (height + 32, width + 64), (height + 3 * max(1, height // 8), max(1, width - width // 8))
+    sizes = [geometry.whole(other, card.input.resize) for other in others]
     try:
         for other in sizes:
             module(torch.zeros(1, card.input.channels, *other, dtype=torch.uint8))

@@ -51,7 +51,7 @@ def build(graph: Graph) -> tuple[onnx.ModelProto, Sequence[str]]:
 
 def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
     places = {"batch": 0, "height": 2, "width": 3}
-    step = MULTIPLE if graph.card.input.resize == "fit" else 1
+    step = 1 if graph.card.input.resize == "crop" else MULTIPLE
     shapes = ({places[axis]: torch.export.Dim(axis) * (1 if axis == "batch" else step) for axis in axes},)
     with _quiet():
         program: Any = torch.onnx.export(  # None only without dynamo

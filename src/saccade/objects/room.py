@@ -40,7 +40,10 @@ class Room:
     own: Mapping[str, Own]
     default: str
     changes: Sequence[str] = ("flip", "color", "hue", "grey", "resize", "mosaic")
-    resize = "fit"
+
+    def resize(self, config: TrainConfig) -> str:
+        """All of an image."""
+        return "fit"
 
     def models(self) -> Sequence[ModelRow]:
         """Every model that can be built by name."""
@@ -78,7 +81,8 @@ class Room:
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it."""
         self._known(config.model)
-        spec = InputSpec(config.channels, config.size, self.resize, *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
+        colours = (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
+        spec = InputSpec(config.channels, config.size, self.resize(config), *colours)
         card = Card(self.name, schema.classes, self._architecture(config.model, len(schema.classes), config.channels), spec)
         return self.build(card), card
 

@@ -15,6 +15,7 @@ from typing import Any, overload
 from saccade.core import files
 from saccade.core.errors import UserError
 from saccade.core.results import Detections, Result
+from saccade.core.segmentation import Region, Segmentation
 
 PARTIAL = ".partial"
 
@@ -52,12 +53,14 @@ class Predictions(Sequence[Result]):
 
     def to_csv(self) -> str:
         """One line an image: source, label, score, then the probability of each class; of detections a line a box: source, label, score and
-        x1, y1, x2, y2. Cells that begin like formulas are defused."""
+        x1, y1, x2, y2; of classes of pixels a line a region. Cells that begin like formulas are defused."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         first = self.results[0] if self.results else None
         if isinstance(first, Detections):
             writer.writerow(["source", "label", "score", "x1", "y1", "x2", "y2"])
+        elif isinstance(first, Segmentation):
+            writer.writerow(["source", "label", "area", "perimeter", "x", "y", "x1", "y1", "x2", "y2"])
         else:
             writer.writerow(["source", "label", "score", *map(_defused, first.classes if first else ())])
         for result in self.results:
@@ -86,7 +89,14 @@ def _cells(result: Result) -> list[list[str]]:
     if isinstance(result, Detections):
         rows = zip(result.names, result.scores.tolist(), result.boxes.tolist(), strict=True)
         return [[result.source, name, f"{score:.6f}", *(f"{value:.2f}" for value in box)] for name, score, box in rows]
+    if isinstance(result, Segmentation):
+        return [[result.source, result.classes[one.label], *_region(one)] for one in result.regions()]
     return [[result.source, result.label, f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]]
+
+
+def _region(one: Region) -> list[str]:
+    x, y = one.centroid
+    return [str(one.area), str(one.perimeter), f"{x:.2f}", f"{y:.2f}", *map(str, one.box)]
 
 
 def _short(result: Result) -> tuple[str, str, str]:
@@ -94,6 +104,8 @@ def _short(result: Result) -> tuple[str, str, str]:
     if isinstance(result, Detections):
         best = f"{result.scores[0]:.3f}" if len(result) else ""
         return result.source, result.summary, best
+    if isinstance(result, Segmentation):
+        return result.source, result.summary, ""
     return result.source, result.label, f"{result.score:.3f}"
 
 

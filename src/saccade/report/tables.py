@@ -17,7 +17,7 @@ MOST_CLASSES = 25  # a larger confusion matrix is shown as pairs and one picture
 MOST_PAIRS = 15
 WEAKEST = 10  # rows shown at once of a long per-class table
 ORDINARY = ("class", "name", "label")  # keys that may hold the class's name
-AMOUNTS = ("images", "objects", "support", "count", "n")  # keys that hold a number of images or objects
+AMOUNTS = ("images", "objects", "pixels", "support", "count", "n")  # keys that hold a number of images or objects
 Row = Mapping[str, Any]
 
 

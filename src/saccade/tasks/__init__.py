@@ -11,6 +11,7 @@ ROOMS = {
     "classify": ("saccade.tasks.classification.task", "Classification"),
     "detect": ("saccade.tasks.detection.task", "Detection"),
     "instances": ("saccade.tasks.instances.task", "Instances"),
+    "segment": ("saccade.tasks.segmentation.task", "Segmentation"),
     "generate": ("saccade.tasks.generation.task", "Generation"),
 }
 MAKING = ("generate",)

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.formats.labelled import CLASSES, NAMES, SIZES, SPLITS, codes, folder, mutated, picture, written
+from saccade.core import class_masks
+from saccade.core.class_masks import IGNORED
 from saccade.core.errors import UserError
-from saccade.data import legends, shapes
+from saccade.data import shapes
 from saccade.data.annotations import Annotations, Item, Legend
 from saccade.data.formats import masks
 from saccade.data.opening import open_annotations, open_dataset
@@ -111,7 +113,7 @@ def test_a_palette_by_its_colours(tmp_path: Path) -> None:
     pair(tmp_path, "images/a.png", "masks/a.png", 0, 2, 1, mode="P")
     (tmp_path / "labelmap.txt").write_text("sky:0,0,0::\nsea:0,128,0::\n")
     found = read(tmp_path)
-    assert shapes.classes_of(found.items[0], found)[:3, 0].tolist() == [0, 1, shapes.IGNORED]
+    assert shapes.classes_of(found.items[0], found)[:3, 0].tolist() == [0, 1, IGNORED]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_more_classes_than_a_mask_holds(tmp_path: Path) -> None:
 
 
 def test_the_palette_is_to_look_at(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(legends.png(np.array([[0, 1, 255]], np.uint8)))
+    (tmp_path / "x.png").write_bytes(class_masks.png(np.array([[0, 1, 255]], np.uint8)))
     with Image.open(tmp_path / "x.png") as image:
         assert image.mode == "P" and image.convert("RGB").getpixel((0, 0)) == (0, 0, 0)
         assert image.convert("RGB").getpixel((2, 0)) == (255, 255, 255) != image.convert("RGB").getpixel((1, 0))

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.formats.labelled import close, codes, folder, labelled_sets, mutated, on_disk, picture, plain, said, sets, written
+from saccade.core import class_masks
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
-from saccade.data import formats, legends, shapes
+from saccade.data import formats, shapes
 from saccade.data.annotations import Annotations, Item, Legend, Object
 from saccade.data.cache import Preparation, load
 from saccade.data.opening import open_annotations, open_dataset
@@ -75,7 +76,7 @@ def masked(root: Path) -> Annotations:
         picture(root / f"{number}.png", (17, 11))
         values = np.arange(17 * 11, dtype=np.uint8).reshape(17, 11) % 3
         values[0, 0] = 255
-        (root / f"{number}.mask").write_bytes(legends.png(values))
+        (root / f"{number}.mask").write_bytes(class_masks.png(values))
     tree = FolderTree(root)
     for number, split in enumerate(("train", "val", "")):
         file = tree.find(f"{number}.png")

@@ -17,6 +17,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 
+from saccade.core import class_masks
 from saccade.core.errors import UserError
 from saccade.data import legends, reading, shapes
 from saccade.data.annotations import Annotations, Item, Legend
@@ -120,5 +121,5 @@ def write(annotations: Annotations, out: Output) -> None:
         folder = f"{item.split}/" if item.split else ""
         name = out.name(item)
         out.image(item, f"images/{folder}{name}")
-        out.data(f"masks/{folder}{stem(name)}.png", legends.png(shapes.classes_of(item, annotations)))
+        out.data(f"masks/{folder}{stem(name)}.png", class_masks.png(shapes.classes_of(item, annotations)))
     out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))

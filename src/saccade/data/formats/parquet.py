@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saccade.core import images
+from saccade.core import class_masks, images
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
 from saccade.core.images import SUFFIXES
@@ -222,7 +222,7 @@ def _row(item: Item, annotations: Annotations, out: Output) -> dict[str, Any]:
     name = out.name(item).encode("utf-8", "replace").decode()
     row: dict[str, Any] = {"image": {"bytes": out.picture(item), "path": name}}
     if annotations.task == "segment":
-        return row | {"mask": {"bytes": legends.png(shapes.classes_of(item, annotations)), "path": f"{stem(name)}.png"}}
+        return row | {"mask": {"bytes": class_masks.png(shapes.classes_of(item, annotations)), "path": f"{stem(name)}.png"}}
     if annotations.task in ("classify", "generate"):
         return row | ({"labels": list(item.labels)} if annotations.multi else {"label": next(iter(item.labels), None)})
     objects = records.stated(item, annotations, out.size(item) if item.objects else (0, 0))["objects"]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saccade.core import class_masks
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
 from saccade.core.images import SUFFIXES
@@ -175,7 +176,7 @@ def _files(key: str, item: Item, annotations: Annotations, out: Output) -> list[
     """The files of a sample, its image first."""
     found = [(f"{key}{posixpath.splitext(out.name(item))[1].lower()}", out.picture(item))]
     if annotations.task == "segment":
-        return [*found, (f"{key}.mask.png", legends.png(shapes.classes_of(item, annotations)))]
+        return [*found, (f"{key}.mask.png", class_masks.png(shapes.classes_of(item, annotations)))]
     if annotations.task in ("classify", "generate") and not annotations.multi:
         return [*found, *((f"{key}.cls", str(label).encode()) for label in item.labels[:1])]
     row = records.stated(item, annotations, out.size(item) if item.objects else (0, 0))

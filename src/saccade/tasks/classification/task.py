@@ -34,7 +34,10 @@ class Classification:
     """One label an image."""
 
     name = "classify"
-    resize = "crop"
+
+    def resize(self, config: TrainConfig) -> str:
+        """The middle of an image."""
+        return "crop"
 
     def models(self) -> Sequence[ModelRow]:
         """Every classifier that can be built by name: our own, then timm's."""

@@ -32,7 +32,10 @@ class Generation:
     """Images that look like those of a folder (`saccade.task.Making`)."""
 
     name = "generate"
-    resize = "crop"
+
+    def resize(self, config: TrainConfig) -> str:
+        """The middle of an image."""
+        return "crop"
 
     def models(self) -> Sequence[ModelRow]:
         """Every model that can be built by name."""

@@ -1,0 +1,89 @@
+"""Logits of each pixel of a model's input -> the class of each pixel of the original image. NumPy and Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core import geometry
+from saccade.core.card import Card
+from saccade.core.class_masks import Packed
+from saccade.core.errors import UserError
+from saccade.core.segmentation import Segmentation
+
+ROOM = 1 << 24  # values at work at once
+
+
+def numbers(values: Any, name: str) -> NDArray[np.float32]:
+    """An output as float32; raises UserError where it is none."""
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the model's {name} must be numbers: {error}") from None
+
+
+def segmentations(
+    logits: NDArray[np.float32],
+    card: Card,
+    sizes: Sequence[tuple[int, int]],
+    sources: Sequence[str],
+    notes: Sequence[tuple[str, ...]],
+    *,
+    doubts: bool,
+) -> list[Segmentation]:
+    """The class of the largest of logits `[B, K, h, w]` at each pixel of the original images, linearly between the input's pixels.
+
+    doubts: whether to tell how unsure each is. Raises UserError for logits that are not the card's, or not finite.
+    """
+    if logits.ndim != 4 or logits.shape[:2] != (len(sources), len(card.classes)):
+        wanted = f"[{len(sources)}, {len(card.classes)}, h, w]"
+        raise UserError(f"the model must give logits {wanted} (images, classes of its card), got {list(logits.shape)}")
+    found = []
+    for maps, size, source, remarks in zip(logits, sizes, sources, notes, strict=True):
+        height, width = geometry.scaled(size, card.input.size, card.input.resize)
+        if maps.shape[1] < height or maps.shape[2] < width:
+            raise UserError(f"the model must give logits of {height}x{width} at least, got {maps.shape[1]}x{maps.shape[2]}", where=source)
+        if not np.isfinite(maps).all():
+            fix = "try --precision fp32; if that gives the same, the weights are broken"
+            raise UserError("logits must be finite", where=source, fix=fix)
+        mask, doubt = _placed(np.ascontiguousarray(maps[:, :height, :width]), size, doubts=doubts)
+        found.append(Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", tuple(remarks)))
+    return found
+
+
+def _placed(maps: NDArray[np.float32], size: tuple[int, int], *, doubts: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Classes and their entropy in 255ths of the largest, of logits `[K, h, w]` of the whole image, in bands of its rows."""
+    mask = np.empty(size, np.uint8)
+    doubt = np.zeros(size, np.uint8) if doubts else None
+    rows = max(1, ROOM // (len(maps) * size[1]))
+    for top in range(0, size[0], rows):
+        bottom = min(size[0], top + rows)
+        band = _between(maps, size, top, bottom)
+        mask[top:bottom] = band.argmax(0)
+        if doubt is not None and len(maps) > 1:
+            doubt[top:bottom] = np.rint(255 * _entropy(band) / np.log(len(maps)))
+    return mask, doubt
+
+
+def _between(maps: NDArray[np.float32], size: tuple[int, int], top: int, bottom: int) -> NDArray[np.float32]:
+    """Rows of the maps as they would be at `size` (height, width), antialiased where that is smaller: `[K, bottom - top, W]`."""
+    from PIL import Image
+
+    height, width = maps.shape[1:]
+    if (height, width) == size:
+        return maps[:, top:bottom]
+    box = (0, top * height / size[0], width, bottom * height / size[0])
+    shape = (size[1], bottom - top)
+    return np.stack([np.asarray(Image.fromarray(one).resize(shape, Image.Resampling.BILINEAR, box=box)) for one in maps])
+
+
+def _entropy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of the softmax over the first axis, in nats."""
+    shifted = logits - logits.max(0)
+    weights = np.exp(shifted)
+    total = weights.sum(0)
+    entropy: NDArray[np.float32] = np.log(total) - (weights * shifted).sum(0) / total
+    return entropy.clip(0)

@@ -1,0 +1,87 @@
+"""What a network that segments learns by, as sums over images: each image's terms are means over its own pixels or classes, so that they do
+not depend on its neighbours in the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from saccade.core.class_masks import IGNORED
+from saccade.core.config import SegmentationConfig
+from saccade.data.loader import Batch
+from saccade.task import Losses
+
+FOCUS = 2.0  # of the focal loss, as in the paper
+SMOOTH = 1.0  # pixel added to either side of Dice
+
+
+def losses(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
+    """logits `[B, K, H, W]` against classes uint8 `[B, H, W]`; pixels of IGNORED count in nothing. Its weight is the number of images."""
+    classes = batch.targets["classes"].long()
+    counted = classes != IGNORED
+    goals = classes.where(counted, torch.zeros_like(classes))
+    logits = logits.float()
+    parts: dict[str, Tensor] = {}
+    if config.cross_entropy or config.focal:
+        parts |= _by_pixel(logits, goals, counted, config)
+    if config.dice or config.lovasz or config.boundary:
+        shares = logits.softmax(1) * counted[:, None]
+        truth = F.one_hot(goals, logits.shape[1]).permute(0, 3, 1, 2) * counted[:, None]
+        if config.dice:
+            parts["dice"] = config.dice * dice(shares, truth).sum()
+        if config.lovasz:
+            parts["lovasz"] = config.lovasz * torch.stack([lovasz(*one) for one in zip(shares, truth, counted, strict=True)]).sum()
+        if config.boundary:
+            parts["boundary"] = config.boundary * _boundary(shares, batch.targets["distances"], counted).sum()
+    total = torch.stack(list(parts.values())).sum() if parts else logits.sum() * 0.0
+    return Losses(total, float(len(batch)), parts)
+
+
+def _by_pixel(logits: Tensor, goals: Tensor, counted: Tensor, config: SegmentationConfig) -> dict[str, Tensor]:
+    """Cross-entropy and focal loss, weighted means over the pixels of each image."""
+    entropy = F.cross_entropy(logits, goals, reduction="none")
+    weights = counted.float()
+    if config.class_weights:
+        weights = weights * torch.tensor(config.class_weights, device=logits.device)[goals]
+    whole = weights.sum((1, 2)).clamp_min(1e-6)
+    parts = {}
+    if config.cross_entropy:
+        parts["cross_entropy"] = config.cross_entropy * ((entropy * weights).sum((1, 2)) / whole).sum()
+    if config.focal:
+        focal = (1 - torch.exp(-entropy)) ** FOCUS * entropy
+        parts["focal"] = config.focal * ((focal * weights).sum((1, 2)) / whole).sum()
+    return parts
+
+
+def dice(shares: Tensor, truth: Tensor) -> Tensor:
+    """1 - Dice with squares below (Milletari et al. 2016, "V-Net", section 3), the mean over the classes that each image has: `[B]`."""
+    both = (shares * truth).sum((2, 3))
+    each = shares.square().sum((2, 3)) + truth.sum((2, 3))
+    there = (truth.sum((2, 3)) > 0).float()
+    missed = 1 - (2 * both + SMOOTH) / (each + SMOOTH)
+    return (missed * there).sum(1) / there.sum(1).clamp_min(1)
+
+
+def lovasz(shares: Tensor, truth: Tensor, counted: Tensor) -> Tensor:
+    """The Lovasz extension of the Jaccard loss (Berman et al. 2018, equations 8 and 9, "Lovasz-softmax"), the mean over the classes that
+    the image has; shares and truth `[K, H, W]`, counted bool `[H, W]`."""
+    shares, truth = shares[:, counted], truth[:, counted].float()
+    there = truth.sum(1) > 0
+    if not there.any():
+        return shares.sum() * 0.0
+    truth = truth[there]
+    errors, order = (truth - shares[there]).abs().sort(1, descending=True)
+    sorted_truth = truth.gather(1, order)
+    total = sorted_truth.sum(1, keepdim=True)
+    union = total + (1 - sorted_truth).cumsum(1)
+    jaccard = 1 - (total - sorted_truth.cumsum(1)) / union
+    steps = torch.cat([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], 1)
+    return (errors * steps).sum(1).mean()
+
+
+def _boundary(shares: Tensor, distances: Tensor, counted: Tensor) -> Tensor:
+    """The mean over pixels of probability times signed distance (Kervadec et al. 2019, equation 5), by the image's diagonal: `[B]`."""
+    height, width = counted.shape[1:]
+    summed = (shares[:, : distances.shape[1]] * distances.float()).sum((1, 2, 3))
+    return summed / (counted.sum((1, 2)).clamp_min(1) * float(height**2 + width**2) ** 0.5)

@@ -1,0 +1,195 @@
+"""How well classes of pixels are told: overlaps over the whole set, and how closely edges are met. NumPy and SciPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core import run_lengths
+from saccade.core.class_masks import IGNORED, Packed
+from saccade.core.segmentation import Segmentation
+
+Array = NDArray[Any]
+TOLERANCE = 0.0075  # of the image's diagonal, within which an edge is met (Csurka et al. 2013, section 2.2)
+PERCENTILE = 95.0
+SECONDS = 10.0  # that a bootstrap may take, about: see `resamples`
+
+
+class SegmentationMetric:
+    """The metric of the room (`saccade.task.Metric`).
+
+    `compute` gives, of all pixels of all images together, but for those that do not count: `miou`, the mean over classes of intersection by
+    union; `dice`, that of 2 intersection by the sum of both; `pixel_accuracy`. Then of the edges of classes: `boundary_f1`, the mean over
+    classes of the F1 score of pixels of an edge that lie within TOLERANCE of one of the other (Csurka et al. 2013, "What is a good
+    evaluation measure for semantic segmentation?"; here over all images together), and `hausdorff_95`, the mean over classes of the mean
+    over images that have the class in truth and answer of the 95th percentile of the distances from the edge of one to the
+    nearest of the other, in pixels, the larger of both ways. Classes that are nowhere are left out of means.
+    """
+
+    primary = "miou"
+    higher_is_better = True
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._images = 0
+        self._cells: list[Array] = []  # of each image the cells of its confusion matrix that are not 0: image, place, count
+        self._edges: list[Array] = []  # of each image and class: image, class, met and all edge pixels of answer and truth, distance
+
+    @property
+    def resamples(self) -> int:
+        """1,000 of a bootstrap where that takes seconds, 50 at least."""
+        each = 1e-4 + 2e-8 * sum(len(one) for one in self._cells) + 2e-7 * len(self.classes)
+        return int(min(1000, max(50, SECONDS / each)))
+
+    def update(self, results: Sequence[Segmentation], truths: Sequence[Packed]) -> None:
+        """Take up answers and the truth of each, of the same size."""
+        for result, truth in zip(results, truths, strict=True):
+            said, right = result.mask, truth.values
+            if said.shape != right.shape:
+                raise ValueError(f"answer and truth must be of one size, got {said.shape} and {right.shape}")
+            counts = confusion(said, right, len(self.classes)).ravel()
+            seen = np.flatnonzero(counts)
+            self._cells.append(np.column_stack([np.full(len(seen), self._images), seen, counts[seen]]))
+            self._edges.append(_edges_of(said, right, len(self.classes), self._images))
+            self._images += 1
+
+    def row(self, result: Segmentation, truth: Packed) -> dict[str, Any]:
+        """source, size, masks: run lengths by class; miou: of this image, over the classes that it has, and pixel_accuracy."""
+        counts = confusion(result.mask, truth.values, len(self.classes))
+        overlap, _ = _overlaps(counts)
+        said = result.mask
+        shapes = {self.classes[label]: run_lengths.from_mask(said == label).counts.decode() for label in result.labels.tolist()}
+        accuracy = _share(counts.trace(), counts.sum())
+        return {"source": result.source, "size": list(result.size), "masks": shapes, "miou": _mean(overlap), "pixel_accuracy": accuracy}
+
+    def compute(self, weights: Array | None = None) -> dict[str, float | None]:
+        """The figures; integer `weights` `[N]` count each image that often (None: once)."""
+        counts = self._counts(weights)
+        overlap, dice = _overlaps(counts)
+        f1, distance = self._met(weights)
+        return {
+            "miou": _mean(overlap),
+            "dice": _mean(dice),
+            "pixel_accuracy": _share(counts.trace(), counts.sum()),
+            "boundary_f1": _mean(f1),
+            "hausdorff_95": _mean(distance),
+        }
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Rows `class pixels iou dice precision recall boundary_f1 hausdorff_95`, in class order."""
+        counts = self._counts(None)
+        overlap, dice = _overlaps(counts)
+        f1, distance = self._met(None)
+        rows = []
+        for label, name in enumerate(self.classes):
+            right, said, there = counts[label, label], counts[:, label].sum(), counts[label].sum()
+            row = {"class": name, "pixels": int(there), "iou": _number(overlap[label]), "dice": _number(dice[label])}
+            row |= {"precision": _share(right, said), "recall": _share(right, there)}
+            rows.append(row | {"boundary_f1": _number(f1[label]), "hausdorff_95": _number(distance[label])})
+        return rows
+
+    def details(self) -> dict[str, Any]:
+        """classes; confusion: pixels `[K][K]`, rows truth, columns answer."""
+        return {"classes": list(self.classes), "confusion": self._counts(None).astype(np.int64).tolist()}
+
+    def _counts(self, weights: Array | None) -> NDArray[np.float64]:
+        """The confusion matrix of all images, `[K, K]`."""
+        kinds = len(self.classes)
+        if not self._cells:
+            return np.zeros((kinds, kinds))
+        image, place, count = (self._cells[0] if len(self._cells) == 1 else np.concatenate(self._cells)).T
+        self._cells = [np.column_stack([image, place, count])]
+        much = count if weights is None else count * weights[image]
+        table: NDArray[np.float64] = np.bincount(place, much.astype(np.float64), kinds**2).astype(np.float64).reshape(kinds, kinds)
+        return table
+
+    def _met(self, weights: Array | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Boundary F1 and Hausdorff distance of each class, NaN where it has none: `[K]` each."""
+        kinds = len(self.classes)
+        if not self._edges:
+            return np.full(kinds, np.nan), np.full(kinds, np.nan)
+        rows = self._edges[0] if len(self._edges) == 1 else np.concatenate(self._edges)
+        self._edges = [rows]
+        often = np.ones(len(rows)) if weights is None else weights[rows[:, 0].astype(np.int64)].astype(np.float64)
+        label = rows[:, 1].astype(np.int64)
+        hit, said, found, there = (np.bincount(label, often * rows[:, column], kinds) for column in (2, 3, 4, 5))
+        known = np.isfinite(rows[:, 6])
+        apart, times = (np.bincount(label[known], often[known] * values, kinds) for values in (rows[known, 6], 1.0))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision, recall = np.where(said > 0, hit / said, 0.0), np.where(there > 0, found / there, 0.0)
+            f1 = np.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
+            return np.where(said + there > 0, f1, np.nan), apart / np.where(times > 0, times, np.nan)
+
+
+def confusion(said: NDArray[np.uint8], right: NDArray[np.uint8], kinds: int) -> NDArray[np.int64]:
+    """How many pixels of each class (rows) were told to be of each (columns), without those that do not count: `[K, K]`."""
+    pairs = right.astype(np.int32) * (IGNORED + 1) + said  # counted as they are and picked then, as masking both first takes longer
+    table = np.bincount(pairs.ravel(), minlength=(IGNORED + 1) ** 2).reshape(IGNORED + 1, IGNORED + 1)
+    return table[:kinds, :kinds]
+
+
+def _overlaps(counts: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersection by union, and Dice, of each class; NaN where it is nowhere."""
+    both, each = counts.diagonal().astype(np.float64), (counts.sum(0) + counts.sum(1)).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return both / np.where(each > 0, each - both, np.nan), 2 * both / np.where(each > 0, each, np.nan)
+
+
+def _edges_of(said: NDArray[np.uint8], right: NDArray[np.uint8], kinds: int, image: int) -> Array:
+    """Of each class that is there: image, class, edge pixels of the answer that are met and all of them, the same of the truth, and the
+    Hausdorff distance, NaN where it is in one of both only."""
+    near = max(1.0, TOLERANCE * float(np.hypot(*right.shape)))
+    void = right == IGNORED
+    edges = [_edge(mask, void) for mask in (said, right)]
+    rows = []
+    for label in np.flatnonzero(np.bincount(np.concatenate([said[~void], right[~void]]), minlength=kinds)[:kinds]).tolist():
+        answer, truth = ((edge & (mask == label)) for edge, mask in zip(edges, (said, right), strict=True))
+        rows.append([image, label, *_compared(answer, truth, near)])
+    return np.array(rows, np.float64).reshape(-1, 7)
+
+
+def _edge(mask: NDArray[np.uint8], void: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels with one of another class beside, above or below them, both of which count."""
+    edge = np.zeros(mask.shape, bool)
+    for axis in (0, 1):
+        first, second = (slice(None, -1), slice(None))[:: 1 - 2 * axis], (slice(1, None), slice(None))[:: 1 - 2 * axis]
+        other = (mask[first] != mask[second]) & ~void[first] & ~void[second]
+        edge[first] |= other
+        edge[second] |= other
+    return edge
+
+
+def _compared(answer: NDArray[np.bool_], truth: NDArray[np.bool_], near: float) -> tuple[float, float, float, float, float]:
+    """Edge pixels of the answer that are met and all, the same of the truth, and the Hausdorff distance at PERCENTILE."""
+    said, there = int(answer.sum()), int(truth.sum())
+    if not (said and there):
+        return 0, said, 0, there, np.nan
+    to_truth, to_answer = _distances(answer, truth), _distances(truth, answer)
+    apart = max(float(np.percentile(one, PERCENTILE)) for one in (to_truth, to_answer))
+    return int((to_truth <= near).sum()), said, int((to_answer <= near).sum()), there, apart
+
+
+def _distances(points: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """From each point to the nearest of the others, in pixels."""
+    from scipy.spatial import cKDTree
+
+    found, _ = cKDTree(np.argwhere(others)).query(np.argwhere(points))
+    distances: NDArray[np.float64] = np.asarray(found)
+    return distances
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Over those that there are."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None

@@ -1,0 +1,76 @@
+"""The models that segment, by name. torch is not imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from saccade.core.errors import unknown
+from saccade.task import ModelRow
+
+
+@dataclass(frozen=True)
+class Own:
+    """A network that is ours, for any size.
+
+    widths, blocks: channels and residual blocks of the stages at a half, 4th, 8th, 16th and 32nd of the input; parameters: with 21 classes
+    and three channels (a test holds them true).
+    """
+
+    widths: tuple[int, ...]
+    blocks: tuple[int, ...]
+    parameters: int
+
+    def architecture(self, name: str, *, classes: int, channels: int) -> dict[str, Any]:
+        """Plain JSON that rebuilds it."""
+        arguments = {"classes": classes, "channels": channels, "widths": list(self.widths), "blocks": list(self.blocks)}
+        return {"source": "saccade", "name": name, "arguments": arguments}
+
+
+OWN = {"small_unet": Own((24, 48, 96, 160, 192), (1, 1, 1, 1, 1), parameters=2_350_084)}
+
+BSD = "BSD-3-Clause"
+# torchvision's: parameters with 21 classes, mean IoU of its weights on COCO val2017 with VOC's classes, as its table of weights states both
+# (a test holds them).
+TORCHVISION = {
+    "deeplabv3_mobilenet_v3_large": (11_029_328, 60.3),
+    "deeplabv3_resnet50": (42_004_074, 66.4),
+    "deeplabv3_resnet101": (60_996_202, 67.4),
+    "fcn_resnet50": (35_322_218, 60.5),
+    "fcn_resnet101": (54_314_346, 63.7),
+    "lraspp_mobilenet_v3_large": (3_221_538, 57.9),
+}
+# Decoders of segmentation_models_pytorch, on any network of timm that gives maps: unet/resnet34. By name: its class.
+DECODERS = {
+    "deeplabv3plus": "DeepLabV3Plus",
+    "fpn": "FPN",
+    "linknet": "Linknet",
+    "manet": "MAnet",
+    "segformer": "Segformer",
+    "unet": "Unet",
+    "unetplusplus": "UnetPlusPlus",
+    "upernet": "UPerNet",
+}
+
+
+def rows() -> list[ModelRow]:
+    """Those that have a name of their own; a decoder may stand on any network: DECODER/NETWORK."""
+    ours = [ModelRow(name, "saccade", own.parameters) for name, own in OWN.items()]
+    theirs = [
+        ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes")
+        for name, (count, iou) in TORCHVISION.items()
+    ]
+    return ours + theirs
+
+
+def check(name: str) -> None:
+    """Raise UserError with the nearest for a name that is none; DECODER/NETWORK stands for a decoder on a network of timm."""
+    decoder, slash, network = name.partition("/")
+    if not slash and (name in OWN or name in TORCHVISION):
+        return
+    if not slash or decoder not in DECODERS:
+        raise unknown("model", name, [*OWN, *TORCHVISION, *(f"{one}/NETWORK" for one in DECODERS)], where="--model")
+    import timm
+
+    if "." in network or not timm.is_model(network):  # a tag is a set of weights
+        raise unknown("model", network, timm.list_models(), where="--model")

@@ -1,0 +1,84 @@
+"""Our own network: residual stages down to a 32nd of the input, and back up with what each stage saw (Ronneberger et al. 2015, "U-Net").
+
+It works on blocks of 2x2 pixels, which are taken together before the first layer and apart after the last (Shi et al. 2016, "Real-time
+single image and video super-resolution using an efficient sub-pixel convolutional neural network"): a quarter of the work, at full
+resolution.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.core.card import InputSpec
+from saccade.core.geometry import FILL, MULTIPLE
+from saccade.nn.layers.normalize import Normalize
+from saccade.nn.layers.residual import Block, conv, reset
+
+FINEST = 2  # pixels of a side of the finest cells
+
+
+class Up(nn.Module):
+    """A coarse map joined with the finer one of the way down."""
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.lateral = nn.Sequential(conv(coarse, fine, 1), nn.BatchNorm2d(fine))
+        self.block = Block(2 * fine, fine, 1)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """`[B, coarse, h, w]` and `[B, fine, 2 h, 2 w]` -> `[B, fine, 2 h, 2 w]`."""
+        wide = F.interpolate(self.lateral(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
+        found: Tensor = self.block(torch.cat([wide, fine], 1))
+        return found
+
+
+class Unet(nn.Module):
+    """uint8 `[B, C, H, W]` -> logits float32 `[B, K, H, W]`.
+
+    Args:
+        spec: the input.
+        classes: K.
+        widths, blocks: channels and residual blocks of the stages at a half, 4th, 8th, ... of the input.
+    """
+
+    def __init__(self, spec: InputSpec, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.normalize = Normalize(spec)
+        self.stem = nn.Sequential(conv(FINEST**2 * spec.channels, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+        self.stages = nn.ModuleList()
+        inputs = widths[0]
+        for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            stage = nn.Sequential()
+            for place in range(count):
+                stage.append(Block(inputs, width, 2 if number and not place else 1))
+                inputs = width
+            self.stages.append(stage)
+        self.ups = nn.ModuleList(Up(coarse, fine) for fine, coarse in itertools.pairwise(widths))
+        self.last = nn.Conv2d(widths[0], FINEST**2 * classes, 1)
+        if not self.last.weight.is_meta:
+            reset(self)
+            nn.init.normal_(self.last.weight, std=0.01)
+            nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    @property
+    def seen(self) -> nn.Module:
+        """The module whose map explanation reads: the way up at the middle stage."""
+        return self.ups[len(self.ups) // 2]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the class says; sides that are no multiples of 32 are padded, and cut again."""
+        height, width = images.shape[2:]
+        if height % MULTIPLE or width % MULTIPLE:
+            images = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE), value=FILL)
+        x = self.stem(F.pixel_unshuffle(self.normalize(images), FINEST))
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        for up, fine in zip(reversed(self.ups), reversed(maps[:-1]), strict=True):
+            x = up(x, fine)
+        return F.pixel_shuffle(self.last(x), FINEST)[..., :height, :width].float()

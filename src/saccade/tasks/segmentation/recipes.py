@@ -1,0 +1,83 @@
+"""The recipe: model, size, rates, loss and changes from what the data and the budget tell, each value with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from saccade.core.config import AugmentConfig, SegmentationConfig, TrainConfig
+from saccade.core.geometry import fitting, padded
+from saccade.data.sample import Schema
+from saccade.task import Budget
+
+DEFAULT = "small_unet"
+PIECE = 256  # pixels of a side of what is seen at once where images are taken at their own pixels
+NATIVE = 768  # pixels of the longer side up to which they are
+SIDE = 384  # of larger images, which are scaled
+CPU_MINUTES = 18.0
+IMAGES_SEEN = 40_000  # training images over all epochs
+RARE = 0.1  # share of the pixels below which a class counts more
+MOST_WEIGHT = 10.0
+CHANGES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.7, 1.4))
+
+
+def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+    """The configuration for this data, and a reason by line, each beginning with the key it explains."""
+    native, size, why = _size(schema, budget)
+    reasons = [f"size: {size[0]}x{size[1]}, {why}"]
+    model, why = (budget.model, "as asked") if budget.model else (DEFAULT, "learns from random weights in minutes")
+    reasons.append(f"model: {model}, {why}")
+    images = schema.images.get("train", 0)
+    batch = 8 if images < 2000 else 16
+    reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
+    augment = CHANGES if schema.channels == 3 else replace(CHANGES, hue=0.0)
+    reasons.append("augment: mirrored, at other scales, coloured, as random weights need many views of each image")
+    weights, why = _weights(schema)
+    reasons.append(f"segmentation.class_weights: {why}")
+    reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
+    epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
+    reasons.append(f"epochs: {epochs}, from {images:,} training images")
+    epochs *= 1 if budget.minutes is None else 2
+    minutes = budget.limit(device, CPU_MINUTES, reasons)
+    config = TrainConfig(
+        task="segment",
+        model=model,
+        epochs=float(epochs),
+        minutes=minutes,
+        size=size,
+        channels=1 if schema.channels == 1 else 3,
+        batch=batch,
+        lr=2e-3 if model == DEFAULT else 3e-4,
+        weight_decay=0.05,
+        warmup=0.05,
+        ema=0.05,
+        clip=5.0,
+        augment=augment,
+        segmentation=SegmentationConfig(native=native, class_weights=weights),
+    )
+    reasons.append(f"lr: {config.lr:g}, for random weights")
+    return config, reasons
+
+
+def _size(schema: Schema, budget: Budget) -> tuple[bool, tuple[int, int], str]:
+    """Whether images are taken at their own pixels, and the size of the input."""
+    about = f"{schema.size[0]}x{schema.size[1]}"
+    if max(schema.size) <= NATIVE:
+        size = budget.size or padded((min(PIECE, schema.size[0]), min(PIECE, schema.size[1])))
+        return True, size, "as asked" if budget.size else f"pieces of images of about {about} at their own pixels"
+    own = "; --set segmentation.native=true takes them at their own"
+    if budget.size is not None:
+        return False, budget.size, f"as asked, into which images of about {about} are scaled{own}"
+    if not schema.uniform:
+        return False, (SIDE, SIDE), f"into which images of about {about} are scaled, to learn fast{own}"
+    return False, padded(fitting(schema.size, (SIDE, SIDE))), f"the shape of the images, {about}, scaled to learn fast{own}"
+
+
+def _weights(schema: Schema) -> tuple[tuple[float, ...], str]:
+    """What a pixel of each class counts: by the root of how rare it is, where one is."""
+    shares = [share for share in schema.shares if share > 0]
+    if not shares or min(shares) >= RARE:
+        return (), "none, as no class is rare"
+    raw = [min(MOST_WEIGHT, (max(shares) / share) ** 0.5) if share > 0 else MOST_WEIGHT for share in schema.shares]
+    rarest = schema.classes[min(range(len(raw)), key=lambda label: schema.shares[label])]
+    return tuple(round(value, 2) for value in raw), f"rare classes count more: {rarest} has {100 * min(schema.shares):.2g} % of the pixels"

@@ -1,0 +1,140 @@
+"""The room of segmentation: its doors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.core.card import Card, InputSpec
+from saccade.core.class_masks import IGNORED
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
+from saccade.core.segmentation import Segmentation as Answer
+from saccade.data.sample import Schema
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
+from saccade.tasks.segmentation import models, recipes
+from saccade.tasks.segmentation.metrics import SegmentationMetric
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from saccade.data.loader import Batch
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
+CHANGES = ("flip", "color", "hue", "grey", "resize", "mosaic")
+
+
+class Segmentation:
+    """A class for each pixel."""
+
+    name = "segment"
+
+    def resize(self, config: TrainConfig) -> str:
+        """All of an image, at its own pixels where the configuration says so."""
+        return "native" if config.segmentation.native else "fit"
+
+    def models(self) -> Sequence[ModelRow]:
+        """Ours and torchvision's; decoders on any network: DECODER/NETWORK."""
+        return models.rows()
+
+    def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
+        """The configuration for this data, and a reason by line."""
+        return recipes.choose(schema, device, budget)
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise UserError, naming the nearest, for a model that is not known, and for what is not done here."""
+        models.check(config.model)
+        refuse_changes(config.augment, CHANGES, self.name)
+        if config.channels == 4:
+            raise UserError("segmentation takes 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
+        if config.pretrained:
+            raise UserError("published weights of networks that segment are not loaded yet", where="--pretrained", fix="leave it out")
+        if config.label_smoothing:
+            raise UserError("is for classify", where="label_smoothing", fix="leave it out")
+        loss = config.segmentation
+        if not (loss.cross_entropy or loss.focal or loss.dice or loss.lovasz or loss.boundary):
+            raise UserError("every part of the loss has weight 0", where="segmentation", fix="--set segmentation.cross_entropy=1")
+
+    def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
+        """A new network by its name, and the card that rebuilds it; raises UserError for weights that are not as many as the classes."""
+        models.check(config.model)
+        classes, weights = schema.classes, config.segmentation.class_weights
+        if len(classes) > IGNORED:
+            raise UserError(f"must have at most {IGNORED} classes, was {len(classes)}")
+        if weights and len(weights) != len(classes):
+            raise UserError(f"must be a number for each of {len(classes)} classes, was {len(weights)}", where="segmentation.class_weights")
+        colours = (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
+        spec = InputSpec(config.channels, config.size, self.resize(config), *colours)
+        if config.model in models.OWN:
+            architecture = models.OWN[config.model].architecture(config.model, classes=len(classes), channels=config.channels)
+        else:
+            arguments = {"classes": len(classes), "channels": config.channels}
+            architecture = {"source": "library", "name": config.model, "arguments": arguments}
+        card = Card(self.name, classes, architecture, spec)
+        return self.build(card), card
+
+    def build(self, card: Card, elements: int | None = None) -> nn.Module:
+        """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
+        from saccade.tasks.segmentation.models.building import rebuild
+
+        return rebuild(card, elements)
+
+    def augment(self, config: TrainConfig) -> Augment:
+        """Random changes to the training images and their masks."""
+        from saccade.tasks.segmentation.augmentation import ClassesAugment
+
+        return ClassesAugment(config)
+
+    def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
+        """One phase: the whole network on the parts of the loss that the configuration weighs."""
+        from saccade.tasks.segmentation.loss import losses
+
+        def loss(batch: Batch, step: int) -> Losses:
+            return losses(model(batch.images), batch, config.segmentation)
+
+        return [Phase("train", [model], loss)]
+
+    def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Logits `[B, K, H, W]` -> {"logits": the same}."""
+        from saccade.tasks.segmentation.decode import decode
+
+        return decode(outputs)
+
+    def metrics(self, card: Card) -> Metric:
+        """miou, dice, pixel_accuracy, boundary_f1, hausdorff_95."""
+        return SegmentationMetric(card.classes)
+
+    def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
+        """Nothing: a network that segments badly does not fail for good."""
+        return ""
+
+    def features(self, model: nn.Module) -> nn.Module:
+        """A module of the way up, whose map is `[B, F, h, w]`."""
+        network: Any = model
+        found: nn.Module = network.seen
+        return found
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Logits `[B, K, H, W]`, class indices `[B]` -> the mean logit of each over its region, the pixels told to be of it, or, where
+        there are none, over the image, `[B]` (Vinogradova et al. 2020, "Seg-Grad-CAM", equation 1)."""
+        wanted = outputs.gather(1, targets[:, None, None, None].expand(-1, 1, *outputs.shape[2:]))[:, 0]
+        region = (outputs.argmax(1) == targets[:, None, None]).float()
+        region = region.where(region.sum((1, 2), keepdim=True) > 0, 1.0)
+        return (wanted * region).sum((1, 2)) / region.sum((1, 2))
+
+    def draw(self, image: NDArray[np.uint8], result: Answer, truth: Any | None = None) -> Image:
+        """The image uint8 `[H, W, C]` with the classes of its pixels over it, the edges of the truth in white."""
+        from saccade.tasks.segmentation.drawing import drawn
+
+        return drawn(image, result, truth)
+
+    def example(self, n: int, generator: np.random.Generator) -> Batch:
+        """Tiny data that can be learned."""
+        from saccade.tasks.segmentation.example import example
+
+        return example(n, generator)

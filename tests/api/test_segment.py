@@ -1,0 +1,187 @@
+"""Classes of pixels from Python: train, measure, predict, explain, export, verify, resume, the report; broken masks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import saccade
+from saccade import Run, UserError
+from saccade.api import labelling
+from saccade.core import masks
+from saccade.core.errors import Interrupted
+from saccade.core.progress import Silent
+from saccade.core.segmentation import Segmentation
+from saccade.data.opening import open_dataset
+from small_jobs import Stopping
+
+FIGURES = {"miou", "dice", "pixel_accuracy", "boundary_f1", "hausdorff_95"}
+
+
+def train(data: Path, out: Path, **options: Any) -> Run:
+    return saccade.train(data, out=out, **{"epochs": 2, "batch": 8, "device": "cpu", "seed": 1, "progress": Silent(), **options})
+
+
+@pytest.fixture(scope="session")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of three shapes with light and dark fields on grey, a void line between them; read-only."""
+    target = tmp_path_factory.mktemp("fields") / "set"
+    draws = np.random.default_rng(0)
+    (target / "images").mkdir(parents=True)
+    (target / "masks").mkdir()
+    for number in range(40):
+        height, width = ((64, 64), (48, 80), (90, 61))[number % 3]
+        pixels = draws.integers(110, 140, (height, width, 3)).astype(np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        for label, tone in ((1, 220), (2, 30)):
+            tall, wide = draws.integers(16, 30, 2)
+            top, left = draws.integers(0, height - tall), draws.integers(0, width - wide)
+            pixels[top : top + tall, left : left + wide] = tone
+            mask[top : top + tall, left : left + wide] = label
+        mask[height // 2] = 255
+        Image.fromarray(pixels).save(target / f"images/{number:03d}.png")
+        Image.fromarray(mask).save(target / f"masks/{number:03d}.png")
+    (target / "classes.txt").write_text("background\nlight\ndark\n")
+    return target
+
+
+@pytest.fixture(scope="session")
+def learned(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Enough passes to find the fields; read-only but for what verbs write into a run."""
+    return train(fields, tmp_path_factory.mktemp("runs") / "learned", epochs=12)
+
+
+def test_it_learns(learned: Run, page: Any) -> None:
+    facts = learned.to_dict()
+    assert facts["task"] == "segment"
+    assert facts["metrics"]["miou"] > 0.8, facts["metrics"]
+    assert set(facts["metrics"]) == FIGURES
+    rows = [json.loads(line) for line in (learned.path / "predictions/val.jsonl").read_text().splitlines()]
+    assert all(set(row) == {"source", "size", "masks", "miou", "pixel_accuracy"} for row in rows)
+    html = learned.report.read_text()
+    assert page(html).faults == []
+    assert "semantic segmentation" in html and "What it finds" in html and "Mean IoU" in html
+
+
+def test_measured_again_whatever_the_batch(learned: Run, fields: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = saccade.eval(learned.path, progress=Silent())
+    assert set(found.metrics) == FIGURES and set(found.intervals) == FIGURES
+    assert [row["class"] for row in found.per_class] == ["background", "light", "dark"]
+    for most in (1, 3):
+        monkeypatch.setattr("saccade.api.sets.MOST", most)
+        assert saccade.eval(learned.path, progress=Silent()).metrics == pytest.approx(found.metrics, abs=1e-6)
+
+
+def test_answers_have_the_originals_pixels(learned: Run, fields: Path, tmp_path: Path) -> None:
+    images = sorted((fields / "images").glob("00*.png"))
+    found = saccade.predict(learned.path, images, out=tmp_path / "json", progress=Silent())
+    written = json.loads((tmp_path / "json/predictions.json").read_text())["results"]
+    for path, one, row in zip(images, found, written, strict=True):
+        assert isinstance(one, Segmentation) and one.size == Image.open(path).size[::-1]
+        truth = masks.read(fields / "masks" / path.name)
+        assert (one.mask == truth)[truth != 255].mean() > 0.9
+        np.testing.assert_array_equal(masks.read(row["mask"]), one.mask)
+        assert one.uncertainty is not None and one.uncertainty.shape == one.size
+    alone = [saccade.predict(learned.path, image, progress=Silent())[0] for image in images]
+    assert all(np.array_equal(one.mask, other.mask) for one, other in zip(found, alone, strict=True))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("form", ["png", "csv", "jsonl", "masks", "coco", "voc"])
+def test_formats(learned: Run, fields: Path, tmp_path: Path, form: str) -> None:
+    images = sorted((fields / "images").glob("00*.png"))
+    found = saccade.predict(learned.path, images, out=tmp_path / "o", format=form, progress=Silent())
+    if form == "png":
+        assert len(list((tmp_path / "o").iterdir())) == len(images)
+    elif form == "csv":
+        rows = list(csv.DictReader((tmp_path / "o/predictions.csv").open()))
+        assert {row["label"] for row in rows} == {"light", "dark"}
+        assert sum(int(row["area"]) for row in rows) == sum(int(one.counts[1:].sum()) for one in found)  # type: ignore[union-attr]
+    elif form == "jsonl":
+        rows = [json.loads(line) for line in (tmp_path / "o/predictions.jsonl").read_text().splitlines()]
+        assert all(Path(row["mask"]).is_file() for row in rows) and len(rows) == len(images)
+    else:
+        task = {"masks": "segment", "coco": "instances", "voc": "detect"}[form]
+        opened = open_dataset(tmp_path / "o", task=task)
+        assert len(opened) == len(images) and {"light", "dark"} <= set(opened.schema.classes)
+
+
+def test_explain(learned: Run, fields: Path, tmp_path: Path) -> None:
+    images = sorted((fields / "images").glob("00*.png"))[:2]
+    shown = saccade.explain(learned.path, images, out=tmp_path / "why", target_class="dark", progress=Silent())
+    assert len(shown) == 2 and shown[0].map.shape == Image.open(images[0]).size[::-1]
+    assert all({"source", "miou", "pixel_accuracy"} == set(row) for row in shown.mistakes)
+
+
+def test_export_with_proof(learned: Run, fields: Path, tmp_path: Path) -> None:
+    exported = learned.export(out=tmp_path / "onnx", progress=Silent())
+    assert exported.passed, exported.facts["checks"]
+    assert exported.facts["dynamic"] == ["batch", "height", "width"] and exported.facts["agreement"] > 0.999
+    assert saccade.verify(exported.file, fields, progress=Silent()).passed  # type: ignore[arg-type]
+    images = sorted((fields / "images").glob("00*.png"))
+    one, other = (saccade.predict(target, images, progress=Silent()) for target in (learned.path, exported.file))  # type: ignore[arg-type]
+    assert np.mean([first.agreement(second) for first, second in zip(one, other, strict=True)]) > 0.999
+
+
+def test_fitted_and_going_on_to_the_bit(fields: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "set": {"segmentation.native": False, "segmentation.lovasz": 0.5, "segmentation.boundary": 0.1},
+        "size": (48, 48),
+    }
+    whole = train(fields, tmp_path / "whole", **options)
+    with pytest.raises(Interrupted):
+        train(fields, tmp_path / "r", progress=Stopping(4), **options)
+    again = saccade.train(out=tmp_path / "r", resume=True, workers=2, progress=Silent())
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
+    (answer,) = saccade.predict(whole.path, sorted((fields / "images").glob("*.png"))[1], progress=Silent())
+    assert answer.size == (48, 80)
+
+
+def broken(fields: Path, place: Path) -> Path:
+    shutil.copytree(fields, place)
+    return place
+
+
+def test_masks_of_another_size(fields: Path, tmp_path: Path) -> None:
+    data = broken(fields, tmp_path / "set")
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(data / "masks/003.png")
+    with pytest.raises(UserError, match=r"003"):
+        train(data, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    run = train(data, tmp_path / "r", skip_bad=True, epochs=1)
+    assert run.metrics
+
+
+def test_a_mask_that_cannot_be_read(fields: Path, tmp_path: Path) -> None:
+    data = broken(fields, tmp_path / "set")
+    raw = (data / "masks/004.png").read_bytes()
+    (data / "masks/004.png").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(UserError, match=r"004"):
+        train(data, tmp_path / "r")
+
+
+def test_what_is_refused(fields: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean small_unet"):
+        train(fields, tmp_path / "r", model="small_unett")
+    with pytest.raises(UserError, match="objects are no classes of pixels"):
+        labelling.check("instances", "masks")
+    with pytest.raises(UserError, match="labels are for what is found"):
+        labelling.check("classify", "coco")
+    with pytest.raises(UserError, match="must be a number for each of 3 classes"):
+        train(fields, tmp_path / "r", set={"segmentation.class_weights": [1, 2]})
+
+
+def test_one_class(fields: Path, tmp_path: Path) -> None:
+    data = broken(fields, tmp_path / "set")
+    (data / "classes.txt").write_text("background\n")
+    for path in (data / "masks").iterdir():
+        Image.fromarray(np.zeros(Image.open(path).size[::-1], np.uint8)).save(path)
+    with pytest.raises(UserError, match="at least two classes"):
+        train(data, tmp_path / "r")

@@ -1,0 +1,100 @@
+"""Parts of the loss against their definitions; no image's part depends on its neighbours; gradients by finite differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.core.class_masks import IGNORED
+from saccade.core.config import SegmentationConfig
+from saccade.data.loader import Batch
+from saccade.tasks.segmentation.augmentation import gathered
+from saccade.tasks.segmentation.loss import dice, losses, lovasz
+
+ALL = SegmentationConfig(cross_entropy=1.0, focal=0.5, dice=1.0, lovasz=1.0, boundary=0.5, class_weights=(1.0, 2.0, 3.0))
+NONE = SegmentationConfig(cross_entropy=0.0, dice=0.0)
+
+
+def batch(n: int = 3, seed: int = 0, *, void: bool = True) -> tuple[torch.Tensor, Batch]:
+    draws = np.random.default_rng(seed)
+    masks = [draws.integers(0, 3, (4, 5), dtype=np.uint8).repeat(3, 0).repeat(3, 1) for _ in range(n)]
+    for mask in masks if void else ():
+        mask[:2] = IGNORED
+    logits = torch.from_numpy(draws.normal(0, 2, (n, 3, 12, 15)))
+    images = torch.zeros(n, 3, 12, 15, dtype=torch.uint8)
+    return logits, Batch(images, gathered(masks, edges=True), np.arange(n))
+
+
+def test_sum_over_images() -> None:
+    logits, whole = batch()
+    together = losses(logits, whole, ALL)
+    assert together.weight == 3 and set(together.parts) == {"cross_entropy", "focal", "dice", "lovasz", "boundary"}
+    alone = [losses(logits[i : i + 1], part, ALL) for i, part in enumerate(whole.split(1))]
+    assert float(together.total) == pytest.approx(sum(float(one.total) for one in alone), rel=1e-5)
+    for name, value in together.parts.items():
+        assert float(value) == pytest.approx(sum(float(one.parts[name]) for one in alone), rel=1e-5), name
+
+
+def test_cross_entropy_and_class_weights() -> None:
+    logits, one = batch()
+    target = one.targets["classes"].long()
+    for weights in ((), (1.0, 2.0, 3.0)):
+        config = replace(NONE, cross_entropy=1.0, class_weights=weights)
+        tensor = torch.tensor(weights, dtype=torch.float32) if weights else None
+        expected = sum(
+            float(torch.nn.functional.cross_entropy(row[None].float(), goal[None], tensor, ignore_index=IGNORED))
+            for row, goal in zip(logits, target, strict=True)
+        )
+        assert float(losses(logits, one, config).total) == pytest.approx(expected, rel=1e-5)
+
+
+def test_perfect_answers_cost_nothing() -> None:
+    _, one = batch(void=False)
+    right = torch.nn.functional.one_hot(one.targets["classes"].long(), 3).permute(0, 3, 1, 2) * 60.0
+    for config in (replace(NONE, cross_entropy=1.0), replace(NONE, focal=1.0), replace(NONE, dice=1.0), replace(NONE, lovasz=1.0)):
+        assert float(losses(right, one, config).total) == pytest.approx(0, abs=1e-4)
+        assert float(losses(-right, one, config).total) > 1
+    edges = replace(NONE, boundary=1.0)
+    assert float(losses(right, one, edges).total) < float(losses(-right, one, edges).total)
+
+
+def test_lovasz_of_certain_answers_is_the_jaccard_loss() -> None:
+    """At the corners of the cube the extension equals the set function (Berman et al. 2018, section 2)."""
+    draws = np.random.default_rng(3)
+    truth, said = (torch.from_numpy(draws.integers(0, 3, (8, 9))) for _ in range(2))
+    one, other = (torch.nn.functional.one_hot(mask, 3).permute(2, 0, 1) for mask in (said, truth))
+    expected = np.mean([1 - float(((said == k) & (truth == k)).sum() / ((said == k) | (truth == k)).sum()) for k in range(3)])
+    assert float(lovasz(one.double(), other, torch.ones(8, 9, dtype=torch.bool))) == pytest.approx(expected)
+
+
+def test_dice_by_hand() -> None:
+    shares = torch.tensor([[[[0.5, 1.0]], [[0.5, 0.0]]]])
+    truth = torch.tensor([[[[0, 1]], [[1, 0]]]])
+    first, second = 1 - (2 * 1.0 + 1) / (1.25 + 1 + 1), 1 - (2 * 0.5 + 1) / (0.25 + 1 + 1)
+    assert float(dice(shares, truth)) == pytest.approx((first + second) / 2)
+
+
+def test_gradients() -> None:
+    logits, one = batch(2)
+    point = logits.clone().requires_grad_()
+
+    def total(values: torch.Tensor) -> torch.Tensor:
+        return losses(values, one, ALL).total
+
+    total(point).backward()
+    direction = torch.randn_like(logits)
+    step = 1e-2
+    slope = (total(logits + step * direction) - total(logits - step * direction)) / (2 * step)
+    assert float((point.grad * direction).sum()) == pytest.approx(float(slope), rel=0.05)  # type: ignore[operator]
+
+
+def test_images_where_nothing_counts() -> None:
+    logits, one = batch(1)
+    void = Batch(one.images, gathered([np.full((12, 15), IGNORED, np.uint8)], edges=True), one.positions)
+    point = logits.clone().requires_grad_()
+    found = losses(point, void, ALL)
+    found.total.backward()
+    assert float(found.total) == 0 and found.weight == 1 and torch.isfinite(point.grad).all()  # type: ignore[arg-type]
