@@ -1,13 +1,14 @@
 """A network that gives each pixel a class, from random weights on two cores, defaults only, beside a plain loop around a library's.
 
-    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|peer ...] [--seed S] [--minutes X]
+    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|peer ...] [--seed S] [--minutes X] [--threads N]
 
 `nuclei`: the cell nuclei of ../shared/data as background, nucleus and border (the pixels of a nucleus with one of another or of none
 beside, above or below them, and the next ones within), 30 minutes, a fifth of the images set apart for the test. `peer`: the Unet of
 segmentation_models_pytorch with its own default encoder from random weights in a plain loop (benchmarks/peers/unet.py) on the same images
-for the same minutes, one after the other, both on two threads, both measured by the same figures. `shapes`: 1,000 drawn scenes of 256x256
-pixels with 1 to 12 objects of six classes, 8 minutes. Minutes count from the start of each process. What is there already is not done
-again; each result is a line of benchmarks/results/segmentation.jsonl, and the tables are printed from that file.
+for the same minutes, one after the other, both measured by the same figures; with `--threads 1` the two may run at the same time.
+`shapes`: 1,000 drawn scenes of 256x256 pixels with 1 to 12 objects of six classes, 8 minutes. Minutes count from the start of each
+process. What is there already is not done again; each result is a line of benchmarks/results/segmentation.jsonl, and the tables are
+printed from that file.
 """
 
 from __future__ import annotations
@@ -112,9 +113,9 @@ def theirs(work: Path, seed: int) -> dict[str, Any]:
     told = place / "told.json"
     if not told.exists():
         place.mkdir(exist_ok=True)
-        script = [str(HERE / "peers" / "unet.py"), str(data), str(place), str(MINUTES["peer"]), "2", str(len(CLASSES)), str(seed)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
-        done = subprocess.run([sys.executable, *script], stdout=subprocess.PIPE, text=True, env=environment, check=True)
+        script = [str(HERE / "peers" / "unet.py"), str(data), str(place), str(MINUTES["peer"]), os.environ["OMP_NUM_THREADS"]]
+        script += [str(len(CLASSES)), str(seed)]
+        done = subprocess.run([sys.executable, *script], stdout=subprocess.PIPE, text=True, check=True)
         told.write_text(done.stdout.splitlines()[-1])
     dataset = open_dataset(data, task="segment")
     metric = SegmentationMetric(dataset.schema.classes)
@@ -129,18 +130,18 @@ def theirs(work: Path, seed: int) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, the last of each kind."""
-    latest = {(row["table"], row["seed"], row["what"]): row for row in rows}
+    latest = {(row["table"], row["seed"], row["threads"], row["what"]): row for row in rows}
     lines = []
     for name, kinds in (("nuclei", ("nuclei", "peer")), ("shapes", ("shapes",))):
         mine = [row for key, row in latest.items() if key[0] in kinds]
         if mine:
-            head = ["seed", "mean IoU (95 % interval)", *mine[0]["per_class"]] if name == "nuclei" else ["seed", "mean IoU (95 % interval)"]
+            head = ["seed", "threads", "mean IoU (95 % interval)", *(mine[0]["per_class"] if name == "nuclei" else ())]
             head += ["Dice", "pixel accuracy", "boundary F1", "Hausdorff 95", "epochs", "seconds"]
             lines += ["", f"| {name}, {MINUTES[name]:g} minutes | {' | '.join(head)} |", "|" + "---|" * (len(head) + 1)]
         for row in sorted(mine, key=lambda row: (row["seed"], row["what"])):
             m = row["metrics"]
             around = " ({:.3f} to {:.3f})".format(*row["intervals"]["miou"])
-            cells = [row["what"], row["seed"], f"{m['miou']:.3f}{around}"]
+            cells = [row["what"], row["seed"], row["threads"], f"{m['miou']:.3f}{around}"]
             cells += [f"{value:.3f}" for value in row["per_class"].values()] if name == "nuclei" else []
             cells += [f"{m[key]:.3f}" for key in ("dice", "pixel_accuracy", "boundary_f1")] + [f"{m['hausdorff_95']:.1f} px"]
             lines.append(f"| {' | '.join(map(str, [*cells, row['epochs'], round(row['seconds'])]))} |")
@@ -154,7 +155,9 @@ def main() -> None:
     parser.add_argument("--only", choices=list(MINUTES), action="append")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="instead of 30, 30 and 8")
+    parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": str(asked.threads), "MKL_NUM_THREADS": str(asked.threads)}
     work = asked.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     MINUTES.update(dict.fromkeys(MINUTES, asked.minutes) if asked.minutes else {})
@@ -162,7 +165,8 @@ def main() -> None:
         found = theirs(work, asked.seed) if name == "peer" else ours(work, name, asked.seed)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
-            file.write(json.dumps({"table": name, "seed": asked.seed, "minutes": MINUTES[name], **found, "cpu": processor()}) + "\n")
+            row = {"table": name, "seed": asked.seed, "threads": asked.threads, "minutes": MINUTES[name], **found, "cpu": processor()}
+            file.write(json.dumps(row) + "\n")
     if RESULTS.exists():
         print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
 
