@@ -1,14 +1,15 @@
 """A network that gives each pixel a class, from random weights on two cores, defaults only, beside a plain loop around a library's.
 
-    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|peer ...] [--seed S] [--minutes X] [--threads N]
+    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|peer|tiles ...] [--seed S] [--minutes X] [--threads N]
 
 `nuclei`: the cell nuclei of ../shared/data as background, nucleus and border (the pixels of a nucleus with one of another or of none
 beside, above or below them, and the next ones within), 30 minutes, a fifth of the images set apart for the test. `peer`: the Unet of
 segmentation_models_pytorch with its own default encoder from random weights in a plain loop (benchmarks/peers/unet.py) on the same images
 for the same minutes, one after the other, both measured by the same figures; with `--threads 1` the two may run at the same time.
-`shapes`: 1,000 drawn scenes of 256x256 pixels with 1 to 12 objects of six classes, 8 minutes. Minutes count from the start of each
-process. What is there already is not done again; each result is a line of benchmarks/results/segmentation.jsonl, and the tables are
-printed from that file.
+`shapes`: 1,000 drawn scenes of 256x256 pixels with 1 to 12 objects of six classes, 8 minutes. `tiles`: how far the answer of the network
+of `nuclei` for an image of 3072x3072 pixels, set together from the test images, differs in tiles from that at once. Minutes count from the
+start of each process. What is there already is not done again; each result is a line of benchmarks/results/segmentation.jsonl, and the
+tables are printed from that file.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from datasets import HERE, SHARED, processor
 from datasets import saccade as command
 
 RESULTS = HERE / "results" / "segmentation.jsonl"
-MINUTES = {"nuclei": 30.0, "peer": 30.0, "shapes": 8.0}
+MINUTES = {"nuclei": 30.0, "peer": 30.0, "shapes": 8.0, "tiles": 0.0}
 CLASSES = ("background", "nucleus", "border")
 SHARES = "0.65,0.15,0.2"
 SIDE = 256
+LARGE = 3072
 
 
 def prepared(work: Path, name: str) -> Path:
@@ -128,6 +130,31 @@ def theirs(work: Path, seed: int) -> dict[str, Any]:
     return {**row, "images": len(dataset.split("test")), **json.loads(told.read_text())}
 
 
+def seams(work: Path, seed: int) -> dict[str, Any]:
+    """Differences of probabilities, and of classes, between tiles and the whole."""
+    from saccade.api.models import load_model
+    from saccade.data.opening import open_dataset
+    from saccade.prediction import tiling
+
+    dataset = open_dataset(prepared(work, "nuclei"), task="segment")
+    canvas, rest = np.zeros((1, 3, LARGE, LARGE), np.uint8), iter(dataset.split("test").tolist() * 9)
+    for top in range(0, LARGE, SIDE):
+        for left in range(0, LARGE, SIDE):
+            pixels = dataset.decode(next(rest))[:SIDE, :SIDE].transpose(2, 0, 1)
+            canvas[0, :, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
+    session = load_model(work / f"classes-nuclei-{seed}").session()
+    found = [_shares(one["logits"][0]) for one in (session.run(canvas), tiling.run(session, canvas))]
+    apart = np.abs(found[0] - found[1])
+    other = float((found[0].argmax(0) != found[1].argmax(0)).mean())
+    return {"what": "small_unet", "largest": float(apart.max()), "mean": float(apart.mean()), "other": other}
+
+
+def _shares(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    weights = np.exp(logits - logits.max(0))
+    shares: NDArray[np.float32] = weights / weights.sum(0)
+    return shares
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, the last of each kind."""
     latest = {(row["table"], row["seed"], row["threads"], row["what"]): row for row in rows}
@@ -145,6 +172,10 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells += [f"{value:.3f}" for value in row["per_class"].values()] if name == "nuclei" else []
             cells += [f"{m[key]:.3f}" for key in ("dice", "pixel_accuracy", "boundary_f1")] + [f"{m['hausdorff_95']:.1f} px"]
             lines.append(f"| {' | '.join(map(str, [*cells, row['epochs'], round(row['seconds'])]))} |")
+    for row in (row for key, row in latest.items() if key[0] == "tiles"):
+        head = ("largest difference of probabilities", "mean", "pixels of another class")
+        lines += ["", f"| tiles against the whole, {LARGE}x{LARGE} | {' | '.join(head)} |", "|---|---|---|---|"]
+        lines.append(f"| {row['what']} | {row['largest']:.4f} | {row['mean']:.2g} | {100 * row['other']:.4f} % |")
     return "\n".join(lines)
 
 
@@ -162,7 +193,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     MINUTES.update(dict.fromkeys(MINUTES, asked.minutes) if asked.minutes else {})
     for name in asked.only or MINUTES:
-        found = theirs(work, asked.seed) if name == "peer" else ours(work, name, asked.seed)
+        way = {"peer": theirs, "tiles": seams}.get(name)
+        found = way(work, asked.seed) if way else ours(work, name, asked.seed)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
             row = {"table": name, "seed": asked.seed, "threads": asked.threads, "minutes": MINUTES[name], **found, "cpu": processor()}

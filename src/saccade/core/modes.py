@@ -12,6 +12,7 @@ from saccade.core import alpha
 from saccade.core.errors import UserError
 
 Pixels = NDArray[np.uint8]
+BAND = 1 << 24  # pixels that are copied at once
 
 
 def plain(image: Image.Image, where: str, *, with_alpha: bool) -> tuple[Pixels, str]:
@@ -56,7 +57,15 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def _array(image: Image.Image) -> Pixels:
-    return np.atleast_3d(np.asarray(image))
+    """In bands where it is large: Pillow hands over a copy beside its own pixels."""
+    if image.width * image.height <= BAND:
+        return np.atleast_3d(np.asarray(image))
+    pixels = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(image.height, top + rows)))
+        pixels[top : top + rows] = np.atleast_3d(np.asarray(band))
+    return pixels
 
 
 def _narrow(image: Image.Image, where: str, *, with_alpha: bool) -> tuple[Pixels, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from saccade.core.errors import UserError
 from saccade.core.segmentation import Segmentation
 
 ROOM = 1 << 24  # values at work at once
+BROKEN = "try --precision fp32; if that gives the same, the weights are broken"
 
 
 def numbers(values: Any, name: str) -> NDArray[np.float32]:
@@ -47,25 +48,46 @@ def segmentations(
         if maps.shape[1] < height or maps.shape[2] < width:
             raise UserError(f"the model must give logits of {height}x{width} at least, got {maps.shape[1]}x{maps.shape[2]}", where=source)
         if not np.isfinite(maps).all():
-            fix = "try --precision fp32; if that gives the same, the weights are broken"
-            raise UserError("logits must be finite", where=source, fix=fix)
-        mask, doubt = _placed(np.ascontiguousarray(maps[:, :height, :width]), size, doubts=doubts)
+            raise UserError("logits must be finite", where=source, fix=BROKEN)
+        mask, doubt = _classes(_bands(np.ascontiguousarray(maps[:, :height, :width]), size), size, doubts=doubts)
         found.append(Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", tuple(remarks)))
     return found
 
 
-def _placed(maps: NDArray[np.float32], size: tuple[int, int], *, doubts: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Classes and their entropy in 255ths of the largest, of logits `[K, h, w]` of the whole image, in bands of its rows."""
+def from_bands(
+    bands: Iterable[tuple[int, NDArray[np.float32]]], card: Card, size: tuple[int, int], source: str, notes: tuple[str, ...]
+) -> Segmentation:
+    """The same of an image whose logits come in bands, (first row, `[K, rows, W]`), at its own pixels. Raises UserError as that does."""
+    mask, doubt = _classes(_finite(bands, source), size, doubts=True)
+    return Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", notes)
+
+
+def _finite(bands: Iterable[tuple[int, NDArray[np.float32]]], source: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    for top, band in bands:
+        if not np.isfinite(band).all():
+            raise UserError("logits must be finite", where=source, fix=BROKEN)
+        yield top, band
+
+
+def _classes(
+    bands: Iterable[tuple[int, NDArray[np.float32]]], size: tuple[int, int], *, doubts: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Classes and their entropy in 255ths of the largest: uint8 `[H, W]` each."""
     mask = np.empty(size, np.uint8)
     doubt = np.zeros(size, np.uint8) if doubts else None
+    for top, band in bands:
+        bottom = top + band.shape[1]
+        mask[top:bottom] = band.argmax(0)
+        if doubt is not None and len(band) > 1:
+            doubt[top:bottom] = np.rint(255 * _entropy(band) / np.log(len(band)))
+    return mask, doubt
+
+
+def _bands(maps: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Logits `[K, h, w]` of a whole image at the pixels of one of `size`."""
     rows = max(1, ROOM // (len(maps) * size[1]))
     for top in range(0, size[0], rows):
-        bottom = min(size[0], top + rows)
-        band = _between(maps, size, top, bottom)
-        mask[top:bottom] = band.argmax(0)
-        if doubt is not None and len(maps) > 1:
-            doubt[top:bottom] = np.rint(255 * _entropy(band) / np.log(len(maps)))
-    return mask, doubt
+        yield top, _between(maps, size, top, min(size[0], top + rows))
 
 
 def _between(maps: NDArray[np.float32], size: tuple[int, int], top: int, bottom: int) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from saccade.core import finish
 from saccade.core.results import Result
 from saccade.evaluation.intervals import bootstrap
 from saccade.evaluation.result import Evaluation
+from saccade.prediction import tiling
 from saccade.prediction.session import Session
 from saccade.task import Metric
 
@@ -62,7 +63,7 @@ def measure(
             if not len(truths):
                 continue
             shapes.add(images.shape[1:])
-            answers += zip(finish.results(session.run(images), session.card, sizes, sources, complete=True), truths, strict=True)
+            answers += zip(finish.results(tiling.run(session, images), session.card, sizes, sources, complete=True), truths, strict=True)
             progress.advance(len(truths))
     finally:
         progress.finish()

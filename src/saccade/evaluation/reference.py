@@ -18,6 +18,7 @@ from saccade.core.files import DamagedError, read_all
 from saccade.core.images import Picture
 from saccade.core.progress import Progress
 from saccade.data.dataset import Dataset
+from saccade.prediction import tiling
 from saccade.prediction.session import Session
 
 Size = tuple[int, int]
@@ -107,7 +108,7 @@ def run(
 
 def _answer(session: Session, group: Sequence[tuple[int, NDArray[np.uint8]]], found: Outputs, count: int) -> None:
     """Put the outputs for some of `count` images, each with its number, in their rows of `found`."""
-    for name, values in session.run(np.stack([pixels for _, pixels in group])).items():
+    for name, values in tiling.run(session, np.stack([pixels for _, pixels in group])).items():
         rows = np.asarray(values, np.float32)
         whole = found.setdefault(name, np.zeros((count, *rows.shape[1:]), np.float32))
         kept = 2 if rows.ndim == 4 else rows.ndim  # maps are as large as their image, the rest is 0

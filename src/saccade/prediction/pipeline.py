@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from saccade.core import finish, images, prepare
 from saccade.core.errors import UserError
 from saccade.core.images import Picture
 from saccade.core.results import Result
+from saccade.prediction import tiling
 from saccade.prediction.session import Session, cores
 from saccade.prediction.sources import Source
 
@@ -44,7 +45,13 @@ def stream(
     turns = threading.BoundedSemaphore(session.streams)
 
     def answer(part: Sequence[Source]) -> list[Result | Failed]:
-        read = [_read(source, session, max_pixels) for source in part]
+        read: list[Picture | Result | Failed] = []
+        for source in part:
+            one = _read(source, session, max_pixels)
+            if isinstance(one, Picture) and tiling.large(session.card, one.size):  # at once: a batch of them would not fit into memory
+                with turns:
+                    one = tiling.segmented(session, one, source.name)
+            read.append(one)
         with turns:
             return _answers(session, part, read)
 
@@ -88,19 +95,24 @@ def _batched(sources: Iterable[Source], size: int) -> Iterator[list[Source] | Us
 
 
 def _read(source: Source, session: Session, max_pixels: int) -> Picture | Failed:
+    """Prepared, but for what is large (`tiling`), which is as it was read."""
     try:
-        return prepare.read(source.content, session.card.input, max_pixels=max_pixels)
+        spec = session.card.input
+        picture = images.read(source.content, channels=spec.channels, max_pixels=max_pixels, covering=prepare.covered(spec))
+        if tiling.large(session.card, picture.size):
+            return picture
+        return replace(picture, pixels=prepare.prepare(picture.pixels, spec))
     except UserError as error:
         return Failed(source.name, f"{error.message} ({error.fix})" if error.fix else error.message)
 
 
-def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture | Failed]) -> list[Result | Failed]:
+def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture | Result | Failed]) -> list[Result | Failed]:
     """The results in the order of the sources; only images of equal shape share a call, so that none depends on its neighbours."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for place, one in enumerate(read):
         if isinstance(one, Picture):
             shapes.setdefault(one.pixels.shape, []).append(place)
-    found: dict[int, Result | Failed] = {place: one for place, one in enumerate(read) if isinstance(one, Failed)}
+    found: dict[int, Result | Failed] = {place: one for place, one in enumerate(read) if not isinstance(one, Picture)}
     for places in shapes.values():
         pictures = [one for place in places if isinstance(one := read[place], Picture)]
         outputs = session.run(np.stack([one.pixels for one in pictures]))
