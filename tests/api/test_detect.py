@@ -325,10 +325,26 @@ def test_pictures_of_answers(learned: Run, mixed: Path, place: Path) -> None:
         saccade.predict(learned.path, ".", format="png", progress=Silent())
 
 
-def test_predictions_of_others_cannot_be_scored_yet(mixed: Path, place: Path) -> None:
-    (place / "x.jsonl").write_text('{"source": "val/1.png", "label": "red"}')
-    with pytest.raises(UserError, match="one label an image so far"):
-        saccade.eval_predictions("x.jsonl", mixed)
+def test_predictions_of_others(learned: Run, mixed: Path, place: Path) -> None:
+    own = learned.path / "predictions/val.jsonl"
+    found = saccade.eval_predictions(own, mixed, split="val")
+    mine = saccade.eval(learned.path, split="val", progress=Silent())
+    assert {name: found.metrics[name] for name in ("map", "map_50", "mar_100")} == pytest.approx(
+        {name: mine.metrics[name] for name in ("map", "map_50", "mar_100")}, abs=1e-3
+    )  # boxes are written to a hundredth of a pixel
+    rows = [json.loads(line) for line in own.read_text().splitlines()]
+    for wrong, words in (
+        (rows[1:], "is missing"),
+        ([*rows, rows[0]], "has several"),
+        ([*rows, rows[0] | {"source": "elsewhere.png"}], "'elsewhere.png' is none of them"),
+        ([rows[0] | {"size": [3, 4]}, *rows[1:]], "must be for an image of"),
+        ([rows[0] | {"labels": ["nothing known"] * len(rows[0]["labels"]), "scores": rows[0]["scores"]}, *rows[1:]], "nothing known|lacks"),
+        ([{"label": "x"}], "must be an object with source"),
+        ([{"source": rows[0]["source"], "label": "red"}], "is missing|lacks"),
+    ):
+        (place / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in wrong))
+        with pytest.raises(UserError, match=words):
+            saccade.eval_predictions("x.jsonl", mixed, split="val")
 
 
 def test_explain_shows_what_speaks_for_the_surest_or_a_class(learned: Run, mixed: Path) -> None:

@@ -79,6 +79,18 @@ def test_measured_again_whatever_the_batch(learned: Run, fields: Path, monkeypat
         assert saccade.eval(learned.path, progress=Silent()).metrics == pytest.approx(found.metrics, abs=1e-6)
 
 
+def test_predictions_of_others(learned: Run, fields: Path, tmp_path: Path) -> None:
+    mine = saccade.eval(learned.path, progress=Silent()).metrics
+    assert saccade.eval_predictions(learned.path / "predictions/val.jsonl", fields, split="val").metrics == pytest.approx(mine)
+    dataset = open_dataset(fields, task="segment")
+    images = [fields / dataset.paths[place] for place in dataset.split("val").tolist()]
+    saccade.predict(learned.path, images, out=tmp_path / "o", progress=Silent())
+    assert saccade.eval_predictions(tmp_path / "o/predictions.json", fields, split="val").metrics == pytest.approx(mine)
+    Path(json.loads((tmp_path / "o/predictions.json").read_text())["results"][0]["mask"]).unlink()
+    with pytest.raises(UserError, match="no such file"):
+        saccade.eval_predictions(tmp_path / "o/predictions.json", fields, split="val")
+
+
 def test_answers_have_the_originals_pixels(learned: Run, fields: Path, tmp_path: Path) -> None:
     images = sorted((fields / "images").glob("00*.png"))
     found = saccade.predict(learned.path, images, out=tmp_path / "json", progress=Silent())

@@ -13,10 +13,11 @@ from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, automatic
+from saccade.core.results import WITHIN
 from saccade.core.rundir import RunDir
 from saccade.data.dataset import Dataset
 from saccade.data.opening import open_dataset
-from saccade.evaluation import predictions
+from saccade.evaluation import answers, predictions
 from saccade.evaluation.evaluate import evaluate
 from saccade.evaluation.result import Evaluation
 from saccade.tasks import MAKING, making, room
@@ -192,19 +193,24 @@ def _measure(
 def eval_predictions(
     file: str | Path, data: str | Path, *, split: str | None = None, seed: int = 0, progress: Progress | None = None
 ) -> Evaluation:
-    """Score anybody's predictions: a JSONL file of {"source", "label" or "scores"} against the labels of a data set."""
+    """Score anybody's predictions against the labels of a data set: a file of JSON lines, {"source", "label" or "scores"}, or, where the
+    truth lies within the images, the fields of their results (boxes, labels, scores, masks); what `predict` and `eval` write is such a
+    file."""
     from saccade.core.card import Card, InputSpec
 
-    dataset = open_dataset(data)
+    rows = answers.read(Path(file))
+    dataset = open_dataset(data, task=answers.task_of(rows))
+    name = split or default_split(dataset)
+    card = Card(dataset.schema.task, dataset.schema.classes, {}, InputSpec(3, (1, 1)))
+    metric = room(card.task).metrics(card)
+    if card.task in WITHIN:
+        return answers.score(rows, dataset, name, metric, seed=seed, where=str(file))
     if dataset.schema.task != "classify" or dataset.annotations.multi:
         raise UserError(
             "predictions can be scored for sets with one label an image so far", where=str(data), fix="measure a model: eval MODEL DATA"
         )
-    name = split or default_split(dataset)
     truths = {dataset.paths[i]: int(dataset.targets[i]) for i in dataset.split(name)}
-    card = Card(dataset.schema.task, dataset.schema.classes, {}, InputSpec(3, (1, 1)))
-    rows = predictions.read_predictions(Path(file))
-    return predictions.score(rows, truths, room(card.task).metrics(card), split=name, seed=seed, where=str(file))
+    return predictions.score(predictions.read_predictions(Path(file)), truths, metric, split=name, seed=seed, where=str(file))
 
 
 def default_split(dataset: Dataset) -> str:

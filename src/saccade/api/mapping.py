@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saccade.api.sets import relabelled
-from saccade.core import images, run_lengths
+from saccade.core import images
 from saccade.core.card import Card
-from saccade.core.class_masks import Packed
 from saccade.core.errors import UserError
-from saccade.core.files import DamagedError
 from saccade.core.segmentation import Segmentation
 from saccade.data.opening import open_dataset
 from saccade.evaluation.result import Evaluation
@@ -56,18 +54,6 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
             continue
         said = "nothing counts in it" if row["miou"] is None else f"mean overlap {row['miou']:.3f}"
         accuracy = "" if row["pixel_accuracy"] is None else f", {100 * row['pixel_accuracy']:.1f} % of the pixels right"
-        picture = task.draw(pixels, _answer(row, card), truth)
+        picture = task.draw(pixels, Segmentation.from_dict(row, card.classes), truth)
         picture.thumbnail((SIDE, SIDE))
         yield {"title": Path(row["source"]).name, "text": f"{said}{accuracy}; true edges are white", "picture": np.asarray(picture)}
-
-
-def _answer(row: Mapping[str, Any], card: Card) -> Segmentation:
-    """What was told of an image, from a row of an evaluation; raises DamagedError where it is none."""
-    try:
-        height, width = map(int, row["size"])
-        mask = np.zeros((height, width), np.uint8)
-        for name, text in row["masks"].items():
-            mask[run_lengths.to_mask(run_lengths.checked(str(text).encode(), (height, width)))] = card.classes.index(name)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedError(f"a row of the predictions has no masks: {error}", where=str(row.get("source", ""))) from None
-    return Segmentation(Packed.of(mask), card.classes, str(row["source"]))

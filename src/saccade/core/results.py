@@ -353,5 +353,7 @@ OBJECTS: Mapping[str, type[Detections]] = {
     "detect": Detections,
     "instances": Instances,
 }  # by task whose answers are objects
-WITHIN = (*OBJECTS, "segment")  # tasks whose truth lies within the images
+# By task whose truth lies within the images.
+KINDS: Mapping[str, type[Detections | Segmentation]] = {**OBJECTS, "segment": Segmentation}
+WITHIN = tuple(KINDS)
 Result = Classification | Detections | Segmentation

@@ -143,10 +143,13 @@ class Segmentation:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], classes: tuple[str, ...]) -> Segmentation:
-        """The inverse of `to_dict`: reads the mask; raises UserError where that is missing, or its values are no classes."""
+        """The inverse of `to_dict`: reads the mask, or takes run lengths by class (`masks`, as evaluations write them). Raises UserError
+        where there is none, or its values are no classes."""
         from saccade.core import masks
 
         where = str(raw.get("source", ""))
+        if isinstance(raw.get("masks"), Mapping):
+            return cls(Packed.of(_drawn(raw, classes, where)), classes, where, notes=tuple(raw.get("notes", ())))
         if not isinstance(raw.get("mask"), str):
             raise UserError("a result of segmentation must name the file of its mask", where=where)
         values = masks.read(raw["mask"])
@@ -181,6 +184,19 @@ class Segmentation:
             for name, share in list(self.shares.items())[:20]
         )
         return f"<table><caption>{html.escape(self.source)}</caption>{rows}</table>"
+
+
+def _drawn(raw: Mapping[str, Any], classes: tuple[str, ...], where: str) -> NDArray[np.uint8]:
+    from saccade.core import run_lengths
+
+    try:
+        height, width = map(int, raw["size"])
+        mask = np.zeros((height, width), np.uint8)
+        for name, text in raw["masks"].items():
+            mask[run_lengths.to_mask(run_lengths.checked(str(text).encode(), (height, width)))] = classes.index(name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not masks by class: {error}", where=where) from None
+    return mask
 
 
 def _region(label: int, piece: NDArray[np.bool_], place: tuple[slice, slice]) -> Region:
