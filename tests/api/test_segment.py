@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from saccade.core.errors import Interrupted
 from saccade.core.progress import Silent
 from saccade.core.segmentation import Segmentation
 from saccade.data.opening import open_dataset
+from saccade.evaluation import reference
+from saccade.evaluation.proof import Case, prove
+from saccade.tasks import room
 from small_jobs import Stopping
 
 FIGURES = {"miou", "dice", "pixel_accuracy", "boundary_f1", "hausdorff_95"}
@@ -100,6 +104,8 @@ def test_answers_have_the_originals_pixels(learned: Run, fields: Path, tmp_path:
         truth = masks.read(fields / "masks" / path.name)
         assert (one.mask == truth)[truth != 255].mean() > 0.9
         np.testing.assert_array_equal(masks.read(row["mask"]), one.mask)
+        doubt = masks.read(tmp_path / "json/uncertainty" / Path(row["mask"]).name)
+        assert one.uncertainty is not None and np.abs(doubt / 255 - one.uncertainty).max() < 1e-6
         assert one.uncertainty is not None and one.uncertainty.shape == one.size
     alone = [saccade.predict(learned.path, image, progress=Silent())[0] for image in images]
     assert all(np.array_equal(one.mask, other.mask) for one, other in zip(found, alone, strict=True))  # type: ignore[union-attr]
@@ -139,6 +145,49 @@ def test_export_with_proof(learned: Run, fields: Path, tmp_path: Path) -> None:
     images = sorted((fields / "images").glob("00*.png"))
     one, other = (saccade.predict(target, images, progress=Silent()) for target in (learned.path, exported.file))  # type: ignore[arg-type]
     assert np.mean([first.agreement(second) for first, second in zip(one, other, strict=True)]) > 0.999
+
+
+def test_the_proof_of_images_of_many_sizes(learned: Run, tmp_path: Path) -> None:
+    """More than are tried one by one, the largest last; other sizes are really others."""
+    for split, count in (("train", 2), ("val", 19)):
+        for kind in ("images", "masks"):
+            (tmp_path / "set" / kind / split).mkdir(parents=True)
+        for number in range(count):
+            shape = (130, 97) if number == 18 else (40 + number, 33)
+            Image.fromarray(np.full((*shape, 3), 10 * number, np.uint8)).save(tmp_path / f"set/images/{split}/{number:02d}.png")
+            Image.fromarray(np.full(shape, number % 3, np.uint8)).save(tmp_path / f"set/masks/{split}/{number:02d}.png")
+    (tmp_path / "set/classes.txt").write_text("background\nlight\ndark\n")
+    session, dataset = saccade.load(learned.path).session("fp32"), open_dataset(tmp_path / "set", task="segment")
+    places, sizes = dataset.split("val"), [session.card.input.size, (96, 64)]
+    kept = reference.answer(session, dataset, places, sizes, Silent())
+    assert kept.outputs[sizes[0]]["logits"].shape == (19, 3, 160, 128) and kept.outputs[96, 64]["logits"].shape == (16, 3, 96, 64)
+    proof = prove(session, Case(kept, dataset, places, True, 0.5, room("segment").metrics), Silent())
+    assert proof.passed, proof.checks
+    wrong = kept.outputs[sizes[0]]["logits"].copy()
+    wrong[18, 1, 129, 96] += 0.1
+    other = replace(kept, outputs={**kept.outputs, sizes[0]: {"logits": wrong}})
+    assert not prove(session, Case(other, dataset, places, True, 0.5, room("segment").metrics), Silent()).passed
+
+
+def test_masks_that_change_are_noticed(fields: Path, tmp_path: Path) -> None:
+    data = broken(fields, tmp_path / "set")
+    for path in (data / "masks").iterdir():  # files of one size, whatever is in them
+        values = np.asarray(Image.open(path))
+        path.unlink()
+        Image.fromarray(values).save(path.with_suffix(".bmp"))
+    with pytest.raises(Interrupted):
+        train(data, tmp_path / "r", progress=Stopping(3), epochs=3)
+    changed = np.asarray(Image.open(data / "masks/000.bmp")).copy()
+    changed[:5] = 2
+    Image.fromarray(changed).save(data / "masks/000.bmp")
+    with pytest.raises(UserError, match=r"changed|other"):
+        saccade.train(out=tmp_path / "r", resume=True, progress=Silent())
+
+
+def test_too_large_to_explain(learned: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saccade.core.tiles.WHOLE", 60 * 60)
+    with pytest.raises(UserError, match="to be explained at its own, has 10,000"):
+        saccade.explain(learned.path, np.zeros((100, 100, 3), np.uint8), progress=Silent())
 
 
 def test_fitted_and_going_on_to_the_bit(fields: Path, tmp_path: Path) -> None:

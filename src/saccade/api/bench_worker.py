@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from saccade.api.models import Predictor, load
 from saccade.core.errors import UserError
+from saccade.core.geometry import whole
 from saccade.core.progress import Silent
 from saccade.prediction.session import Session, cores
 
@@ -31,7 +32,8 @@ class Worker:
         self.precision = precision
         self.single: Session = self.model.session(precision)
         self.batch = batch or self.single.batch
-        shape = (self.batch, self.model.card.input.channels, *(size or self.model.card.input.size))
+        spec = self.model.card.input
+        shape = (self.batch, spec.channels, *whole((size[0], size[1]) if size else spec.size, spec.resize))
         self.images: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         self.single.run(self.images[:1])
         self.many: Session | None = None

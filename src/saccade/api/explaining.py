@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import files, images, prepare
+from saccade.core import files, images, prepare, tiles
 from saccade.core.errors import UserError, unknown
 from saccade.core.progress import Progress, automatic
 from saccade.core.results import OBJECTS, WITHIN, Result
 from saccade.core.rundir import RunDir
+from saccade.prediction import tiling
 from saccade.prediction.sources import count, expand
 from saccade.tasks import answering
 
@@ -143,6 +144,9 @@ def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8],
     task = answering(model.card.task, "explain")
     size: tuple[int, int] = pixels.shape[:2]
     batch = ready[None]
+    if tiling.large(model.card, size):
+        said = f"must have at most {tiles.WHOLE:,} pixels to be explained at its own, has {size[0] * size[1]:,}"
+        raise UserError(said, where=source, fix="cut the part out of it that matters")
     result = finish.results(model.session("fp32").run(batch), model.card, [size], [source])[0]
     if wanted is None and not len(result.labels):
         raise UserError("nothing was found in it", where=source, fix="name what to look for with --class")

@@ -99,7 +99,7 @@ def export(
     progress.message(f"exporting {model.path} to {to}, {precision}")
     graph = assemble(model.module, decode, model.card)
     written = targets.write(to, graph, precision)
-    places = _fewer(model, places)
+    places = _fewer(model, dataset, places)
     with tempfile.TemporaryDirectory(prefix="saccade-") as temporary:
         for name, content in written.files.items():
             Path(temporary, name).write_bytes(content)
@@ -152,12 +152,17 @@ def _images(target: Path, model: Model, data: str | Path | None) -> tuple[Datase
     return dataset, split, np.array(places, np.int64)
 
 
-def _fewer(model: Model, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As many of the images as REFERENCE_BYTES hold the outputs for, evenly chosen: maps of masks take megabytes each."""
+def _fewer(model: Model, dataset: Dataset, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As many of the images as REFERENCE_BYTES hold the outputs for, evenly chosen: maps of masks take megabytes each, and are kept as
+    large as those of the largest image."""
     spec = model.card.input
     largest = np.zeros((1, spec.channels, *whole(spec.size, spec.resize)), np.uint8)
-    each = sum(np.asarray(values).nbytes for values in model.session("fp32").run(largest).values())
-    most = max(FEW, REFERENCE_BYTES // each)
+    outputs = model.session("fp32").run(largest)
+    each, least = sum(np.asarray(values).nbytes for values in outputs.values()), FEW
+    if spec.resize == "native":
+        height, width = np.max([whole(dataset.size(place), spec.resize) for place in places.tolist()], axis=0).tolist()
+        each, least = each * height * width // (largest.shape[2] * largest.shape[3]), 1
+    most = max(least, REFERENCE_BYTES // each)
     return places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).round().astype(int)]
 
 

@@ -29,7 +29,7 @@ def worst(rows: Sequence[Mapping[str, Any]], card: Card, n: int) -> list[dict[st
     """source, miou and pixel_accuracy of the `n` images with the lowest mean overlap, worst first, from the rows of an evaluation."""
     kept = ("source", "miou", "pixel_accuracy")
     found = [{name: row.get(name) for name in kept} for row in _ordered(rows)]
-    return [row for row in found[:n] if (row["pixel_accuracy"] or 0.0) < GOOD_ENOUGH]
+    return [row for row in found[:n] if row["pixel_accuracy"] is not None and row["pixel_accuracy"] < GOOD_ENOUGH]
 
 
 def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -50,10 +50,13 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
         try:
             pixels = images.read(dataset.tree.image(row["source"]), channels=card.input.channels).pixels
             truth = dataset.target(place_of[row["source"]], (pixels.shape[0], pixels.shape[1]))
+            answer = Segmentation.from_dict(row, card.classes)
         except (UserError, KeyError):
             continue
+        if answer.size != pixels.shape[:2]:
+            continue  # it has changed since
         said = "nothing counts in it" if row["miou"] is None else f"mean overlap {row['miou']:.3f}"
         accuracy = "" if row["pixel_accuracy"] is None else f", {100 * row['pixel_accuracy']:.1f} % of the pixels right"
-        picture = task.draw(pixels, Segmentation.from_dict(row, card.classes), truth)
+        picture = task.draw(pixels, answer, truth)
         picture.thumbnail((SIDE, SIDE))
         yield {"title": Path(row["source"]).name, "text": f"{said}{accuracy}; true edges are white", "picture": np.asarray(picture)}

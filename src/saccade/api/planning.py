@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     given = _checked(values)
     size = given.size if "size" in values else None
     epochs = given.epochs if "epochs" in values else None
-    base, reasons = room(task).recipe(dataset.schema, device, Budget(epochs, given.minutes, given.model, size, given.pretrained))
+    schema = replace(dataset.schema, shares=dataset.shares()) if task == "segment" else dataset.schema
+    base, reasons = room(task).recipe(schema, device, Budget(epochs, given.minutes, given.model, size, given.pretrained))
     config = configs.override(base, {**values, "data": str(dataset.opened), "task": task})
     room(task).check(config)
     return config, [line for line in reasons if line.split(":")[0].split(" ")[0] not in values]

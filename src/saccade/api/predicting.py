@@ -19,7 +19,7 @@ from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
-from saccade.core.segmentation import Segmentation
+from saccade.core.segmentation import MASKS, Segmentation
 from saccade.data.writing import check_new
 from saccade.prediction import pipeline
 from saccade.prediction.pipeline import Failed
@@ -49,7 +49,7 @@ def predict(
     `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
     be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>, or with "png" each image with its
     answer drawn over it, or becomes a labelled set of what was found ("coco", "yolo", "voc", "masks"; new or empty, it opens as any other);
-    masks of classes stand in masks/ beside predictions. For
+    masks of classes stand in classes/ beside predictions, how unsure they are in uncertainty/. For
     more images than memory should hold the results of: `predict_each`.
     """
     if format not in FORMATS:
@@ -86,11 +86,14 @@ def predict(
 
 
 def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Result | Failed]:
-    """Answers, those of classes of pixels with their masks written: masks/000000-NAME.png ..., in the order of the inputs."""
+    """Answers, those of classes of pixels with their masks written: classes/000000-NAME.png ..., in the order of the inputs, and how unsure
+    each pixel is, as a grey picture: uncertainty/000000-NAME.png."""
     for number, answer in enumerate(answers):
         if isinstance(answer, Segmentation):
-            path = folders.make(folder / "masks") / f"{number:06d}-{folders.stem(answer.source)}.png"
-            answer = replace(answer, file=str(answer.save(path)))
+            name = f"{number:06d}-{folders.stem(answer.source)}.png"
+            answer = replace(answer, file=str(answer.save(folders.make(folder / MASKS) / name)))
+            if answer.doubt is not None:
+                files.write_bytes(folders.make(folder / "uncertainty") / name, encoding.png(answer.doubt.values))
         yield answer
 
 

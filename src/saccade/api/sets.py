@@ -22,6 +22,7 @@ from saccade.data.cache import BadFile, Preparation, Store
 from saccade.data.dataset import Dataset
 from saccade.data.findings import ERROR, KINDS, WARNING, Finding
 from saccade.evaluation.evaluate import LabelledBatch
+from saccade.prediction import tiling
 from saccade.tasks import MAKING
 
 MOST = 128  # images a batch of evaluation
@@ -51,7 +52,8 @@ class Split:
             image = self.store[place]
             group = waiting.setdefault(image.shape, [])
             group.append((place, image))
-            if len(group) == min(MOST, max(least, PIXELS // (image.shape[0] * image.shape[1]))):
+            area = image.shape[0] * image.shape[1]
+            if len(group) == max(1, min(MOST, max(least, PIXELS // area), tiling.PIXELS // area)):
                 yield self._batch(waiting.pop(image.shape))
         for group in waiting.values():
             yield self._batch(group)

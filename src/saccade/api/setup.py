@@ -20,6 +20,7 @@ from saccade.api.judging import Features, Looked
 from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split, refusal
 from saccade.core import keys, modelfile
 from saccade.core.card import Card, InputSpec
+from saccade.core.class_masks import Packed
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, Silent
@@ -79,10 +80,14 @@ class Setup:
         return replace(setup, features=judging.features(config, dataset.schema, setup.train, str(setup.device), features, progress))
 
     def pixels(self) -> str:
-        """What a resumed run must find again: a hash of all prepared pixels, by the library that decodes them."""
+        """What a resumed run must find again: a hash of all prepared pixels and of the classes of pixels, by the library that decodes
+        them."""
         digest = hashlib.sha256()
         for split in (self.train, self.val):
             digest.update(split.store.sums.tobytes())
+            for target in split.targets:
+                if isinstance(target, Packed):  # the fingerprint has no more of a mask than its path and the size of its file
+                    digest.update(target.values.tobytes())
         return f"pillow-{PIL.__version__}-simplejpeg-{version('simplejpeg')} {digest.hexdigest()}"
 
     @property

@@ -58,7 +58,7 @@ def make(as_json: bool, quiet: bool, kind: str, **request: Any) -> None:
         output.say_json(facts)
         return
     output.pairs([(name, value) for name, value in facts.items() if not isinstance(value, list | dict)])
-    verb = "train" if facts["task"] in ("classify", "detect", "instances") else "data stats"
+    verb = "train" if facts["task"] in ("classify", "detect", "instances", "segment") else "data stats"
     output.pairs([("next", f"saccade {verb} {shlex.quote(request['out'])}")])
 
 

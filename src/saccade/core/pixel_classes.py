@@ -55,10 +55,17 @@ def segmentations(
 
 
 def from_bands(
-    bands: Iterable[tuple[int, NDArray[np.float32]]], card: Card, size: tuple[int, int], source: str, notes: tuple[str, ...]
-) -> Segmentation:
-    """The same of an image whose logits come in bands, (first row, `[K, rows, W]`), at its own pixels. Raises UserError as that does."""
-    mask, doubt = _classes(_finite(bands, source), size, doubts=True)
+    bands: Iterable[tuple[int, NDArray[np.float32]]],
+    card: Card,
+    size: tuple[int, int],
+    source: str,
+    notes: tuple[str, ...],
+    *,
+    doubts: bool,
+) -> Segmentation:  # a sixth argument: whose logits, of what, and how much of it is asked
+    """The same of an image whose logits come in bands, (first row, `[K, rows, W]`), at its own pixels or at those of the input, which goes
+    on beyond its own. Raises UserError as that does."""
+    mask, doubt = _classes(_finite(bands, source), size, doubts=doubts)
     return Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", notes)
 
 
@@ -76,6 +83,7 @@ def _classes(
     mask = np.empty(size, np.uint8)
     doubt = np.zeros(size, np.uint8) if doubts else None
     for top, band in bands:
+        band = band[:, : max(0, size[0] - top), : size[1]]
         bottom = top + band.shape[1]
         mask[top:bottom] = band.argmax(0)
         if doubt is not None and len(band) > 1:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from saccade.core.results import Instances
 
+MASKS = "classes"  # folder of masks beside predictions
 BACKGROUND = "background"  # what a class of this name covers is what is no thing
 
 

@@ -50,7 +50,7 @@ def changed(
     """The image of a position with those of its `partners`, on a canvas of `size` (height, width). native: scales are by the image's own
     pixels, not by those at which it fits."""
     if len(samples) >= 4:
-        canvas = mosaic(samples[:4], size, generator)
+        canvas = mosaic(samples[:4], size, generator, native=native)
     else:
         canvas = jittered(samples[0], size, config.resize, generator, native=native)
     if len(samples) in (2, 5):
@@ -100,7 +100,7 @@ def _about(side: int, length: int, place: float, share: float) -> int:
     return min(0, max(side - length, round(share * side - place)))
 
 
-def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.random.Generator) -> Sample:
+def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.random.Generator, *, native: bool = False) -> Sample:
     """Four images about one corner (Bochkovskiy et al. 2020, "YOLOv4: optimal speed and accuracy of object detection", section 3.3)."""
     middle = [round(side * (MIDDLE[0] + (MIDDLE[1] - MIDDLE[0]) * share)) for side, share in zip(size, generator.random(2))]
     rows = ((0, middle[0]), (middle[0], size[0]))
@@ -109,7 +109,7 @@ def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.rando
     for place, sample in enumerate(samples):
         (top, bottom), (left, right) = rows[place // 2], columns[place % 2]
         height, width = sample.image.shape[:2]
-        scale = min(size[0] / height, size[1] / width) * (TILES[0] + (TILES[1] - TILES[0]) * generator.random())
+        scale = (1.0 if native else min(size[0] / height, size[1] / width)) * (TILES[0] + (TILES[1] - TILES[0]) * generator.random())
         tall, wide = _scaled((height, width), scale)
         # The corner that is nearest to the middle lies there.
         at = (middle[0] - tall if place < 2 else middle[0], middle[1] - wide if place % 2 == 0 else middle[1])

@@ -54,7 +54,7 @@ class Dataset:
         present = _present(annotations, targets)
         extent = _extent(annotations)
         counts, totals = _counts(present, splits), _totals(splits)
-        schema = Schema(annotations.task, classes, counts, channels, size, uniform, totals, extent, _shares(annotations))
+        schema = Schema(annotations.task, classes, counts, channels, size, uniform, totals, extent)
         return cls(annotations, schema, targets, splits)
 
     @property
@@ -124,6 +124,20 @@ class Dataset:
         if self.schema.task in ("detect", "instances"):
             return Objects.of(item, size, self.tree, with_masks=self.schema.task == "instances")
         return None
+
+    def shares(self) -> tuple[float, ...]:
+        """The share of each class in the pixels that count of up to LOOKED_AT masks spread evenly over the training images; () where there
+        are none."""
+        places = [place for place in self.splits.get("train", np.empty(0, np.int64)).tolist() if self.annotations.items[place].mask]
+        counts = np.zeros(256, np.int64)
+        for number in np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)) if places else ():
+            try:
+                classes = shapes.classes_of(self.annotations.items[places[number]], self.annotations)
+            except UserError:
+                continue  # named with all the other bad files when the images are read
+            counts += np.bincount(classes.ravel(), minlength=256)
+        known = counts[: len(self.schema.classes)]
+        return tuple((known / known.sum()).tolist()) if known.sum() else ()
 
     def split(self, name: str) -> NDArray[np.int64]:
         """The indices of a split; raises UserError naming those there are."""
@@ -236,19 +250,6 @@ def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
     if annotations.task == "generate" and any(header.alpha for header in seen):
         channels = 4
     return (height, width), len({header.size for header in seen}) == 1, channels
-
-
-def _shares(annotations: Annotations) -> tuple[float, ...]:
-    """The share of each class in the pixels that count of up to LOOKED_AT masks spread evenly over the images; () where there are none."""
-    items = [item for item in annotations.items if item.mask]
-    counts = np.zeros(256, np.int64)
-    for place in np.unique(np.linspace(0, len(items) - 1, LOOKED_AT).astype(int)) if items else ():
-        try:
-            counts += np.bincount(shapes.classes_of(items[place], annotations).ravel(), minlength=256)
-        except UserError:
-            continue  # named with all the other bad files when the images are read
-    known = counts[: len(annotations.classes)]
-    return tuple((known / known.sum()).tolist()) if items and known.sum() else ()
 
 
 def _extent(annotations: Annotations) -> float | None:

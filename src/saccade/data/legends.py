@@ -138,6 +138,7 @@ def guess(values: Sequence[int], *, where: str) -> Read:
 def declared(annotations: Annotations, paths: Sequence[str]) -> Annotations:
     """The set where the masks at `paths` hold the indices of its classes; where it declares none, they are the values that occur."""
     if annotations.classes:
+        check_writable(annotations)
         values = {label: label for label in range(len(annotations.classes))}
         return replace(annotations, legend=Legend(values, ignored=frozenset({UNSURE} - values.keys())))
     classes, legend, notes = of_masks(annotations.tree, paths)

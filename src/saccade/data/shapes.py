@@ -110,6 +110,8 @@ def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
     legend = annotations.legend
     values = masks.read(annotations.tree.image(item.mask), colours=legend.colours)
     known = np.array(sorted(legend.values), np.int32)
+    if not len(known):
+        return np.full(values.shape, IGNORED, np.uint8)
     labels = np.array([legend.values[int(value)] for value in known], np.uint8)
     place = np.searchsorted(known, values).clip(0, max(0, len(known) - 1))
     found: NDArray[np.uint8] = np.where(known[place] == values, labels[place], IGNORED)

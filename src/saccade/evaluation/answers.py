@@ -11,6 +11,7 @@ from typing import Any
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json, read_all, to_plain
 from saccade.core.results import KINDS
+from saccade.core.segmentation import MASKS
 from saccade.data.dataset import Dataset
 from saccade.evaluation.evaluate import summarise
 from saccade.evaluation.result import Evaluation, Row
@@ -25,15 +26,18 @@ def read(path: Path) -> list[Row]:
         whole = parse_json(text, where=str(path))
         rows = whole.get("results") if isinstance(whole, dict) else None
         if isinstance(rows, list):
-            return [_row(row, f"{path}: result {number}") for number, row in enumerate(rows, 1)]
+            return [_row(row, f"{path}: result {number}", path.parent) for number, row in enumerate(rows, 1)]
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    return [_row(parse_json(line, where=f"{path}:{number}"), f"{path}:{number}") for number, line in lines]
+    return [_row(parse_json(line, where=f"{path}:{number}"), f"{path}:{number}", path.parent) for number, line in lines]
 
 
-def _row(raw: Any, place: str) -> Row:
+def _row(raw: Any, place: str, folder: Path) -> Row:
+    """A row, its mask found beside the file where it is not where it was written."""
     if not isinstance(raw, dict) or not isinstance(raw.get("source"), str) or not raw["source"]:
         raise UserError("must be an object with source, the path of an image", where=place)
-    return raw
+    mask = raw.get("mask")
+    beside = folder / MASKS / Path(mask).name if isinstance(mask, str) else None
+    return raw | {"mask": str(beside)} if beside is not None and not Path(str(mask)).is_file() and beside.is_file() else raw
 
 
 def task_of(rows: Sequence[Row]) -> str | None:
@@ -56,8 +60,8 @@ def score(rows: Sequence[Row], dataset: Dataset, split: str, metric: Metric, *, 
         row, size = by_source.pop(to_plain(source), None), dataset.size(place)
         if row is None:
             raise UserError(f"predictions must be one for each image: {source!r} of {split} is missing", where=where)
-        said = tuple(row.get("size") or size)
-        if said != size:
+        said = row.get("size", list(size))
+        if said != list(size):
             raise UserError(f"must be for an image of {size[0]}x{size[1]} (height x width), was {said}", where=f"{where}: {source}")
         result: Any = kind.from_dict({**row, "source": source, "size": list(size)}, classes)
         if result.size != size:
@@ -67,9 +71,8 @@ def score(rows: Sequence[Row], dataset: Dataset, split: str, metric: Metric, *, 
         made.append(metric.row(result, truth))
     if by_source:
         first = next(iter(by_source))
-        raise UserError(
-            f"predictions must be for images of {split}: {first!r} is none of them, nor are {len(by_source) - 1} more", where=where
-        )
+        said = f"predictions must be for images of {split}: {first!r} is none of them"
+        raise UserError(f"{said} (and {len(by_source) - 1} more)" if len(by_source) > 1 else said, where=where)
     return summarise(metric, made, task=dataset.schema.task, split=split, seconds=time.perf_counter() - began, seed=seed)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import finish
 from saccade.core.results import Result
 from saccade.evaluation.intervals import bootstrap
 from saccade.evaluation.result import Evaluation
@@ -41,7 +40,8 @@ def evaluate(
     Raises UserError where the model's outputs are not those of its card.
     """
     began = time.perf_counter()
-    rows = measure(session, batches, metric, progress=progress, name=f"evaluate {split}", total=total)
+    answers = measure(session, batches, metric, progress=progress, name=f"evaluate {split}", total=total)
+    rows = [metric.row(result, truth) for result, truth in answers]
     return summarise(metric, rows, task=session.card.task, split=split, seconds=time.perf_counter() - began, seed=seed)
 
 
@@ -53,8 +53,8 @@ def measure(
     progress: Progress,
     name: str = "evaluate",
     total: int | None = None,
-) -> list[Row]:
-    """Feed `metric` and give the rows of the predictions: all of `evaluate` but the summary and its bootstrap."""
+) -> list[tuple[Result, Any]]:
+    """Feed `metric` and give the answers with their truths, in the order in which it has them."""
     answers: list[tuple[Result, Any]] = []
     shapes = set()
     progress.start(name, total, "images")
@@ -63,7 +63,7 @@ def measure(
             if not len(truths):
                 continue
             shapes.add(images.shape[1:])
-            answers += zip(finish.results(tiling.run(session, images), session.card, sizes, sources, complete=True), truths, strict=True)
+            answers += zip(tiling.results(session, images, sizes, sources, complete=True), truths, strict=True)
             progress.advance(len(truths))
     finally:
         progress.finish()
@@ -71,7 +71,7 @@ def measure(
         answers.sort(key=lambda answer: answer[0].source)
     if answers:
         metric.update([result for result, _ in answers], [truth for _, truth in answers])
-    return [metric.row(result, truth) for result, truth in answers]
+    return answers
 
 
 def summarise(metric: Metric, rows: Sequence[Row], *, task: str, split: str, seconds: float, seed: int = 0) -> Evaluation:

@@ -17,7 +17,7 @@ from saccade.core.progress import Progress
 from saccade.core.results import Result
 from saccade.data.dataset import Dataset
 from saccade.evaluation.comparison import paired
-from saccade.evaluation.reference import FEW, Outputs, Reference, Size, run
+from saccade.evaluation.reference import FEW, Outputs, Reference, Size, grown, run
 from saccade.prediction.session import Session
 from saccade.task import Metric
 
@@ -159,6 +159,8 @@ def _row(size: Size, batch: int, expected: Outputs, found: Outputs) -> list[dict
     found = _in_order(expected, found)
     for name, wanted in expected.items():
         got = found.get(name)
+        if got is not None and got.ndim == wanted.ndim == 4:  # maps are as large as the largest image that was asked for
+            got, wanted = grown(got, wanted.shape), grown(wanted, got.shape)
         row = {"size": list(size), "batch": batch, "output": name, "images": 0, "largest": None, "mean": None, "excess": None}
         if got is not None and got.shape == wanted.shape and np.isfinite(got).all() and np.isfinite(wanted).all():
             apart = np.abs(got.astype(np.float64) - wanted)

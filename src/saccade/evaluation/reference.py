@@ -15,6 +15,7 @@ from saccade.core import prepare
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.files import DamagedError, read_all
+from saccade.core.geometry import FILL, whole
 from saccade.core.images import Picture
 from saccade.core.progress import Progress
 from saccade.data.dataset import Dataset
@@ -89,21 +90,31 @@ def answer(session: Session, dataset: Dataset, places: NDArray[np.int64], sizes:
 def run(
     session: Session, dataset: Dataset, places: NDArray[np.int64], size: Size, progress: Progress, *, batch: int | None = None
 ) -> Outputs:
-    """The session's outputs for these images, prepared as its own card says but at `size`."""
+    """The session's outputs for these images, prepared as its own card says but at `size`: images that come at their own pixels are cut or
+    filled up to it, where it is not the card's own."""
     spec = replace(session.card.input, size=size)
-    batch = batch or session.batch
+    other = spec.resize == "native" and size != session.card.input.size
     found: Outputs = {}
     waiting: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
     for number, picture in enumerate(look(dataset, places, spec)):
-        group = waiting.setdefault(picture.pixels.shape, [])  # only images of one shape share a call
-        group.append((number, picture.pixels))
-        if len(group) == batch:
-            _answer(session, waiting.pop(picture.pixels.shape), found, len(places))
-            progress.advance(batch)
+        pixels = _cut(picture.pixels, size) if other else picture.pixels
+        group = waiting.setdefault(pixels.shape, [])  # only images of one shape share a call
+        group.append((number, pixels))
+        if len(group) == (batch or tiling.most(session, pixels.shape[1:])):
+            _answer(session, waiting.pop(pixels.shape), found, len(places))
+            progress.advance(len(group))
     for group in waiting.values():
         _answer(session, group, found, len(places))
         progress.advance(len(group))
     return found
+
+
+def _cut(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """The part of `[C, H, W]` at the top left, of the size that an image of `size` has as an input."""
+    height, width = whole(size, "native")
+    part = pixels[:, :height, :width]
+    room = ((0, 0), (0, height - part.shape[1]), (0, width - part.shape[2]))
+    return np.ascontiguousarray(np.pad(part, room, constant_values=FILL))
 
 
 def _answer(session: Session, group: Sequence[tuple[int, NDArray[np.uint8]]], found: Outputs, count: int) -> None:
@@ -114,13 +125,13 @@ def _answer(session: Session, group: Sequence[tuple[int, NDArray[np.uint8]]], fo
         kept = 2 if rows.ndim == 4 else rows.ndim  # maps are as large as their image, the rest is 0
         if rows.ndim != whole.ndim or rows.shape[:kept] != (len(group), *whole.shape[1:kept]):
             raise UserError(f"the model gives {name!r} of shape {list(rows.shape)} for {len(group)} images")
-        whole = found[name] = _grown(whole, rows.shape)
+        whole = found[name] = grown(whole, rows.shape)
         for (number, _), row in zip(group, rows, strict=True):
             inner = tuple(map(slice, row.shape))
             whole[number][inner] = row
 
 
-def _grown(values: NDArray[np.float32], least: tuple[int, ...]) -> NDArray[np.float32]:
+def grown(values: NDArray[np.float32], least: tuple[int, ...]) -> NDArray[np.float32]:
     """Values `[N, ...]` with zeros at the end of each further axis until it is as long as in `least`."""
     more = [(0, 0), *((0, max(0, side - own)) for own, side in zip(values.shape[1:], least[1:], strict=True))]
     return np.pad(values, more) if any(after for _, after in more) else values

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from saccade.core import finish, images, prepare
+from saccade.core import images, prepare
 from saccade.core.errors import UserError
 from saccade.core.images import Picture
 from saccade.core.results import Result
@@ -47,7 +47,7 @@ def stream(
     def answer(part: Sequence[Source]) -> list[Result | Failed]:
         read: list[Picture | Result | Failed] = []
         for source in part:
-            one = _read(source, session, max_pixels)
+            one: Picture | Result | Failed = _read(source, session, max_pixels)
             if isinstance(one, Picture) and tiling.large(session.card, one.size):  # at once: a batch of them would not fit into memory
                 with turns:
                     one = tiling.segmented(session, one, source.name)
@@ -113,9 +113,15 @@ def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture
         if isinstance(one, Picture):
             shapes.setdefault(one.pixels.shape, []).append(place)
     found: dict[int, Result | Failed] = {place: one for place, one in enumerate(read) if not isinstance(one, Picture)}
-    for places in shapes.values():
+    calls = [
+        group[start : start + count]
+        for shape, group in shapes.items()
+        for count in [tiling.most(session, shape[1:])]
+        for start in range(0, len(group), count)
+    ]
+    for places in calls:
         pictures = [one for place in places if isinstance(one := read[place], Picture)]
-        outputs = session.run(np.stack([one.pixels for one in pictures]))
+        images = np.stack([one.pixels for one in pictures])
         names, sizes, notes = [sources[p].name for p in places], [one.size for one in pictures], [one.notes for one in pictures]
-        found |= dict(zip(places, finish.results(outputs, session.card, sizes, names, notes=notes), strict=True))
+        found |= dict(zip(places, tiling.results(session, images, sizes, names, notes), strict=True))
     return [found[place] for place in range(len(read))]

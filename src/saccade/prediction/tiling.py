@@ -1,27 +1,36 @@
-"""Images at their own pixels that are too large for one call: answered for in tiles. What is evaluated and what is predicted both come
-through here, so that they agree."""
+"""How many images go into one call, and images at their own pixels that are too large for one: those are answered for in tiles. What is
+evaluated and what is predicted both come through here, so that they agree."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import pixel_classes, tiles
+from saccade.core import finish, pixel_classes, tiles
 from saccade.core.card import Card
+from saccade.core.errors import UserError
 from saccade.core.geometry import padded
 from saccade.core.images import Picture
 from saccade.core.prepare import prepare
+from saccade.core.results import Result
 from saccade.core.segmentation import Segmentation
 from saccade.prediction.session import Session
+
+PIXELS = 1 << 23  # of all images of a call: a map for each class is made of them
+
+
+def most(session: Session, size: tuple[int, ...]) -> int:
+    """Images of (height, width) a call: as suit the session, or fewer where they are large."""
+    return max(1, min(session.batch, PIXELS // (size[0] * size[1])))
 
 
 def large(card: Card, size: tuple[int, int]) -> bool:
     """Whether an image of (height, width) is answered for in tiles."""
     height, width = padded(size)
-    return card.input.resize == "native" and height * width > tiles.WHOLE
+    return card.task == "segment" and card.input.resize == "native" and height * width > tiles.WHOLE
 
 
 def run(session: Session, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -31,28 +40,59 @@ def run(session: Session, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         return session.run(images)
     whole = np.empty((len(images), len(session.card.classes), *size), np.float32)
     for image, found in zip(images, whole, strict=True):
-
-        def answer(rows: slice, columns: slice, image: NDArray[np.uint8] = image) -> NDArray[np.float32]:
-            return _whole_tile(session, image[:, rows, columns])
-
-        for top, band in tiles.bands(answer, size, tiles.TILE, tiles.OVERLAP):
+        for top, band in _bands(session, _prepared(image), size):
             found[:, top : top + band.shape[1]] = band
     return {"logits": whole}
 
 
+def results(
+    session: Session,
+    images: NDArray[np.uint8],
+    sizes: Sequence[tuple[int, int]],
+    sources: Sequence[str],
+    notes: Sequence[tuple[str, ...]] | None = None,
+    *,
+    complete: bool = False,
+) -> list[Result]:
+    """`core.finish.results` of what the session says of prepared images uint8 `[B, C, H, W]`, in tiles where they are large."""
+    shape: tuple[int, int] = images.shape[2:]
+    if not large(session.card, shape):
+        return finish.results(session.run(images), session.card, sizes, sources, notes, complete=complete)
+    remarks = [()] * len(sources) if notes is None else notes
+    return [
+        pixel_classes.from_bands(_bands(session, _prepared(image), shape), session.card, size, source, note, doubts=not complete)
+        for image, size, source, note in zip(images, sizes, sources, remarks, strict=True)
+    ]
+
+
 def segmented(session: Session, picture: Picture, source: str) -> Segmentation:
     """The answer for a large image as it was read, uint8 `[H, W, C]`; beside it no more is held than a row of tiles and the mask."""
-    spec = replace(session.card.input, size=(tiles.TILE, tiles.TILE))
+    spec = session.card.input
+
+    def part(rows: slice, columns: slice) -> NDArray[np.uint8]:
+        return prepare(picture.pixels[rows, columns], spec)
+
+    bands = _bands(session, part, picture.size)
+    return pixel_classes.from_bands(bands, session.card, picture.size, source, picture.notes, doubts=True)
+
+
+def _prepared(image: NDArray[np.uint8]) -> Callable[[slice, slice], NDArray[np.uint8]]:
+    return lambda rows, columns: image[:, rows, columns]
+
+
+def _bands(
+    session: Session, part: Callable[[slice, slice], NDArray[np.uint8]], size: tuple[int, int]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(first row, logits `[K, rows, W]`) of an image of (height, width) whose `part` is uint8 `[C, h, w]`."""
 
     def answer(rows: slice, columns: slice) -> NDArray[np.float32]:
-        return _whole_tile(session, prepare(picture.pixels[rows, columns], spec))
+        pixels = part(rows, columns)
+        outputs = session.run(np.ascontiguousarray(pixels[None]))
+        logits = pixel_classes.numbers(outputs.get("logits"), "logits")
+        expected = (1, len(session.card.classes), *pixels.shape[1:])
+        if logits.shape != expected:
+            raise UserError(f"the model must give logits {list(expected)}, got {list(logits.shape)}")
+        room = [(0, 0), *((0, tiles.TILE - side) for side in logits.shape[2:])]
+        return np.pad(logits[0], room) if any(after for _, after in room) else logits[0]
 
-    found = tiles.bands(answer, picture.size, tiles.TILE, tiles.OVERLAP)
-    return pixel_classes.from_bands(found, session.card, picture.size, source, picture.notes)
-
-
-def _whole_tile(session: Session, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits `[K, TILE, TILE]` of a tile uint8 `[C, h, w]`, 0 where it reaches beyond the image."""
-    logits = np.asarray(session.run(np.ascontiguousarray(pixels[None]))["logits"], np.float32)[0]
-    room = [(0, 0), *((0, tiles.TILE - side) for side in logits.shape[1:])]
-    return np.pad(logits, room) if any(after for _, after in room) else logits
+    return tiles.bands(answer, size, tiles.TILE, tiles.OVERLAP)

@@ -114,6 +114,14 @@ def test_networks_of_libraries(name: str) -> None:
         TASK.build(read, 1000)
 
 
+def test_a_single_image_of_one_place() -> None:
+    network, _, config = made("small_unet")
+    (phase,) = TASK.phases(network.train(), config)
+    one = TASK.example(1, keys.generator(0, "library", 0))
+    found = phase.loss(replace(one, images=one.images[..., :32, :32], targets={"classes": one.targets["classes"][..., :32, :32]}), 0)
+    assert torch.isfinite(found.total) and found.weight == 1
+
+
 def test_a_single_image_and_a_grey_one() -> None:
     network, _, config = made("deeplabv3plus/resnet18", channels=1)
     (phase,) = TASK.phases(network.train(), config)
@@ -227,7 +235,7 @@ def test_drawing(channels: int) -> None:
     factor = plain.shape[1] // 60
     assert plain.shape[1] >= 320 and plain.shape[0] > 40 * factor
     assert plain[2 * factor, 2 * factor].tolist() == [120, 120, 120]  # the background is as it was
-    inside, tone = plain[20 * factor, 20 * factor].astype(int), np.array(colour(2))
+    inside, tone = plain[20 * factor, 20 * factor].astype(int), np.array(colour(1))
     assert np.abs(inside - (120 + 0.45 * (tone - 120))).max() <= 1
     truth = np.zeros((40, 60), np.uint8)
     truth[:, 30:] = 1

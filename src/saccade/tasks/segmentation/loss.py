@@ -27,7 +27,8 @@ def losses(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
         parts |= _by_pixel(logits, goals, counted, config)
     if config.dice or config.lovasz or config.boundary:
         shares = logits.softmax(1) * counted[:, None]
-        truth = F.one_hot(goals, logits.shape[1]).permute(0, 3, 1, 2) * counted[:, None]
+        kinds = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+        truth = (goals[:, None] == kinds) & counted[:, None]
         if config.dice:
             parts["dice"] = config.dice * dice(shares, truth).sum()
         if config.lovasz:

@@ -64,7 +64,8 @@ def _size(schema: Schema, budget: Budget) -> tuple[bool, tuple[int, int], str]:
     about = f"{schema.size[0]}x{schema.size[1]}"
     if max(schema.size) <= NATIVE:
         size = budget.size or padded((min(PIECE, schema.size[0]), min(PIECE, schema.size[1])))
-        return True, size, "as asked" if budget.size else f"pieces of images of about {about} at their own pixels"
+        why = f"{'as asked, ' * (budget.size is not None)}pieces of images of about {about} at their own pixels"
+        return True, size, f"{why}; --set segmentation.native=false scales images to fit into it"
     own = "; --set segmentation.native=true takes them at their own"
     if budget.size is not None:
         return False, budget.size, f"as asked, into which images of about {about} are scaled{own}"

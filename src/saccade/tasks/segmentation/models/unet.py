@@ -74,6 +74,9 @@ class Unet(nn.Module):
         height, width = images.shape[2:]
         if height % MULTIPLE or width % MULTIPLE:
             images = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE), value=FILL)
+        # The coarsest map of a small image is one place, of which a single image has no batch statistics.
+        alone = self.training and len(images) == 1 and max(images.shape[2:]) == MULTIPLE
+        images = images.repeat(2, 1, 1, 1) if alone else images
         x = self.stem(F.pixel_unshuffle(self.normalize(images), FINEST))
         maps = []
         for stage in self.stages:
@@ -81,4 +84,4 @@ class Unet(nn.Module):
             maps.append(x)
         for up, fine in zip(reversed(self.ups), reversed(maps[:-1]), strict=True):
             x = up(x, fine)
-        return F.pixel_shuffle(self.last(x), FINEST)[..., :height, :width].float()
+        return F.pixel_shuffle(self.last(x[:1] if alone else x), FINEST)[..., :height, :width].float()
