@@ -23,8 +23,8 @@ WHOLE = 2048 * 2048  # pixels up to which an image is answered for at once
 
 
 def starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along a side, so that neighbours share `overlap` pixels at least (half of a tile at most); the last may reach beyond
-    the side."""
+    """Where tiles begin along a side, so that neighbours share `overlap` pixels at least (half of a tile at most); the last may reach
+    beyond the side."""
     if side <= tile:
         return [0]
     last = -(-(side - tile) // STEP) * STEP
