@@ -101,6 +101,10 @@ class Augment(Protocol):
         """Further positions of the stream whose samples `apply` needs."""
         ...
 
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) of the sample that an image of (height, width) becomes: batches are of one shape where that can be."""
+        ...
+
     def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
         """One training sample from the sample at a position and its partners."""
         ...

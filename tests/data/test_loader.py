@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.data.cache import PixelStore
-from saccade.data.loader import Batch, Loader, Source
+from saccade.data.loader import WINDOW, Batch, Loader, Source
 from saccade.tasks.classification.augmentation import ClassificationAugment
 
 EVERYTHING = AugmentConfig(
@@ -117,6 +118,46 @@ def test_mixed_shapes_go_in_batches_of_one_shape() -> None:
     for part in parts:
         assert (np.diff(part.positions) > 0).all()
     assert {tuple(part.images.shape[1:]) for part in parts} == {(3, 17, 11), (3, 5, 9), (3, 11, 17)}
+
+
+class OfItsShape(Uncropped):
+    """Samples as large as their images."""
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size
+
+
+def shaped(count: int = 61, *, batch: int = 8, workers: int = 0) -> Loader:
+    shapes = ((17, 11, 3), (5, 9, 3), (11, 17, 3))
+    data = source(count, shapes)
+    data = replace(data, sizes=[shapes[i % 3][:2] for i in range(count)])
+    return Loader(data, OfItsShape(), seed=4, batch=batch, workers=workers)  # type: ignore[arg-type]
+
+
+def test_batches_are_of_one_shape_where_that_can_be() -> None:
+    stream = shaped()
+    steps = [stream.step(8 * number) for number in range(2 * WINDOW)]
+    assert all(sum(map(len, parts)) == 8 for parts in steps)
+    for window in range(2):
+        mine = steps[window * WINDOW : (window + 1) * WINDOW]
+        assert sum(len(parts) > 1 for parts in mine) <= 2, "at the borders between three shapes"
+        seen = np.concatenate([part.positions for parts in mine for part in parts])
+        assert sorted(seen.tolist()) == list(range(window * WINDOW * 8, (window + 1) * WINDOW * 8)), "each place once in its window"
+        shapes = [tuple(parts[0].images.shape[1:]) for parts in mine]
+        assert len(set(shapes[: WINDOW // 2])) == 3, "not one shape after the other"
+
+
+def test_dealing_is_the_same_for_workers_and_ranks() -> None:
+    alone = shaped()
+    with_workers = shaped(workers=3).stream(8 * 30)
+    for number in range(30, 36):
+        step = next(with_workers)
+        assert all(same(a, b) for a, b in zip(alone.step(8 * number), step, strict=True))
+        ranks = [alone.share(rank, 2).step(8 * number) for rank in range(2)]
+        together = np.concatenate([part.positions for parts in ranks for part in parts])
+        whole = np.concatenate([part.positions for part in alone.step(8 * number)])
+        assert sorted(together.tolist()) == sorted(whole.tolist())
+    with_workers.close()
 
 
 def test_partners_come_from_their_position() -> None:

@@ -50,6 +50,9 @@ class PointAugment:
     def partners(self, position: int) -> Sequence[int]:
         return ()
 
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size
+
     def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
         return samples[0]
 

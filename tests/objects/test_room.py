@@ -93,7 +93,7 @@ def test_a_mirrored_image_has_mirrored_boxes() -> None:
 
 def test_the_canvas_is_padded_and_what_is_kept_is_never_enlarged() -> None:
     augment = ObjectsAugment(TrainConfig(task="detect", size=(17, 40), augment=AugmentConfig(resize=(0.5, 2.0), mosaic=1.0)))
-    assert augment.canvas == (32, 64)
+    assert augment.shape((10, 24)) == (32, 64)
     assert augment.preparation.apply(np.zeros((10, 9, 3), np.uint8)).shape == (10, 9, 3)
     assert augment.preparation.apply(np.zeros((640, 640, 3), np.uint8)).shape == (64, 64, 3)
     assert len(augment.partners(5)) == 3
@@ -103,6 +103,17 @@ def test_the_canvas_is_padded_and_what_is_kept_is_never_enlarged() -> None:
     assert set(np.unique(sample.image)) == {0, FILL}
     box = sample.target.boxes[0]
     assert (sample.image[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [((480, 640), (256, 320)), ((640, 480), (320, 256)), ((500, 500), (320, 320)), ((1080, 1920), (192, 320)), ((10, 2000), (64, 320))],
+)
+def test_canvases_are_of_the_images_shape(source: tuple[int, int], expected: tuple[int, int]) -> None:
+    augment = ObjectsAugment(TrainConfig(task="detect", size=(320, 320)))
+    assert augment.shape(source) == expected
+    kept = augment.preparation.apply(np.zeros((*source, 3), np.uint8))
+    assert augment.apply([Sample(kept, objects(), 0, "x")], np.random.default_rng(0)).image.shape == (*expected, 3)
 
 
 def test_batches_hold_uneven_numbers_of_objects() -> None:

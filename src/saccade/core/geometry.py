@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MULTIPLE = 32  # by which networks with maps at a 32nd of the size divide
+BLOCK = 64  # pixels between sides of canvases
 CELL = 4  # pixels between places of the maps of which masks are summed up
 CONIC = 6  # weights of a conic
 SMALLEST = 2.0  # pixels of half a box, at least, by which a conic is measured
@@ -59,6 +60,13 @@ def whole(size: tuple[int, int], resize: str) -> tuple[int, int]:
 def padded(size: tuple[int, int]) -> tuple[int, int]:
     """The next (height, width) whose sides are multiples of MULTIPLE."""
     return -(-size[0] // MULTIPLE) * MULTIPLE, -(-size[1] // MULTIPLE) * MULTIPLE
+
+
+def canvas(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of the canvas on which training places images of `source` (height, width) that are fitted into `size`: of their
+    own shape, in steps of BLOCK pixels so that many share one, and no larger than that of `size` itself."""
+    height, width = (min(most, -(-side // BLOCK) * BLOCK) for side, most in zip(fitting(source, size), padded(size), strict=True))
+    return height, width
 
 
 def to_source(boxes: NDArray[np.floating[Any]], source: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """Batches as a function of (seed, position in the stream), whatever the number of workers.
 
-Position p of the endless stream holds sample perm(seed, p // N)[p % N]. Workers are threads: decoding, resizing and
-tensor work release the interpreter's lock, nothing has to be sent between processes, and nothing can be unpickled.
+Position p of the endless stream holds sample perm(seed, p // N)[p % N]. Where samples are of several shapes, the positions of WINDOW
+batches are dealt out so that nearly every batch is of one, and those batches come in an order keyed by the window. Workers are threads:
+decoding, resizing and tensor work release the interpreter's lock, nothing has to be sent between processes, and nothing can be unpickled.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from saccade.data.sample import Objects, Sample
 
 if TYPE_CHECKING:
     from saccade.task import Augment
+
+
+WINDOW = 32  # batches
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,9 @@ class Loader:
         self.source, self.augment, self.seed = source, augment, seed
         self.batch, self.micro_batch, self.workers = batch, micro_batch or batch, workers
         self._rank, self._world = 0, 1
+        shapes = [augment.shape(size) for size in source.sizes]
+        kinds = {shape: number for number, shape in enumerate(sorted(set(shapes)))}
+        self._kinds = np.array([kinds[shape] for shape in shapes], np.int64) if len(kinds) > 1 else None
 
     def share(self, rank: int, world: int) -> Loader:
         """The same stream for one of `world` processes: of each step it prepares its own part, in the order of the ranks."""
@@ -99,7 +106,7 @@ class Loader:
         """The micro-batches of the optimizer step that starts at `position`: a pure function of it."""
         count = self.batch // self._world
         first = position + self._rank * count
-        positions = range(first, first + count)
+        positions = self._dealt(np.arange(first, first + count)).tolist()
         wanted = [[place, *self.augment.partners(place)] for place in positions]
         flat = np.array([place for group in wanted for place in group])
         found = iter(keys.sample_indices(self.seed, len(self.source), flat).tolist())
@@ -110,6 +117,21 @@ class Loader:
             sample = self.augment.apply(samples, numbers.at(place))
             groups.setdefault(sample.image.shape, []).append((sample, place))
         return [self._collate(part) for group in groups.values() for part in self._parts(group)]
+
+    def _dealt(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of the stream that are taken at these places of it."""
+        if self._kinds is None:
+            return slots
+        span = WINDOW * self.batch
+        found = np.empty_like(slots)
+        for window in np.unique(slots // span).tolist():
+            positions = np.arange(window * span, (window + 1) * span)
+            kinds = self._kinds[keys.sample_indices(self.seed, len(self.source), positions)]
+            batches = positions[np.argsort(kinds, kind="stable")].reshape(WINDOW, self.batch)
+            order = batches[keys.generator(self.seed, "batches", window).permutation(WINDOW)].ravel()
+            here = slots // span == window
+            found[here] = order[slots[here] % span]
+        return found
 
     def names(self, positions: NDArray[np.int64]) -> list[str]:
         """What the images at these positions of the stream are called."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.core import run_lengths
 from saccade.core.config import TrainConfig
-from saccade.core.geometry import CELL, fitting, padded
+from saccade.core.geometry import CELL, canvas, fitting, padded
 from saccade.core.run_lengths import Patch
 from saccade.data import augment, composing
 from saccade.data.cache import Preparation
@@ -20,37 +20,41 @@ from saccade.objects.loss import IGNORED, NONE
 
 
 class ObjectsAugment:
-    """Images are kept as large as the largest scale at which they may be placed, never enlarged; the canvas is the input's size, padded."""
+    """Images are kept as large as the largest scale at which they may be placed, never enlarged; a canvas is of the image's shape."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.canvas = padded(config.size)
 
     @property
     def preparation(self) -> Preparation:
         """What is kept of each decoded image."""
         largest = max(self.config.augment.resize[1], composing.TILES[1] if self.config.augment.mosaic else 1.0)
-        room = (round(self.canvas[0] * largest), round(self.canvas[1] * largest))
+        room = (round(padded(self.config.size)[0] * largest), round(padded(self.config.size)[1] * largest))
         return Preparation(f"reduced to fit {room}", lambda pixels: _reduced(pixels, room), room)
 
     def partners(self, position: int) -> Sequence[int]:
         """Further places of the stream whose images a mosaic needs."""
         return composing.partners(position, self.config.augment, self.config.seed)
 
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Of the canvas of an image of (height, width)."""
+        return canvas(size, self.config.size)
+
     def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
         """One canvas with its boxes."""
-        return composing.changed(samples, self.canvas, self.config.augment, generator)
+        return composing.changed(samples, self.shape(samples[0].image.shape[:2]), self.config.augment, generator)
 
     def collate(self, samples: Sequence[Sample], positions: NDArray[np.int64]) -> Batch:
         """Canvases -> Batch with targets as `gathered` gives them."""
         pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
-        targets = gathered([sample.target for sample in samples], self.canvas if self.config.task == "instances" else None)
+        shared = (pixels.shape[2], pixels.shape[3]) if self.config.task == "instances" else None
+        targets = gathered([sample.target for sample in samples], shared)
         return Batch(torch.from_numpy(np.ascontiguousarray(pixels)), targets, positions)
 
 
-def gathered(targets: Sequence[Objects], canvas: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+def gathered(targets: Sequence[Objects], size: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
     """The objects of B images: boxes float32 `[B, M, 4]` in pixels and labels int64 `[B, M]`, NONE where an image has fewer than M, IGNORED
-    for crowds; of images of one `canvas` (height, width) also masks uint8 `[B, M, height / CELL, width / CELL]`, the share of each cell
+    for crowds; of canvases of one `size` (height, width) also masks uint8 `[B, M, height / CELL, width / CELL]`, the share of each cell
     that they cover in 255ths."""
     most = max(1, *(len(target.labels) for target in targets))
     boxes, labels = np.zeros((len(targets), most, 4), np.float32), np.full((len(targets), most), NONE, np.int64)
@@ -58,9 +62,9 @@ def gathered(targets: Sequence[Objects], canvas: tuple[int, int] | None = None) 
         count = len(target.labels)
         boxes[place, :count], labels[place, :count] = target.boxes, np.where(target.crowd, IGNORED, target.labels)
     found = {"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels)}
-    if canvas is None:
+    if size is None:
         return found
-    masks = np.zeros((len(targets), most, canvas[0] // CELL, canvas[1] // CELL), np.uint8)
+    masks = np.zeros((len(targets), most, size[0] // CELL, size[1] // CELL), np.uint8)
     for row, target in zip(masks, targets, strict=True):
         for cells, mask in zip(row, target.masks):
             _share(run_lengths.patch(mask), cells)

@@ -44,6 +44,10 @@ class ClassificationAugment:
         """None: pairs are mixed in the batch."""
         return ()
 
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The input's, whatever the image's."""
+        return self.config.size
+
     def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
         """Crop and mirror a large image; small ones wait for their batch."""
         sample = samples[0]

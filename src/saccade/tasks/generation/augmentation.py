@@ -38,6 +38,10 @@ class GenerationAugment:
         """None."""
         return ()
 
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The input's, whatever the image's."""
+        return self.config.size
+
     def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
         """The image, mirrored with the configuration's probability."""
         sample = samples[0]

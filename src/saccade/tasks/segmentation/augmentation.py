@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.core.class_masks import IGNORED
 from saccade.core.config import TrainConfig
-from saccade.core.geometry import fitting, padded
+from saccade.core.geometry import canvas, fitting, padded
 from saccade.data import augment, composing
 from saccade.data.cache import Preparation
 from saccade.data.loader import Batch
@@ -18,12 +18,11 @@ from saccade.data.sample import Sample
 
 
 class ClassesAugment:
-    """The canvas is the input's size, padded. Images are kept at their own pixels (native), else as large as the largest scale at which
-    they may be placed, never enlarged."""
+    """Images are kept at their own pixels (native), the canvas is the input's size then, padded; else as large as the largest scale at
+    which they may be placed, never enlarged, on canvases of their shape."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.native = config, config.segmentation.native
-        self.canvas = padded(config.size)
 
     @property
     def preparation(self) -> Preparation:
@@ -31,16 +30,21 @@ class ClassesAugment:
         if self.native:
             return Preparation("as it is", lambda pixels: pixels)
         largest = max(self.config.augment.resize[1], composing.TILES[1] if self.config.augment.mosaic else 1.0)
-        room = (round(self.canvas[0] * largest), round(self.canvas[1] * largest))
+        room = (round(padded(self.config.size)[0] * largest), round(padded(self.config.size)[1] * largest))
         return Preparation(f"reduced to fit {room}", lambda pixels: _reduced(pixels, room), room)
 
     def partners(self, position: int) -> Sequence[int]:
         """Further places of the stream whose images a mosaic needs."""
         return composing.partners(position, self.config.augment, self.config.seed)
 
+    def shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Of the canvas of an image of (height, width)."""
+        return padded(self.config.size) if self.native else canvas(size, self.config.size)
+
     def apply(self, samples: Sequence[Sample], generator: np.random.Generator) -> Sample:
         """One canvas with the classes of its pixels."""
-        return composing.changed(samples, self.canvas, self.config.augment, generator, native=self.native)
+        size = self.shape(samples[0].image.shape[:2])
+        return composing.changed(samples, size, self.config.augment, generator, native=self.native)
 
     def collate(self, samples: Sequence[Sample], positions: NDArray[np.int64]) -> Batch:
         """Canvases -> Batch with targets as `gathered` gives them."""
