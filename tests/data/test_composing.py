@@ -223,3 +223,17 @@ def test_the_configuration_and_who_takes_it() -> None:
             changes: dict[str, Any] = {"task": task, "model": model, f"augment.{name}": value}
             with pytest.raises(UserError, match=f"{name} is no change of {task}"):
                 room(task).check(override(TrainConfig(), changes))
+
+
+@pytest.mark.parametrize("scale", [0.4, 0.73, 1.0, 1.31, 2.0])
+def test_a_part_of_a_large_image_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    image = coarse.repeat(8, 0).repeat(8, 1)
+    one = Sample(image, image[..., 0].copy(), 0, "x")
+    for at in ((0, 0), (-31, -55), (-60, 10), (20, -7)):
+        whole = composing.placed(one, (96, 80), scale, at)
+        monkeypatch.setattr(composing, "LARGE", 0)
+        part = composing.placed(one, (96, 80), scale, at)
+        monkeypatch.undo()
+        assert np.abs(whole.image.astype(int) - part.image).max() <= 2
+        np.testing.assert_array_equal(whole.target, part.target)

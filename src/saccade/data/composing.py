@@ -7,6 +7,7 @@ is done is a function of them. Where a canvas shows no image it is FILL, and no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from saccade.core import keys, run_lengths
 from saccade.core.class_masks import IGNORED
@@ -28,6 +30,7 @@ Array = NDArray[Any]
 LEAST = 0.1  # share of an object that must be left of it: less cannot be told for what it is
 SIDE = 2.0  # pixels of the shortest side of a box
 NEAR = 64  # places of the stream ahead among which partners are found
+LARGE = 1 << 20  # pixels of a scaled image above which only the part that is shown is made
 FOCUSED = 0.5  # share of parts of images that are chosen about a pixel of a class
 MIDDLE = (0.25, 0.75)  # where the corner of four images may lie, as a share of the canvas
 EMPTY = Rle((0, 0), b"")
@@ -173,7 +176,7 @@ def placed(
     def moved(pixels: Array, fill: int, *, nearest: bool) -> Array:
         canvas: Array = np.full((*size, *pixels.shape[2:]), fill, pixels.dtype)
         if rows.stop > rows.start and columns.stop > columns.start:
-            canvas[rows, columns] = _resized(pixels, (tall, wide), nearest=nearest)[shown]
+            canvas[rows, columns] = _nearest(pixels, (tall, wide), shown) if nearest else _part(pixels, (tall, wide), shown)
         return canvas
 
     image, target = moved(sample.image, FILL, nearest=False), sample.target
@@ -235,16 +238,32 @@ def _between(room: int, share: float) -> int:
     return int(share * (room + 1)) if room >= 0 else -int(share * (1 - room))
 
 
-def _resized(pixels: Array, size: tuple[int, int], *, nearest: bool) -> Array:
-    """uint8 `[H, W]` or `[H, W, C]` -> the same of `size`: antialiased, or the nearest pixel."""
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2 import functional as tvf
+def _nearest(pixels: Array, size: tuple[int, int], shown: tuple[slice, slice]) -> Array:
+    """The part `shown` of uint8 `[H, W]` at `size`, each pixel that of the nearest."""
+    rows, columns = (
+        ((np.arange(part.start, part.stop) + 0.5) * (own / side)).astype(np.int64)
+        for part, own, side in zip(shown, pixels.shape, size, strict=True)
+    )
+    found: Array = pixels[rows[:, None], columns]
+    return found
 
+
+def _part(pixels: Array, size: tuple[int, int], shown: tuple[slice, slice]) -> Array:
+    """The part `shown` of uint8 `[H, W, C]` at `size`, antialiased. Of a large image no more is resized than that."""
     if pixels.shape[:2] == size:
-        return pixels
-    whole = np.require(pixels.reshape(*pixels.shape[:2], -1), requirements=["C", "W"])  # what is kept may be read alone
-    planes = torch.from_numpy(whole).permute(2, 0, 1)
-    mode = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode.BILINEAR
-    found = tvf.resize(planes, list(size), interpolation=mode, antialias=not nearest)
-    result: Array = found.permute(1, 2, 0).contiguous().numpy().reshape(*size, *pixels.shape[2:])
-    return result
+        return pixels[shown]
+    if size[0] * size[1] <= LARGE:
+        whole = np.require(pixels, requirements=["C", "W"])  # what is kept may be read alone
+        return augment.resized(whole, size)[shown]
+    cuts, box = [], []
+    for part, own, side in zip(shown, pixels.shape[:2], size, strict=True):
+        ratio = own / side
+        reach = math.ceil(max(1.0, ratio)) + 1  # of the filter, and one for what rounding may do
+        first, last = max(0, math.floor(part.start * ratio) - reach), min(own, math.ceil(part.stop * ratio) + reach)
+        cuts.append(slice(first, last))
+        box.append((part.start * ratio - first, part.stop * ratio - first))
+    cut = np.ascontiguousarray(pixels[cuts[0], cuts[1]])
+    picture = Image.fromarray(cut[..., 0] if cut.shape[2] == 1 else cut)
+    wanted = (shown[1].stop - shown[1].start, shown[0].stop - shown[0].start)
+    edges = (box[1][0], box[0][0], box[1][1], box[0][1])
+    return np.atleast_3d(np.asarray(picture.resize(wanted, Image.Resampling.BILINEAR, box=edges)))
