@@ -35,9 +35,11 @@ if TYPE_CHECKING:
         train,
         verify,
     )
+    from saccade.api.listing import models
     from saccade.core.config import TrainConfig
     from saccade.core.errors import Interrupted, SaccadeError, UserError
     from saccade.core.results import Classification, Detections, Generated, Instances
+    from saccade.core.segmentation import Segmentation
 
 __version__ = "0.1.0"
 
@@ -57,6 +59,7 @@ __all__ = [
     "Predictions",
     "Run",
     "SaccadeError",
+    "Segmentation",
     "TrainConfig",
     "UserError",
     "__version__",
@@ -69,6 +72,7 @@ __all__ = [
     "generate",
     "load",
     "load_run",
+    "models",
     "predict",
     "predict_each",
     "preview",
@@ -82,6 +86,8 @@ _MODULES = {
     "Detections": "saccade.core.results",
     "Instances": "saccade.core.results",
     "Generated": "saccade.core.results",
+    "Segmentation": "saccade.core.segmentation",
+    "models": "saccade.api.listing",
     "Interrupted": "saccade.core.errors",
     "SaccadeError": "saccade.core.errors",
     "TrainConfig": "saccade.core.config",

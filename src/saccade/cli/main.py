@@ -36,6 +36,7 @@ VERBS = {
     "export": "a file for another runtime, with the proof that it answers the same",
     "verify": "repeat that proof anywhere, without torch",
     "bench": "how fast, how large and how good models are on this machine",
+    "models": "what can be built by name, with size and licence",
     "data": "make data sets",
 }
 

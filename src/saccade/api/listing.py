@@ -1,0 +1,170 @@
+"""`models`: what can be built by name, with source, size, licence of the weights and what is published of them. Loads no torch."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from saccade.core import modelfile
+from saccade.core.errors import UserError, unknown
+from saccade.tasks import ROOMS, room
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SORTS = ("name", "parameters", "metric")
+UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+FILE = "file"  # source of a model that lies in a file
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model. source: the library that builds it; parameters: see `Task.models`; license: of the published weights, "" without any;
+    metric on dataset: published of them (accuracy, mean average precision, mean overlap), None where not known; local: whether weights lie
+    on this machine."""
+
+    name: str
+    task: str
+    source: str
+    parameters: int
+    license: str
+    metric: float | None
+    dataset: str
+    local: bool
+
+
+class Models(Sequence[Entry]):
+    """Entries, as a list, and as what other tools take."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries = tuple(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        return self._entries[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `--json`."""
+        return {"models": [asdict(one) for one in self]}
+
+    def to_pandas(self) -> DataFrame:
+        """A table of a row a model; raises UserError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("pandas is not installed", where="to_pandas", fix="pip install pandas") from None
+        return pandas.DataFrame([asdict(one) for one in self])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(one.name)}</td><td>{one.task}</td><td>{one.source}</td>"
+            f"<td style='text-align:right'>{one.parameters:,}</td><td>{html.escape(one.license)}</td></tr>"
+            for one in self._entries[:50]
+        )
+        rest = f"<p>and {len(self) - 50:,} more</p>" if len(self) > 50 else ""
+        return f"<table><tr><th>name</th><th>task</th><th>source</th><th>parameters</th><th>license</th></tr>{rows}</table>{rest}"
+
+
+def models(
+    name: str | Path | None = None,
+    *,
+    task: str | None = None,
+    max_params: int | str | None = None,
+    license: str | Sequence[str] | None = None,
+    sort: str = "name",
+) -> Models:
+    """What `train --model` takes, or of it what fits.
+
+    name: one of them, a pattern (`resnet*`), or a model file or run folder. task: of one room. max_params: a number, or `30M`. license: of
+    published weights, one or several (a list, or names with commas between); models without published weights have none. sort: "name",
+    "parameters" (few first) or "metric" (best first, per data set it was measured on). Heads and decoders also stand on any network of
+    timm: `fasterrcnn/densenet121`, `unet/resnet34`. Raises UserError for what there is none of.
+    """
+    if task is not None and task not in ROOMS:
+        raise unknown("task", task, ROOMS, where="--task")
+    if sort not in SORTS:
+        raise unknown("order", sort, SORTS, where="--sort")
+    if name is not None and Path(name).exists():
+        return Models([_of_file(Path(name))])
+    kept = _named([entry for entry in _all() if task in (None, entry.task)], None if name is None else str(name))
+    if max_params is not None:
+        most = _count(max_params)
+        kept = [entry for entry in kept if entry.parameters <= most]
+    if license is not None:
+        names = license.split(",") if isinstance(license, str) else list(license)
+        wanted = {one.strip().lower() for one in names}
+        kept = [entry for entry in kept if entry.license.lower() in wanted]
+    return Models(sorted(kept, key=_order(sort)))
+
+
+def _all() -> list[Entry]:
+    here = _local()
+    return [
+        Entry(row.name, task, row.source, row.parameters, row.license, row.metric, row.dataset, row.source == "timm" and row.name in here)
+        for task in ROOMS
+        for row in room(task).models()
+    ]
+
+
+def _named(entries: list[Entry], name: str | None) -> list[Entry]:
+    if name is None:
+        return entries
+    if any(mark in name for mark in "*?["):
+        return [entry for entry in entries if fnmatchcase(entry.name, name)]
+    found = [entry for entry in entries if entry.name == name]
+    if not found:
+        raise unknown("model", name, [entry.name for entry in entries], where="models")
+    return found
+
+
+def _order(sort: str) -> Any:
+    if sort == "parameters":
+        return lambda entry: (entry.parameters, entry.name)
+    if sort == "metric":
+        return lambda entry: (entry.metric is None, entry.dataset, -(entry.metric or 0.0), entry.name)
+    return lambda entry: (entry.name, entry.task)
+
+
+def _count(text: int | str) -> float:
+    """A number of parameters: 30000000 or 30M."""
+    said = str(text).strip().lower()
+    unit = UNITS.get(said[-1:], 1.0)
+    try:
+        value = float(said[:-1] if said[-1:] in UNITS else said) * unit
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"must be a number above 0, such as 5000000 or 5M, was {text!r}", where="--max-params")
+    return value
+
+
+def _of_file(path: Path) -> Entry:
+    """What a model file, or the best model of a run, says of itself."""
+    from saccade.api.models import model_path
+
+    file = model_path(path)
+    buffers, card = modelfile.load(file)
+    primary = room(card.task).metrics(card).primary
+    licenses = ",".join(sorted({str(row.get("license", "")) for row in card.licenses} - {""}))
+    count = sum(math.prod(buffer.shape) for buffer in buffers.values())
+    return Entry(str(card.architecture.get("name", "")), card.task, FILE, count, licenses, card.metrics.get(primary), str(path), True)
+
+
+def _local() -> set[str]:
+    """Names of timm's models whose weights lie in the cache of the Hugging Face hub, whatever their tag."""
+    home = Path(os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    found = (place.parent.parent.name for place in cache.glob("models--timm--*/snapshots/*"))
+    return {name.removeprefix("models--timm--").partition(".")[0] for name in found}

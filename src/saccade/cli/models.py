@@ -1,0 +1,31 @@
+"""`saccade models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from saccade.cli import options, output
+
+COLUMNS = ("name", "task", "source", "parameters", "license", "metric", "dataset", "local")
+
+
+@click.command("models", epilog="Heads and decoders also stand on any network of timm: fasterrcnn/densenet121, unet/resnet34.")
+@click.argument("name", required=False, metavar="NAME|PATTERN|FILE")
+@options.task(None, "Those of one task.")
+@click.option("--max-params", metavar="N", help="Parameters at most: 5000000 or 5M.")
+@click.option("--license", metavar="A,B,C", help="Licences of the published weights.")
+@click.option("--sort", metavar="KEY", default="name", show_default=True, help="name, parameters or metric.")
+@options.output
+def command(as_json: bool, quiet: bool, **request: Any) -> None:
+    """What can be built by name: source, parameters, licence of the weights, what is published of them."""
+    from saccade.api import listing
+
+    found = listing.models(request.pop("name"), **request)
+    if as_json:
+        output.say_json(found.to_dict())
+        return
+    output.table(COLUMNS, [[getattr(entry, name) for name in COLUMNS] for entry in found])
+    if not quiet:
+        click.echo(f"{len(found):,} models", err=True)
