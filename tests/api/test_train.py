@@ -142,6 +142,24 @@ def test_weights_of_a_model_with_other_classes(run: Run, tiny_folder: Path, tmp_
     assert any("took" in line and "tensors" in line for line in said.lines)
 
 
+def test_what_is_known_of_a_class_is_kept(run: Run, shapes: Path, tmp_path: Path) -> None:
+    """Of classes of the same name, whatever their place; of the others nothing."""
+    for split in ("train", "val"):
+        for source, name in (("circle", "apple"), ("star", "star"), ("ring", "ring"), ("cross", "zebra")):
+            shutil.copytree(shapes / split / source, tmp_path / "set" / split / name)
+    said = Said()
+    new = train(tmp_path / "set", tmp_path / "r", weights=run.model, size=(33, 20), set={"lr": 0.0, "ema": 0.0}, progress=said)
+    before, after = weights_of(run.model), weights_of(new.path / "last.safetensors")
+    there, here = run.record["data"]["classes"], new.record["data"]["classes"]
+    assert here == ["apple", "ring", "star", "zebra"]
+    for kind in ("weight", "bias"):
+        (head,) = [name for name in after if name.endswith(f"head.{kind}")]
+        for name in ("ring", "star"):
+            assert np.array_equal(after[head][here.index(name)], before[head][there.index(name)])
+        assert kind == "bias" or not any(np.array_equal(after[head][here.index("apple")], row) for row in before[head])
+    assert any("of 2 of 4 classes what it knows of them" in line for line in said.lines)
+
+
 def test_weights_that_do_not_fit_at_all(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of its weights fit") as caught:
         train(tiny_folder, tmp_path / "r", model="resnet10t", size=32, weights=run.model)

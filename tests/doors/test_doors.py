@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_the_card_alone_rebuilds_the_network(name: str, model: str) -> None:
         assert not torch.equal(fresh, of(network))
     with pytest.raises(UserError):
         task.build(read, 1000)
+
+
+@pytest.mark.parametrize(("name", "model"), ANSWERING)
+def test_which_tensors_have_rows_of_classes_is_known(name: str, model: str) -> None:
+    task, network, card = made(name, model)
+    wider = replace(SCHEMAS[name], classes=("a", "b", "c", "d"))
+    other, _ = task.create(config(name, model), wider)
+    rows = weights.rows_of_classes(network, other, len(card.classes))
+    assert len(rows) in (1, 2), "weight and bias of one last layer"
+    assert all(part.first == 0 and part.each in (1, 4) for part in rows.values())
 
 
 @pytest.mark.parametrize(("name", "model"), ANSWERING)

@@ -10,7 +10,7 @@ from torch import nn
 
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer, pack, unpack
-from saccade.nn.weights import DTYPES, from_buffers, load_into, load_matching, to_buffers
+from saccade.nn.weights import DTYPES, Rows, from_buffers, load_into, load_matching, rows_of_classes, to_buffers
 
 SHAPES = ((), (0,), (0, 3), (1,), (17, 11), (2, 3, 5))
 
@@ -115,3 +115,32 @@ def test_matching_takes_what_fits_and_reports_the_rest() -> None:
     first, expected = target[0].weight, source[0].weight
     assert torch.equal(first, expected)
     assert not load_matching(target, to_buffers(target))
+
+
+def head(classes: int) -> nn.Module:
+    torch.manual_seed(classes)
+    outputs = {"body": 4, "one": classes, "background": 1 + classes, "four": 4 * classes}
+    return nn.ModuleDict({name: nn.Linear(4, count) for name, count in outputs.items()})
+
+
+def test_rows_of_the_same_classes_are_kept() -> None:
+    """Of another number and order of classes, with a background before them, and several rows a class."""
+    ours, theirs = head(3), head(5)
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    rows = rows_of_classes(ours, head(4), 3)
+    wanted = {"one": Rows(0, 1), "background": Rows(1, 1), "four": Rows(0, 4)}
+    assert rows == {f"{name}.{kind}": part for name, part in wanted.items() for kind in ("weight", "bias")}
+    report = load_matching(ours, to_buffers(theirs), rows, [(4, 0), (1, 2)])
+    assert report.loaded == 8 and not report
+    found, other = ours.state_dict(), theirs.state_dict()
+    assert torch.equal(found["body.weight"], other["body.weight"])
+    for kind in ("weight", "bias"):
+        one, back, four = (found[f"{name}.{kind}"] for name in ("one", "background", "four"))
+        assert torch.equal(one[[0, 2]], other[f"one.{kind}"][[4, 1]]) and torch.equal(one[1], before[f"one.{kind}"][1])
+        assert torch.equal(back[[0, 1, 3]], other[f"background.{kind}"][[0, 5, 2]])
+        assert torch.equal(back[2], before[f"background.{kind}"][2])
+        assert torch.equal(four[:4], other[f"four.{kind}"][16:20]) and torch.equal(four[8:], other[f"four.{kind}"][4:8])
+        assert torch.equal(four[4:8], before[f"four.{kind}"][4:8])
+    kept = ours.state_dict()["one.weight"].clone()
+    load_matching(ours, to_buffers(nn.ModuleDict({"one": nn.Linear(5, 3)})), rows, [(0, 0)])
+    assert torch.equal(ours.state_dict()["one.weight"], kept), "of another width: left as it is"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saccade.data.loader import Loader
+    from saccade.nn.weights import Rows
     from saccade.training.budget import Resolved
 
 
@@ -110,17 +111,37 @@ class Setup:
         return model.to(self.device).to(memory_format=layout), card
 
     def _start_from(self, file: Path, model: nn.Module, card: Card) -> Card:
-        """Take the weights of a model file where name and shape agree; the card carries the file's licences on."""
+        """Take the weights of a model file where name and shape agree, and of what it knows of each class those that are here too; the card
+        carries the file's licences on."""
         from saccade.nn import weights
 
         buffers, theirs = modelfile.load(file)
-        report = weights.load_matching(model, buffers)
+        same = [(theirs.classes.index(name), place) for place, name in enumerate(card.classes) if name in theirs.classes]
+        report = weights.load_matching(model, buffers, self._rows_of_classes(model, card), same)
         if not report.loaded:
             raise UserError(
                 "none of its weights fit this model", where=str(file), fix=f"it is a {theirs.architecture.get('name')}: give --model"
             )
-        self.progress.message(f"took {report.loaded} of {len(buffers)} tensors from {file}")
+        kept = f", and of {len(same)} of {len(card.classes)} classes what it knows of them" if card.classes else ""
+        self.progress.message(f"took {report.loaded} of {len(buffers)} tensors from {file}{kept}")
         return replace(card, licenses=theirs.licenses)
+
+    def _rows_of_classes(self, model: nn.Module, card: Card) -> dict[str, Rows]:
+        """Which tensors have rows of classes. Those of libraries that mix classes with anchors are left out: their order is not known."""
+        import torch
+
+        from saccade.nn import weights
+
+        if not card.classes:
+            return {}
+        schema = self.dataset.schema
+        one_more = "\0".join((*schema.classes, ""))  # a name that none of them is
+        wider = replace(schema, classes=(*schema.classes, one_more), shares=())
+        config = replace(self.config, pretrained=False, segmentation=replace(self.config.segmentation, class_weights=()))
+        with torch.random.fork_rng():
+            other, _ = self.task.create(config, wider)
+        found = weights.rows_of_classes(model, other, len(card.classes))
+        return {name: rows for name, rows in found.items() if rows.each == 1 or card.architecture.get("source") == "saccade"}
 
     def loader(self, workers: int) -> Loader:
         """The stream of training batches."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,11 +78,59 @@ def load_into(module: nn.Module, buffers: Mapping[str, Buffer], *, where: str) -
     module.load_state_dict({name: like(tensors[name], value) for name, value in module.state_dict().items()})
 
 
-def load_matching(module: nn.Module, buffers: Mapping[str, Buffer]) -> Report:
-    """Copy what fits by name and shape, and say what did not: a model's weights as the start for one with other classes."""
-    tensors, report = _compare(module, buffers)
-    module.load_state_dict(tensors, strict=False)
-    return report
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a tensor's first axis that belong to classes: `first` others before them, then `each` of every class in turn."""
+
+    first: int
+    each: int
+
+
+def rows_of_classes(module: nn.Module, wider: nn.Module, classes: int) -> dict[str, Rows]:
+    """The tensors of a module of so many classes that have rows of them, told by those of the same module with one class more."""
+    more = wider.state_dict()
+    found = {}
+    for name, value in module.state_dict().items():
+        other = more.get(name)
+        if other is None or not value.ndim or value.shape[1:] != other.shape[1:] or other.shape[0] <= value.shape[0]:
+            continue
+        each = int(other.shape[0] - value.shape[0])
+        found[name] = Rows(int(value.shape[0]) - each * classes, each)
+    return found
+
+
+def load_matching(
+    module: nn.Module, buffers: Mapping[str, Buffer], rows: Mapping[str, Rows] | None = None, same: Sequence[tuple[int, int]] = ()
+) -> Report:
+    """Copy what fits by name and shape, and say what did not: a model's weights as the start for one with other classes.
+
+    rows: the tensors with rows of classes, of which those of `same` classes are copied, (place there, place here) each, whatever the
+    number of classes on either side; the rest of such a tensor stays as it is.
+    """
+    rows = rows or {}
+    tensors, report = _compare(module, {name: buffer for name, buffer in buffers.items() if name not in rows})
+    state = module.state_dict()
+    fitted = {name: _adapted(state[name], buffers[name], part, same) for name, part in rows.items() if name in buffers}
+    adapted = {name: value for name, value in fitted.items() if value is not None}
+    module.load_state_dict({**tensors, **adapted}, strict=False)
+    missing = tuple(name for name in report.missing if name not in adapted)
+    return replace(report, loaded=report.loaded + len(adapted), missing=missing)
+
+
+def _adapted(tensor: Tensor, buffer: Buffer, rows: Rows, same: Sequence[tuple[int, int]]) -> Tensor | None:
+    """The tensor with the rows of the same classes; None where the other is none of its kind."""
+    theirs = _tensor("", buffer) if buffer.dtype in DTYPES else None
+    fits = theirs is not None and theirs.ndim == tensor.ndim and theirs.shape[1:] == tensor.shape[1:] and theirs.is_floating_point()
+    if theirs is None or not fits or not tensor.is_floating_point() or (len(theirs) - rows.first) % rows.each or len(theirs) < rows.first:
+        return None
+    found = tensor.detach().clone()
+    found[: rows.first] = theirs[: rows.first].to(found)
+    count = (len(theirs) - rows.first) // rows.each
+    for there, here in same:
+        if there < count:
+            start, other = rows.first + here * rows.each, rows.first + there * rows.each
+            found[start : start + rows.each] = theirs[other : other + rows.each].to(found)
+    return found
 
 
 def _compare(module: nn.Module, buffers: Mapping[str, Buffer]) -> tuple[dict[str, Tensor], Report]:
