@@ -43,7 +43,7 @@ DATA: Mapping[str, Callable[[Path], tuple[Path, str]]] = {
     "instances": partial(_scenes, "instances", "coco", "masks in COCO's format"),
     "segment": partial(_scenes, "segment", "masks", "a mask of classes beside each"),
 }
-MINUTES = {"detect": 0.75, "instances": 0.75, "segment": 0.75}
+MINUTES = {"detect": 0.75, "instances": 0.75, "segment": 2.0}
 OWN = {
     "classify": "images, in a folder per class",
     "detect": "images with boxes, in COCO's, YOLO's or any other format",
