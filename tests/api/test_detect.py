@@ -329,9 +329,9 @@ def test_predictions_of_others(learned: Run, mixed: Path, place: Path) -> None:
     own = learned.path / "predictions/val.jsonl"
     found = saccade.eval_predictions(own, mixed, split="val")
     mine = saccade.eval(learned.path, split="val", progress=Silent())
-    assert {name: found.metrics[name] for name in ("map", "map_50", "mar_100")} == pytest.approx(
-        {name: mine.metrics[name] for name in ("map", "map_50", "mar_100")}, abs=0.02
-    )  # boxes are written to a hundredth of a pixel, which takes one or the other across a threshold
+    assert found.metrics["map_50"] == pytest.approx(mine.metrics["map_50"], abs=1e-3)
+    for name in ("map", "mar_100"):  # boxes are written to a hundredth of a pixel, which takes one or the other across a high threshold
+        assert found.metrics[name] == pytest.approx(mine.metrics[name], abs=0.02)
     rows = [json.loads(line) for line in own.read_text().splitlines()]
     for wrong, words in (
         (rows[1:], "is missing"),

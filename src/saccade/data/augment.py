@@ -84,6 +84,13 @@ def shrink(image: Array, size: tuple[int, int]) -> Array:
     return resized(image, geometry.covering((height, width), size))
 
 
+def reduced(image: Array, room: tuple[int, int]) -> Array:
+    """uint8 `[H, W, C]` made to fit into `room` (height, width), antialiased, where it is larger."""
+    source = (image.shape[0], image.shape[1])
+    scaled = geometry.fitting(source, room)
+    return resized(image, scaled) if scaled[0] < source[0] or scaled[1] < source[1] else image
+
+
 def resized(image: Array, size: tuple[int, int]) -> Array:
     """uint8 `[H, W, C]` at `size` (height, width), antialiased."""
     return _resized(torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1), size)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.core import run_lengths
 from saccade.core.config import TrainConfig
-from saccade.core.geometry import CELL, canvas, fitting, padded
+from saccade.core.geometry import CELL, canvas, padded
 from saccade.core.run_lengths import Patch
 from saccade.data import augment, composing
 from saccade.data.cache import Preparation
@@ -30,7 +30,7 @@ class ObjectsAugment:
         """What is kept of each decoded image."""
         largest = max(self.config.augment.resize[1], composing.TILES[1] if self.config.augment.mosaic else 1.0)
         room = (round(padded(self.config.size)[0] * largest), round(padded(self.config.size)[1] * largest))
-        return Preparation(f"reduced to fit {room}", lambda pixels: _reduced(pixels, room), room)
+        return Preparation(f"reduced to fit {room}", lambda pixels: augment.reduced(pixels, room), room)
 
     def partners(self, position: int) -> Sequence[int]:
         """Further places of the stream whose images a mosaic needs."""
@@ -81,10 +81,3 @@ def _share(part: Patch, cells: NDArray[np.uint8]) -> None:
     whole[above : above + height, before : before + width] = part.pixels
     shares = whole.reshape(tall, CELL, wide, CELL).mean((1, 3))
     cells[top : top + tall, left : left + wide] = np.round(shares * 255)
-
-
-def _reduced(pixels: NDArray[np.uint8], room: tuple[int, int]) -> NDArray[np.uint8]:
-    """The image made to fit into `room` where it is larger."""
-    source = (pixels.shape[0], pixels.shape[1])
-    scaled = fitting(source, room)
-    return augment.resized(pixels, scaled) if scaled[0] < source[0] or scaled[1] < source[1] else pixels

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.core.class_masks import IGNORED
 from saccade.core.config import TrainConfig
-from saccade.core.geometry import canvas, fitting, padded
+from saccade.core.geometry import canvas, padded
 from saccade.data import augment, composing
 from saccade.data.cache import Preparation
 from saccade.data.loader import Batch
@@ -31,7 +31,7 @@ class ClassesAugment:
             return Preparation("as it is", lambda pixels: pixels)
         largest = max(self.config.augment.resize[1], composing.TILES[1] if self.config.augment.mosaic else 1.0)
         room = (round(padded(self.config.size)[0] * largest), round(padded(self.config.size)[1] * largest))
-        return Preparation(f"reduced to fit {room}", lambda pixels: _reduced(pixels, room), room)
+        return Preparation(f"reduced to fit {room}", lambda pixels: augment.reduced(pixels, room), room)
 
     def partners(self, position: int) -> Sequence[int]:
         """Further places of the stream whose images a mosaic needs."""
@@ -74,10 +74,3 @@ def _distance(shape: NDArray[np.bool_]) -> NDArray[np.float32]:
         return np.zeros(shape.shape, np.float32)
     found: NDArray[np.float32] = (distance_transform_edt(~shape) - distance_transform_edt(shape)).astype(np.float32)
     return found
-
-
-def _reduced(pixels: NDArray[np.uint8], room: tuple[int, int]) -> NDArray[np.uint8]:
-    """The image made to fit into `room` where it is larger."""
-    source = (pixels.shape[0], pixels.shape[1])
-    scaled = fitting(source, room)
-    return augment.resized(pixels, scaled) if scaled[0] < source[0] or scaled[1] < source[1] else pixels
