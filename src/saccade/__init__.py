@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade import data
     from saccade.api import (
+        Adopted,
         Bench,
         Evaluation,
         Explanations,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         Model,
         Predictions,
         Run,
+        adopt,
         bench,
         eval,
         eval_predictions,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adopted",
     "Bench",
     "Classification",
     "Detections",
@@ -63,6 +66,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "__version__",
+    "adopt",
     "bench",
     "data",
     "eval",

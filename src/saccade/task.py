@@ -45,7 +45,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model that a room can build. `license` is that of the pre-trained weights ("" without any)."""
+    """One model that a room can build. license: of the pre-trained weights ("" without any); size: (height, width) that it was made for,
+    None where any will do; flops: operations for one image of that size, 0 where not counted."""
 
     name: str
     source: str
@@ -53,6 +54,8 @@ class ModelRow:
     license: str = ""
     metric: float | None = None
     dataset: str = ""
+    size: tuple[int, int] | None = None
+    flops: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saccade.api.adopting import Adopted, adopt
     from saccade.api.benching import Bench, bench
     from saccade.api.evaluating import eval, eval_predictions
     from saccade.api.explaining import Explanations, explain
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from saccade.prediction.predictions import Predictions
 
 __all__ = [
+    "Adopted",
     "Bench",
     "Evaluation",
     "Explanations",
@@ -37,6 +39,7 @@ __all__ = [
     "Model",
     "Predictions",
     "Run",
+    "adopt",
     "bench",
     "eval",
     "eval_predictions",
@@ -54,6 +57,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Adopted": "saccade.api.adopting",
+    "adopt": "saccade.api.adopting",
     "Bench": "saccade.api.benching",
     "Evaluation": "saccade.evaluation.result",
     "Explanations": "saccade.api.explaining",

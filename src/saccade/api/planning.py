@@ -42,13 +42,13 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
     checked = _checked(values)
     room(checked.task)
     if "model" in values:
-        room(checked.task if "task" in values else _knowing(checked.model)).check(checked)
+        room(checked.task if "task" in values else knowing(checked.model)).check(checked)
     if checked.weights:
-        modelfile.read_card(checked.weights)
+        modelfile.is_pickled(checked.weights)  # or safetensors: refused otherwise
     return values
 
 
-def _knowing(model: str) -> str:
+def knowing(model: str) -> str:
     """The task of a model, where the data are still to say for which they are; raises UserError with the nearest of all names."""
     named = {row.name: task for task in ROOMS for row in room(task).models()}
     if model in named:

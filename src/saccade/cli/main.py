@@ -37,6 +37,7 @@ VERBS = {
     "verify": "repeat that proof anywhere, without torch",
     "bench": "how fast, how large and how good models are on this machine",
     "models": "what can be built by name, with size and licence",
+    "adopt": "a model file from weights that others have trained",
     "data": "make data sets",
 }
 

@@ -116,11 +116,11 @@ class SegmentationConfig:
 class TrainConfig:
     """Everything a run is made from, but for data and seed-independent facts of the machine.
 
-    data: absolute path. epochs counts passes over the training split; minutes is wall time from the start of the
-    command and wins where both are given. size: (height, width) of the model's input. batch: images per optimizer
-    step; micro_batch: images per forward pass (0: the whole batch). lr: peak learning rate; warmup: share of all steps
-    spent rising to it. betas: of AdamW. weight_decay spares
-    biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
+    data: absolute path. weights: a file to start from; weights_share: the least share of the network's numbers that it must fill. epochs
+    counts passes over the training split; minutes is wall time from the start of the command and wins where both are given. size: (height,
+    width) of the model's input. batch: images per optimizer step; micro_batch: images per forward pass (0: the whole batch). lr: peak
+    learning rate; warmup: share of all steps spent rising to it. betas: of AdamW. weight_decay spares biases and norms. ema: half-life of
+    the averaged weights as a share of all steps (0: off).
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
@@ -132,6 +132,7 @@ class TrainConfig:
     model: str = ""
     pretrained: bool = False
     weights: str = ""
+    weights_share: Share = 0.5
     epochs: Annotated[float, Ge(0)] = 0.0
     minutes: Annotated[float, Ge(0)] | None = None
     size: tuple[Annotated[int, Ge(1), Le(16384)], Annotated[int, Ge(1), Le(16384)]] = (224, 224)
