@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade.api.adopting import Adopted, adopt
     from saccade.api.benching import Bench, bench
+    from saccade.api.embedding import embed
     from saccade.api.evaluating import eval, eval_predictions
     from saccade.api.explaining import Explanations, explain
     from saccade.api.exporting import Export, export
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from saccade.api.verifying import verify
     from saccade.core.results import Generated
     from saccade.evaluation.result import Evaluation
+    from saccade.prediction.embeddings import Embeddings
     from saccade.prediction.pipeline import Failed
     from saccade.prediction.predictions import Predictions
 
 __all__ = [
     "Adopted",
     "Bench",
+    "Embeddings",
     "Evaluation",
     "Explanations",
     "Export",
@@ -41,6 +44,7 @@ __all__ = [
     "Run",
     "adopt",
     "bench",
+    "embed",
     "eval",
     "eval_predictions",
     "explain",
@@ -60,6 +64,7 @@ _MODULES = {
     "Adopted": "saccade.api.adopting",
     "adopt": "saccade.api.adopting",
     "Bench": "saccade.api.benching",
+    "Embeddings": "saccade.prediction.embeddings",
     "Evaluation": "saccade.evaluation.result",
     "Explanations": "saccade.api.explaining",
     "Export": "saccade.api.exporting",
@@ -70,6 +75,7 @@ _MODULES = {
     "Predictions": "saccade.prediction.predictions",
     "Run": "saccade.api.runs",
     "bench": "saccade.api.benching",
+    "embed": "saccade.api.embedding",
     "eval": "saccade.api.evaluating",
     "eval_predictions": "saccade.api.evaluating",
     "explain": "saccade.api.explaining",

@@ -31,6 +31,7 @@ VERBS = {
     "train": "train a model on a folder of images",
     "eval": "measure a model: overall, per class, with intervals",
     "predict": "what a model says of images",
+    "embed": "a vector of features for each image",
     "generate": "images that a trained GAN or VAE makes",
     "explain": "where a model looks, and its worst mistakes",
     "export": "a file for another runtime, with the proof that it answers the same",
