@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from saccade import data
     from saccade.api import (
         Bench,
+        Edited,
         Evaluation,
         Explanations,
         Export,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         Predictions,
         Run,
         bench,
+        edit,
         eval,
         eval_predictions,
         explain,
@@ -47,6 +49,7 @@ __all__ = [
     "Bench",
     "Classification",
     "Detections",
+    "Edited",
     "Evaluation",
     "Explanations",
     "Export",
@@ -65,6 +68,7 @@ __all__ = [
     "__version__",
     "bench",
     "data",
+    "edit",
     "eval",
     "eval_predictions",
     "explain",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saccade.api.benching import Bench, bench
+    from saccade.api.editing import Edited, edit
     from saccade.api.evaluating import eval, eval_predictions
     from saccade.api.explaining import Explanations, explain
     from saccade.api.exporting import Export, export
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bench",
+    "Edited",
     "Evaluation",
     "Explanations",
     "Export",
@@ -38,6 +40,7 @@ __all__ = [
     "Predictions",
     "Run",
     "bench",
+    "edit",
     "eval",
     "eval_predictions",
     "explain",
@@ -55,6 +58,7 @@ __all__ = [
 
 _MODULES = {
     "Bench": "saccade.api.benching",
+    "Edited": "saccade.api.editing",
     "Evaluation": "saccade.evaluation.result",
     "Explanations": "saccade.api.explaining",
     "Export": "saccade.api.exporting",
@@ -65,6 +69,7 @@ _MODULES = {
     "Predictions": "saccade.prediction.predictions",
     "Run": "saccade.api.runs",
     "bench": "saccade.api.benching",
+    "edit": "saccade.api.editing",
     "eval": "saccade.api.evaluating",
     "eval_predictions": "saccade.api.evaluating",
     "explain": "saccade.api.explaining",
