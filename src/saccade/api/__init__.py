@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade.api.adopting import Adopted, adopt
     from saccade.api.benching import Bench, bench
+    from saccade.api.editing import Edited, edit
     from saccade.api.embedding import embed
     from saccade.api.evaluating import eval, eval_predictions
     from saccade.api.explaining import Explanations, explain
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adopted",
     "Bench",
+    "Edited",
     "Embeddings",
     "Evaluation",
     "Explanations",
@@ -44,6 +46,7 @@ __all__ = [
     "Run",
     "adopt",
     "bench",
+    "edit",
     "embed",
     "eval",
     "eval_predictions",
@@ -65,6 +68,7 @@ _MODULES = {
     "adopt": "saccade.api.adopting",
     "Bench": "saccade.api.benching",
     "Embeddings": "saccade.prediction.embeddings",
+    "Edited": "saccade.api.editing",
     "Evaluation": "saccade.evaluation.result",
     "Explanations": "saccade.api.explaining",
     "Export": "saccade.api.exporting",
@@ -76,6 +80,7 @@ _MODULES = {
     "Run": "saccade.api.runs",
     "bench": "saccade.api.benching",
     "embed": "saccade.api.embedding",
+    "edit": "saccade.api.editing",
     "eval": "saccade.api.evaluating",
     "eval_predictions": "saccade.api.evaluating",
     "explain": "saccade.api.explaining",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from saccade.api.explaining import Explanations
     from saccade.api.exporting import Export
+    from saccade.core.modelfile import Buffer
     from saccade.core.progress import Progress
     from saccade.core.results import Generated, Result
     from saccade.evaluation.result import Evaluation
@@ -205,11 +206,21 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
 
     file = model_path(path)
     buffers, card = modelfile.load(file)
-    module = room(card.task).build(card, sum(math.prod(buffer.shape) for buffer in buffers.values()))
+    module = _fresh(card, buffers)
     weights.load_into(module, buffers, where=str(file))
     from saccade.training import precision
 
     return Model(card, file, module.to(precision.device(device)).eval(), str(precision.device(device)))
+
+
+def _fresh(card: Card, buffers: Mapping[str, Buffer]) -> nn.Module:
+    """The module of a file, with fresh weights; refused where it would hold more than the file does."""
+    build = room(card.task).build
+    if not card.edits:
+        return build(card, sum(math.prod(buffer.shape) for buffer in buffers.values()))
+    from saccade.editing.edit import rebuild
+
+    return rebuild(card, build, buffers)
 
 
 def model_path(path: str | Path) -> Path:

@@ -1,0 +1,81 @@
+"""`edit`: a model file with a changed network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from saccade.api.models import load_model
+from saccade.core import modelfile
+from saccade.core.errors import UserError
+from saccade.core.rundir import RunDir
+from saccade.tasks import answering, room
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What was changed. model: the new file, None where nothing was written; edits: of each the text, the promise ("exact": the outputs
+    stay what they were, for classes that stay and pictures that both networks can be shown), parameters and FLOPs of one image before and
+    after, the largest difference of the outputs it was tried on, and the tensors with other shapes."""
+
+    model: Path | None
+    edits: Sequence[Mapping[str, Any]] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `--json`."""
+        return {"edits": [dict(row) for row in self.edits], "step": None, "model": None if self.model is None else str(self.model)}
+
+
+def edit(
+    target: str | Path,
+    *edits: str,
+    dry_run: bool = False,
+    undo: bool = False,
+    out: str | Path | None = None,
+    seed: int = 0,
+) -> Edited:
+    """Change the network of a model file by `edits`, one line each, such as "widen layer2 1.5", in turn, and write it to a new file.
+
+    dry_run: say what would change, and write nothing; undo: take the last edit back instead; out: by default NAME-edited.safetensors
+    beside the model; seed: of weights that are new. Raises UserError, and writes nothing, for an edit that cannot be made.
+    """
+    from saccade.editing import planning
+    from saccade.nn import weights
+
+    path = Path(target)
+    if path.is_dir() and RunDir(path).run_file.is_file():
+        raise UserError("a run cannot be edited yet", where=str(target), fix=f"give a model file, {RunDir(path).best}, and --out")
+    if undo == bool(edits):
+        raise UserError("must be edits, or --undo alone", where="edit", fix='saccade edit MODEL "widen layer2 1.5"')
+    for text in edits:
+        planning.parse(text)
+    new = Path(out) if out is not None else path.with_name(f"{path.stem}-edited.safetensors")
+    if not dry_run and (new.exists() or new.suffix != ".safetensors"):
+        problem = "exists already" if new.exists() else "must end in .safetensors"
+        raise UserError(problem, where=str(new), fix="name a new file with --out")
+    model = load_model(path, device="cpu")
+    answering(model.card.task, "edit")
+    network, card, rows = model.module, model.card, []
+    build = room(card.task).build
+    if undo:
+        network, card, row = _taken_back(network, card)
+        rows.append(row)
+    for text in edits:
+        planned = planning.plan(text, network, card, build, seed)
+        network, card = planned.network, planned.card
+        rows.append({"text": planned.edit.text, "promise": planned.edit.promise, **planned.effect.to_dict()})
+    if dry_run:
+        return Edited(None, rows)
+    return Edited(modelfile.save(new, weights.to_buffers(network), card), rows)
+
+
+def _taken_back(network: Any, card: Any) -> tuple[Any, Any, dict[str, Any]]:
+    from saccade.editing import planning
+    from saccade.editing.undoing import undo
+
+    before, old = undo(network, card, room(card.task).build)
+    text = f"undo {card.edits[-1]['text']}"
+    effect = planning.effect(network, card, before, old)
+    return before, replace(old, metrics={}), {"text": text, "promise": card.edits[-1]["promise"], **effect.to_dict()}

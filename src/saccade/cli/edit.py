@@ -1,0 +1,63 @@
+"""`saccade edit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from saccade.cli import options, output
+
+SHOWN = 12
+EDITS = """\b
+Edits, each one line in quotes; PATH is a module's name or a pattern:
+  widen PATH F              F times the channels: of a layer and all that is tied
+                            to it, else of what is inside of the module
+  deepen PATH +N            N more residual blocks
+  set-classes +a -b c=d     new, gone and renamed classes
+  set-input-channels N      1, 3 or 4
+  replace TYPE|PATH TYPE    another activation: replace ReLU SiLU
+  prune PATH F              the share F of the channels goes"""
+
+
+@click.command("edit", epilog=EDITS)
+@click.argument("target", metavar="MODEL", type=click.Path())
+@click.argument("edits", metavar="EDIT...", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
+@click.option("--undo", is_flag=True, help="Take the last edit back.")
+@options.out("New model file. Default: NAME-edited.safetensors beside the model.")
+@options.seed
+@options.output
+def command(target: str, edits: tuple[str, ...], /, as_json: bool, quiet: bool, **request: Any) -> None:
+    """Change the network of a trained model: wider, deeper, for other classes."""
+    from saccade import api
+
+    found = api.edit(target, *edits, **request).to_dict()
+    if as_json:
+        output.say_json(found)
+        return
+    for row in found["edits"]:
+        show(row)
+    output.say(f"model  {found['model']}" if found["model"] else "nothing was written")
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """What one edit changes."""
+    output.say(row["text"])
+    kept = row["difference"]
+    output.pairs(
+        [
+            ("  promise", row["promise"] if kept is None else f"{row['promise']}: outputs differ by {kept:.1g}"),
+            ("  parameters", f"{row['parameters_before']:,} -> {row['parameters_after']:,}"),
+            ("  FLOPs", f"{row['flops_before']:,} -> {row['flops_after']:,}"),
+        ]
+    )
+    for shape in row["shapes"][:SHOWN]:
+        output.say(f"    {shape['name']}  {_size(shape['before'])} -> {_size(shape['after'])}")
+    if len(row["shapes"]) > SHOWN:
+        output.say(f"    and {len(row['shapes']) - SHOWN} more tensors")
+
+
+def _size(shape: list[int]) -> str:
+    return "x".join(map(str, shape)) or "none"

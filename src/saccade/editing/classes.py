@@ -1,0 +1,200 @@
+"""Other classes, other channels of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+
+from saccade.core.card import Card, InputSpec
+from saccade.core.errors import UserError, unknown
+from saccade.editing.edit import Promise, unedited
+from saccade.editing.groups import Channels, TiedError
+from saccade.editing.pieces import FRESH, pieces
+from saccade.editing.steps import Input, Mix, Resize, first_step, part
+from saccade.editing.subject import Operation, Subject, usage
+from saccade.editing.tracing import Codes
+from saccade.nn import weights
+
+PATTERNS = (1, 3, 4)  # channels that images are read with
+
+
+@dataclass(frozen=True)
+class SetClasses(Operation):
+    """Kept classes keep their rows, bit by bit, and their order; new ones come last, with weights of 0 and the mean of the biases."""
+
+    name = "set-classes"
+    usage = "set-classes +NEW -GONE OLD=NAME ..., quoted where a name has spaces"
+    keeps = False
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    renamed: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """+new -gone old=name."""
+        added = tuple(word[1:] for word in words if word[0] == "+")
+        removed = tuple(word[1:] for word in words if word[0] == "-")
+        renamed = tuple(word for word in words if word[0] not in "+-")
+        if not words or not all((*added, *removed)) or not all("=" in word.strip("=") for word in renamed):
+            raise usage(cls, words)
+        return cls(added, removed, renamed)
+
+    def _origins(self, card: Card) -> list[tuple[str, int]]:
+        """The new classes, each with the place it had, or FRESH; raises UserError."""
+        names: dict[int, str] = dict(enumerate(card.classes))
+        places = {name: place for place, name in names.items()}
+        for word in self.renamed:
+            cuts = [(word[:at], word[at + 1 :]) for at, c in enumerate(word) if c == "="]
+            old, new = next(((old, new) for old, new in cuts if old in places and new), cuts[0])
+            if old not in places:
+                raise unknown("class", old, card.classes, where=self.name)
+            names[places[old]] = new
+        for name in self.removed:
+            if name not in places or names.pop(places[name], None) is None:
+                raise unknown("class", name, card.classes, where=self.name)
+        found = [(name, place) for place, name in names.items()] + [(name, FRESH) for name in self.added]
+        twice = next((name for at, (name, _) in enumerate(found) if name in [one for one, _ in found[:at]]), None)
+        if twice is not None:
+            raise UserError(f"class {twice!r} would stand twice", where=self.name)
+        if not found:
+            raise UserError("no class would be left", where=self.name)
+        return found
+
+    def plan(self, subject: Subject) -> dict[str, Any]:
+        """Resize the last layers by their rows of classes."""
+        card = subject.card
+        origins = [place for _, place in self._origins(card)]
+        for name, layer in self._layers(subject).items():
+            value = part(subject.network, name).weight
+            first = layer.first
+            rows = list(range(first))
+            for place in origins:
+                start = first + place * layer.each
+                rows += range(start, start + layer.each) if place >= 0 else [FRESH] * layer.each
+            bias = part(subject.network, name).bias
+            mean = 0.0 if bias is None else float(bias.detach().double()[first:].mean())
+            if pieces(rows) != [(0, len(value))]:
+                subject.take(Resize(name, outputs=pieces(rows), bias=mean))
+        return {"classes": list(card.classes)}
+
+    def _layers(self, subject: Subject) -> Mapping[str, weights.Rows]:
+        """The layers whose outputs are classes: those that a network for one class more has larger."""
+        card = unedited(subject.card)
+        arguments = dict(card.architecture.get("arguments", {}))
+        key = next((key for key in ("num_classes", "classes") if key in arguments), None)
+        if not card.classes or key is None:
+            raise UserError("this model has no classes that could be others", where=self.name)
+        kept = arguments[key]
+        with torch.random.fork_rng():
+            names = tuple(f"{number}" for number in range(kept + 1))
+            first = subject.build(_of_classes(card, key, names[:-1]), None)
+            found = weights.rows_of_classes(first, subject.build(_of_classes(card, key, names), None), kept)
+        layers = {name.removesuffix(".weight"): rows for name, rows in found.items() if name.endswith(".weight")}
+        mixed = any(rows.each != 1 for rows in found.values()) and card.architecture.get("source") != "saccade"
+        if mixed or not layers:
+            raise UserError("the classes of this network stand among its anchors", where=self.name, fix="train a model for the new classes")
+        return layers
+
+    def card(self, card: Card) -> Card:
+        """With the new classes."""
+        return replace(card, classes=tuple(name for name, _ in self._origins(card)))
+
+    def kept(self, card: Card) -> Sequence[tuple[int, int]]:
+        """Those that are neither new nor gone."""
+        return [(old, new) for new, (_, old) in enumerate(self._origins(card)) if old >= 0]
+
+
+def _of_classes(card: Card, key: str, names: tuple[str, ...]) -> Card:
+    arguments = {**card.architecture["arguments"], key: len(names)}
+    return replace(card, classes=names, architecture={**card.architecture, "arguments": arguments})
+
+
+@dataclass(frozen=True)
+class SetInputChannels(Operation):
+    """1 grey, 3 RGB, 4 RGB and alpha. From 1 to 3 each weight is a third, so that a grey picture is told as before; alpha has weights of 0.
+    Fewer channels get the sum of the weights, which is the same only where all were normalised alike."""
+
+    name = "set-input-channels"
+    usage = "set-input-channels N, of 1 (grey), 3 (RGB) or 4 (with alpha)"
+    keeps = False
+
+    count: int
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """N."""
+        if len(words) != 1 or words[0] not in map(str, PATTERNS):
+            raise usage(cls, words)
+        return cls(int(words[0]))
+
+    def promised(self, card: Card) -> Promise:
+        """Exact for pictures that both forms show alike: grey ones, or, from 3 to 4, opaque ones."""
+        spec = card.input
+        alike = spec.channels == 3 and len({*zip(spec.mean, spec.std, strict=True)}) == 1
+        return "exact" if self.count > spec.channels or alike else "changes the function"
+
+    def plan(self, subject: Subject) -> dict[str, Any]:
+        """Another normalisation, and other weights in the layers that take the image."""
+        spec = subject.card.input
+        if spec.channels == self.count:
+            raise UserError(f"the model takes {self.count} channels already", where=self.name)
+        name, channels = first_step(subject.network), Channels(subject.trace())
+        try:
+            group = channels.group(name)
+            if len(group.layers) != 1:
+                raise TiedError(f"the image is added to the channels of {group.layers[1]}")
+            after = channels.trace.marks(group.layers, self.count)
+            mixed = [self._mix(reader, codes, after.codes[reader], spec) for reader, codes in group.readers.items()]
+        except TiedError as error:
+            raise UserError(f"cannot set the channels of the image: {error.message}", where=self.name) from None
+        subject.take(self._input(spec))
+        for step in mixed:
+            subject.take(step)
+        return {"channels": spec.channels, "mean": list(spec.mean), "std": list(spec.std)}
+
+    def _input(self, spec: InputSpec) -> Input:
+        """Means and deviations: grey has the averages, alpha 0.5."""
+        found = []
+        for values in (spec.mean, spec.std):
+            colours = list(values[:3])
+            colours = colours * 3 if len(colours) == 1 and self.count > 1 else colours
+            found.append([sum(colours) / len(colours)] if self.count == 1 else [*colours, *[0.5] * (self.count - 3)])
+        mean, std = found
+        return Input(self.count, mean, std)
+
+    def _mix(self, reader: str, before: Codes, after: Codes, spec: InputSpec) -> Mix:
+        """Each new input as the sum of old ones; each channel must come as often as before, in the same places."""
+        old, new = _places(before, spec.channels), _places(after, self.count)
+        if len({len(places) for places in (*old, *new)}) != 1:
+            raise TiedError(f"{reader} takes the channels of the image in another way")
+        terms = [
+            (place, source, factor)
+            for to, places in enumerate(new)
+            for at, factor in self._shares(to, spec)
+            for place, source in zip(places, old[at], strict=True)
+        ]
+        return Mix(reader, len(after), terms)
+
+    def _shares(self, to: int, spec: InputSpec) -> list[tuple[int, float]]:
+        """Of which old channels a new one is made, and by which factors."""
+        if to == 3:
+            return []
+        if spec.channels == 1:
+            return [(0, 1 / 3)]
+        if self.count == 1:
+            mean = sum(spec.std[:3]) / 3
+            return [(at, mean / spec.std[at]) for at in range(3)]
+        return [(to, 1.0)]
+
+    def card(self, card: Card) -> Card:
+        """With the new channels."""
+        given = self._input(card.input)
+        return replace(card, input=replace(card.input, channels=given.channels, mean=tuple(given.mean), std=tuple(given.std)))
+
+
+def _places(codes: Codes, channels: int) -> list[list[int]]:
+    return [[place for place, code in enumerate(codes.tolist()) if code == channel] for channel in range(channels)]

@@ -1,0 +1,141 @@
+"""More blocks."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from saccade.core.errors import UserError
+from saccade.editing.sources import of_block
+from saccade.editing.steps import Insert, part
+from saccade.editing.subject import Operation, Subject, usage
+from saccade.nn.features import evaluating
+
+MOST_BLOCKS = 64
+CLOSE = 1e-6
+
+
+@dataclass(frozen=True)
+class Deepen(Operation):
+    """A stage gets blocks like its last one, whose branches end in zeros, so that they pass on what they take; another module a residual
+    block behind it."""
+
+    name = "deepen"
+    usage = "deepen PATH +N, of N more blocks: deepen layer2 +1"
+
+    path: str
+    count: int
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """PATH +N."""
+        if len(words) != 2 or not re.fullmatch(r"\+?\d{1,3}", words[1]) or not 1 <= int(words[1]) <= MOST_BLOCKS:
+            raise usage(cls, words)
+        return cls(words[0], int(words[1]))
+
+    def plan(self, subject: Subject) -> dict[str, Any]:
+        """Put the blocks in one by one."""
+        size = subject.trace().images
+        for name in subject.find(self.path):
+            for _ in range(self.count):
+                subject.take(self._step(subject, name, size))
+        return {}
+
+    def _step(self, subject: Subject, name: str, images: Tensor) -> Insert:
+        stage = part(subject.network, name)
+        output = _output(subject.network, stage, images)
+        if output is None:
+            raise UserError(
+                f"cannot deepen {subject.shown(name)}: it gives no single tensor", where=self.path, fix="name a stage of blocks"
+            )
+        children = list(stage.named_children()) if isinstance(stage, nn.Sequential | nn.ModuleList) else []
+        for child, block in reversed(children):
+            like = f"{name}.{child}"
+            zero = _exits(block, like, output)
+            if zero is not None:
+                return Insert(name, like, zero=zero)
+        if output.ndim != 4 or not _is_map(stage, output):
+            kind = "x".join(map(str, output.shape))
+            raise UserError(
+                f"cannot deepen {subject.shown(name)}: it has no residual block to copy, and gives no map [B, C, H, W] but {kind}",
+                where=self.path,
+                fix="name a stage of residual blocks",
+            )
+        return Insert(name, channels=output.shape[1], zero=["bn2.weight", "bn2.bias"])
+
+
+def _output(network: nn.Module, stage: nn.Module, images: Tensor) -> Tensor | None:
+    """What a stage gives, float32; of a list of modules its last one."""
+    found: list[Any] = []
+    met = stage[-1] if isinstance(stage, nn.ModuleList) and len(stage) else stage
+    handle = met.register_forward_hook(lambda module, inputs, output: found.append(output))
+    try:
+        with evaluating(network), torch.no_grad():
+            network(torch.cat([images, images.flip(-1)]))
+    finally:
+        handle.remove()
+    alone = len(found) == 1 and isinstance(found[0], Tensor) and found[0].is_floating_point()
+    return found[0] if alone else None
+
+
+def _is_map(stage: nn.Module, output: Tensor) -> bool:
+    """Whether the channels stand on the second axis: the last layer in the stage that gives as many says so."""
+    layers = [one for one in stage.modules() if isinstance(one, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)]
+    sizes = {getattr(one, "out_channels", getattr(one, "num_features", 0)) for one in layers}
+    return not layers or output.shape[1] in sizes or output.shape[3] not in sizes
+
+
+@torch.no_grad()
+def _exits(block: nn.Module, like: str, x: Tensor) -> list[str] | None:
+    """The tensors of a block that are to be 0 so that it passes `x` on, as few as possible; None where it never does.
+
+    All others must be alive, or nothing would reach them: so all weights are made 0, then those of one module after the other, in their
+    order, come back, where the block still passes everything on.
+    """
+    copied = copy.deepcopy(block).eval()
+    numbers = dict(copied.named_parameters())
+    if not numbers or any(value is None for value in numbers.values()):
+        return None
+    fresh = torch.Generator().manual_seed(0)
+    alive = {name: torch.randn(value.shape, generator=fresh) * 0.1 for name, value in numbers.items()}
+    for name, source in of_block(copied, like, ()).items():
+        if name in numbers and source.name:
+            alive[name] = numbers[name].clone().where(numbers[name] != 0, 0.1)
+    _fill(numbers, dict.fromkeys(numbers))
+    if not _passes(copied, x):
+        return None
+    zero = []
+    for names in _by_module(list(numbers)):
+        _fill(numbers, {name: alive[name] for name in names})
+        if not _passes(copied, x):
+            _fill(numbers, dict.fromkeys(names))
+            zero += names
+    return zero
+
+
+def _by_module(names: Sequence[str]) -> list[list[str]]:
+    """Tensors of one module together; a block's own come last: they scale what its modules give."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        path, _, last = name.rpartition(".")
+        found.setdefault(path or f".{last}", []).append(name)
+    return [found[key] for key in sorted(found, key=lambda key: key.startswith("."))]
+
+
+def _fill(numbers: dict[str, nn.Parameter], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        numbers[name].zero_() if value is None else numbers[name].copy_(value)
+
+
+def _passes(block: nn.Module, x: Tensor) -> bool:
+    try:
+        y = block(x)
+    except Exception:  # made for another shape
+        return False
+    return isinstance(y, Tensor) and y.shape == x.shape and bool(torch.allclose(y, x, rtol=CLOSE, atol=CLOSE))

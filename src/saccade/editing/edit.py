@@ -1,0 +1,136 @@
+"""An edit as it is kept: its text, and resolved, so that it can be made again from this alone; and edits made again on a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Le, MaxLen, MinLen
+from torch import nn
+
+from saccade.core.card import Card
+from saccade.core.errors import UserError
+from saccade.core.files import dumps
+from saccade.core.modelfile import Buffer
+from saccade.editing.steps import Draws, Input, Insert, Mix, Replace, Resize, Sources
+
+MOST_EDITS, MOST_STEPS = 1000, 5000
+SHRUNK = 8  # times as many numbers as a file holds may stand in its network before the edits, or between them
+
+Promise = Literal["exact", "changes the function"]
+Text = Annotated[str, MinLen(1), MaxLen(4096)]
+Build = Callable[[Card, int | None], nn.Module]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """seed, number: what fresh numbers follow from; steps: in turn; classes, channels, mean, std: those of the card before it, where it
+    changed them."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+    text: Text
+    promise: Promise
+    seed: Annotated[int, Ge(0), Le((1 << 63) - 1)]
+    number: Annotated[int, Ge(0), Le(MOST_EDITS)]
+    steps: list[Resize | Insert | Replace | Mix | Input]
+    classes: list[str] | None = None
+    channels: Annotated[int, Ge(1), Le(4)] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without what says nothing."""
+        plain = asdict(self)
+        steps = [{key: value for key, value in step.items() if value is not None} for step in plain.pop("steps")]
+        return {key: value for key, value in plain.items() if value is not None} | {"steps": steps}
+
+    def apply(self, network: nn.Module) -> list[Sources]:
+        """Change `network` in place; gives, by step, where the tensors that were touched come from."""
+        draws, followed = Draws(self.seed, self.number), []
+        for step in self.steps:
+            followed.append(step.sources(network))
+            step.apply(network, draws)
+        return followed
+
+    def before(self, card: Card) -> Card:
+        """The card as it was, of the one after this edit."""
+        spec = card.input
+        if self.channels is not None:
+            spec = replace(spec, channels=self.channels, mean=tuple(self.mean or ()), std=tuple(self.std or ()))
+        classes = card.classes if self.classes is None else tuple(self.classes)
+        return replace(card, classes=classes, input=spec, edits=card.edits[:-1])
+
+
+def edits_of(card: Card) -> list[Edit]:
+    """The edits of a card that may come from an untrusted file; raises UserError for what is none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if len(card.edits) > MOST_EDITS:
+        raise UserError(f"a model has at most {MOST_EDITS} edits, this one {len(card.edits)}", where="card")
+    try:
+        edits = TypeAdapter(list[Edit]).validate_json(dumps([dict(edit) for edit in card.edits]))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"not the edits of a model: {place}: {first['msg'][:200]}", where="card") from None
+    if sum(len(edit.steps) for edit in edits) > MOST_STEPS:
+        raise UserError(f"edits of more than {MOST_STEPS:,} steps", where="card")
+    return edits
+
+
+def unedited(card: Card) -> Card:
+    """The card as it was before all of its edits."""
+    for edit in reversed(edits_of(card)):
+        card = edit.before(card)
+    return card
+
+
+def rebuild(card: Card, build: Build, buffers: Mapping[str, Buffer]) -> nn.Module:
+    """The network of a card with edits, with fresh weights: that of its architecture, and the edits made again.
+
+    build: the room's. The edits are made first on shapes alone: what does not end in just the tensors of `buffers` is refused before it is
+    allocated. Raises UserError.
+    """
+    edits = edits_of(card)
+    held = sum(_count(buffer.shape) for buffer in buffers.values())
+    base = unedited(card)
+    # Cards of files are checked field by field, also as they were before.
+    network = build(Card.from_json(base.to_json(), where="card"), held * SHRUNK if _may_shrink(edits) else held)
+    _check(network, edits, buffers, held * SHRUNK)
+    for edit in edits:
+        edit.apply(network)
+    return network
+
+
+def _check(network: nn.Module, edits: Sequence[Edit], buffers: Mapping[str, Buffer], most: int) -> None:
+    import copy
+
+    shapes = copy.deepcopy(network).to("meta")
+    for edit in edits:
+        draws = Draws(edit.seed, edit.number)
+        for step in edit.steps:
+            step.check(shapes, most)
+            with torch.device("meta"):
+                step.apply(shapes, draws)
+            if sum(value.numel() for value in shapes.state_dict().values()) > most:
+                raise UserError(f"the edits need more than the file holds: {edit.text[:80]!r}", where="card")
+    found = {name: tuple(value.shape) for name, value in shapes.state_dict().items()}
+    wanted = {name: tuple(buffer.shape) for name, buffer in buffers.items()}
+    if found != wanted:
+        name = next(iter(sorted({*found} ^ {*wanted}) or (key for key in found if found[key] != wanted[key])))
+        raise UserError(f"the edits do not give the tensors of the file: {name}", where="card", fix="the file was put together wrongly")
+
+
+def _may_shrink(edits: Sequence[Edit]) -> bool:
+    """Whether a network may have been larger than it is now; one that only grew fits into what its file holds."""
+    return any(step.do in ("resize", "mix") for edit in edits for step in edit.steps)
+
+
+def _count(shape: Sequence[int]) -> int:
+    found = 1
+    for size in shape:
+        found *= size
+    return found

@@ -1,0 +1,161 @@
+"""From the text of an edit to what it would do, tried out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from saccade.core.card import Card
+from saccade.core.errors import UserError, unknown
+from saccade.core.geometry import whole
+from saccade.core.results import OBJECTS
+from saccade.editing.classes import SetClasses, SetInputChannels
+from saccade.editing.deepening import Deepen
+from saccade.editing.edit import MOST_EDITS, Build, Edit
+from saccade.editing.replacing import Exchange
+from saccade.editing.subject import Operation, Subject, sizes
+from saccade.editing.widening import Prune, Widen
+from saccade.nn.features import evaluating
+
+OPERATIONS: dict[str, type[Operation]] = {kind.name: kind for kind in (SetClasses, SetInputChannels, Widen, Deepen, Exchange, Prune)}
+TOLERANCE = 1e-5  # of outputs before and after an exact edit, float32; of the largest, where that is above 1
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an edit would change. shapes: of tensors, by name, before and after ([] for none); flops: of one image of the card's size,
+    a multiplication with its sum counted as two; difference: of the outputs that an exact edit keeps, the largest."""
+
+    parameters_before: int
+    parameters_after: int
+    flops_before: int
+    flops_after: int
+    shapes: dict[str, tuple[list[int], list[int]]]
+    difference: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        shapes = [{"name": name, "before": before, "after": after} for name, (before, after) in self.shapes.items()]
+        keys = ("parameters_before", "parameters_after", "flops_before", "flops_after", "difference")
+        return {key: getattr(self, key) for key in keys} | {"shapes": shapes}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An edit that can be made: `network`, a copy, and `card` have it."""
+
+    edit: Edit
+    network: nn.Module = field(repr=False)
+    card: Card
+    effect: Effect
+
+
+def parse(text: str) -> Operation:
+    """An edit from its one line; raises UserError with the nearest names."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"the quotes do not match: {error}", where=text) from None
+    if not words:
+        raise UserError("an edit must be named", where="EDIT", fix=f"one of {', '.join(OPERATIONS)}")
+    if words[0] not in OPERATIONS:
+        raise unknown("edit", words[0], OPERATIONS, where=text)
+    if not all(words):
+        raise UserError("has an empty word", where=text)
+    return OPERATIONS[words[0]].parse(words[1:])
+
+
+def plan(text: str, network: nn.Module, card: Card, build: Build, seed: int = 0) -> Planned:
+    """Find out what an edit would do to a network with its card, and try it; `network` is left as it is.
+
+    build: the room's, from a card and the most numbers that it may need. Raises UserError for an edit that cannot be made, and for one
+    that would not keep its promise.
+    """
+    operation = parse(text)
+    if len(card.edits) >= MOST_EDITS:
+        raise UserError(f"a model can have {MOST_EDITS} edits, and has as many", where=text)
+    subject = Subject.of(network, card, build, seed)
+    before = operation.plan(subject)
+    edit = Edit(" ".join(text.split()), operation.promised(card), seed, subject.draws.number, subject.steps, **before)
+    after = operation.card(card)
+    after = replace(after, edits=(*card.edits, edit.to_dict()), metrics=card.metrics if operation.keeps else {})
+    difference = _tried(network, card, subject.network, after, operation.kept(card))
+    if edit.promise == "exact" and not difference[0] <= TOLERANCE * max(1.0, difference[1]):
+        raise UserError(f"the outputs would change by {difference[0]:.2g}", where=text, fix="this network cannot be edited there")
+    found = effect(network, card, subject.network, after, difference[0] if edit.promise == "exact" else None)
+    return Planned(edit, subject.network, after, found)
+
+
+def effect(network: nn.Module, card: Card, edited: nn.Module, after: Card, difference: float | None = None) -> Effect:
+    """What differs between a network and an edited one."""
+    old = {name: list(value.shape) for name, value in network.state_dict().items()}
+    new = {name: list(value.shape) for name, value in edited.state_dict().items()}
+    shapes = {name: (old.get(name, []), new.get(name, [])) for name in [*old, *new] if old.get(name) != new.get(name)}
+    counts = (_parameters(network), _parameters(edited), _flops(network, card), _flops(edited, after))
+    return Effect(*counts, shapes=shapes, difference=difference)
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())
+
+
+def _flops(network: nn.Module, card: Card) -> int:
+    height, width = whole(card.input.size, card.input.resize)
+    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, card.input.channels, height, width, dtype=torch.uint8))
+    return int(counter.get_total_flops())
+
+
+def _tried(network: nn.Module, card: Card, edited: nn.Module, after: Card, kept: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """The largest difference of outputs on images that both networks see alike, and the largest output."""
+    for size in sizes(card):
+        try:
+            old = _outputs(network, images(card.input.channels, after.input.channels, size))
+        except Exception:  # a network of fixed size
+            continue
+        try:
+            new = _outputs(edited, images(after.input.channels, card.input.channels, size))
+        except Exception as error:
+            raise UserError(f"the edited network would not run: {error}", fix="this network cannot be edited there") from None
+        return _compared(old, new, kept, card, after)
+    raise UserError("the network does not run on images of its size")
+
+
+def images(channels: int, other: int, size: tuple[int, int]) -> Tensor:
+    """Two images `[2, channels, *size]` that a network of `other` channels can be shown alike: grey where one has a single channel."""
+    generator = torch.Generator().manual_seed(1)
+    colours = torch.randint(0, 256, (2, 1 if 1 in (channels, other) else 3, *size), generator=generator).to(torch.uint8)
+    if channels > 1:
+        colours = colours.expand(-1, 3, -1, -1)
+    return torch.cat([colours, torch.full_like(colours[:, :1], 255)], 1) if channels == 4 else colours
+
+
+@torch.no_grad()
+def _outputs(network: nn.Module, pixels: Tensor) -> list[Tensor]:
+    with evaluating(network):
+        return [leaf for leaf in tree_leaves(network(pixels)) if isinstance(leaf, Tensor)]
+
+
+def _compared(old: list[Tensor], new: list[Tensor], kept: Sequence[tuple[int, int]], before: Card, after: Card) -> tuple[float, float]:
+    if before.classes != after.classes or len(kept) != len(before.classes):
+        axis, first = (2, 4) if before.task in OBJECTS else (1, 0)  # where the classes stand, in outputs as the doors of the rooms say
+        old = [_told(old[0], axis, first, len(before.classes), [place for place, _ in kept]), *old[1:]]
+        new = [_told(new[0], axis, first, len(after.classes), [place for _, place in kept]), *new[1:]]
+    worst, largest = 0.0, 0.0
+    for one, other in zip(old, new, strict=True):
+        worst = max(worst, float((one - other).abs().max()) if one.numel() else 0.0)
+        largest = max(largest, float(one.abs().max()) if one.numel() else 0.0)
+    return worst, largest
+
+
+def _told(outputs: Tensor, axis: int, first: int, classes: int, kept: Sequence[int]) -> Tensor:
+    """Outputs with these of the classes alone, and with all that tells of none."""
+    places = [*range(first), *(first + place for place in kept), *range(first + classes, outputs.shape[axis])]
+    return outputs.index_select(axis, torch.tensor(places, dtype=torch.int64))

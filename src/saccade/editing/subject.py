@@ -1,0 +1,121 @@
+"""What an edit is planned on, and what every kind of edit has."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from saccade.core.card import Card
+from saccade.core.errors import UserError, nearest
+from saccade.core.geometry import whole
+from saccade.editing.edit import Build, Promise
+from saccade.editing.steps import Draws, Step
+from saccade.editing.tracing import Trace, trace
+
+TINY, SMALL = 8, 32  # pixels of a side that a network is traced at, and tried at, where it takes them
+WRAPPER = "network."  # in front of every name of a network that stands behind its normalisation
+
+
+@dataclass
+class Subject:
+    """A copy of a network that steps are tried on as they are found; card: of the network before; build: the room's."""
+
+    network: nn.Module
+    card: Card
+    build: Build
+    draws: Draws
+    steps: list[Step] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, network: nn.Module, card: Card, build: Build, seed: int) -> Self:
+        """`network` itself is left as it is."""
+        return cls(copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format), card, build, Draws(seed, len(card.edits)))
+
+    def take(self, step: Step) -> None:
+        """Change the copy, and note how."""
+        step.apply(self.network, self.draws)
+        self.steps.append(step)
+
+    def trace(self) -> Trace:
+        """The network as it is now, run once."""
+        return trace(self.network, self.card.input.channels, sizes(self.card, least=TINY))
+
+    def shown(self, name: str) -> str:
+        """A module's name as users give it: without what every network stands in."""
+        while name.startswith(WRAPPER) and self._within(name):
+            name = name.removeprefix(WRAPPER)
+        return name
+
+    def _within(self, name: str) -> bool:
+        return isinstance(getattr(self.network, "network", None), nn.Module)
+
+    def names(self) -> dict[str, str]:
+        """All modules: as users name them -> as they are named."""
+        found: dict[str, str] = {}
+        for name, _ in self.network.named_modules():
+            if name and name != WRAPPER[:-1]:
+                found[self.shown(name)] = name
+        return found
+
+    def find(self, path: str) -> list[str]:
+        """The modules of a name or pattern, without those inside others of them; raises UserError with the nearest names."""
+        names = self.names()
+        if path in names or path in names.values():
+            return [names.get(path, path)]
+        found = [full for name, full in names.items() if fnmatchcase(name, path)] if any(c in path for c in "*?[") else []
+        if not found:
+            tail = [name for name in names if name.endswith(f".{path}")][:3]
+            close = tail or nearest(path, names, 3) or [name for name, _ in self.network.named_children()][:5]
+            raise UserError(f"the network has no module {path!r}", where=path, fix=f"did you mean {', '.join(close)}?")
+        return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+
+
+class Operation(ABC):
+    """One kind of edit. name, usage: of its text; promise: what becomes of the outputs; keeps: whether the card's figures hold after it."""
+
+    name: ClassVar[str]
+    usage: ClassVar[str]
+    promise: Promise = "exact"
+    keeps: bool = True
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """The edit that the words after the name ask for; raises UserError."""
+
+    @abstractmethod
+    def plan(self, subject: Subject) -> dict[str, Any]:
+        """Take the steps on the subject's copy; gives the card's fields that it changes, as they were. Raises UserError where it
+        cannot be done."""
+
+    def card(self, card: Card) -> Card:
+        """The card after it, but for the edit itself."""
+        return card
+
+    def promised(self, card: Card) -> Promise:
+        """The promise, for a model of this card."""
+        return self.promise
+
+    def kept(self, card: Card) -> Sequence[tuple[int, int]]:
+        """The place before and after of each class that is still told."""
+        return [(place, place) for place in range(len(card.classes))]
+
+
+def sizes(card: Card, *, least: int = SMALL) -> list[tuple[int, int]]:
+    """The (height, width) that a network may be tried at, small ones first."""
+    height, width = card.input.size
+    sides = [side for side in (TINY, 2 * TINY, SMALL) if side >= least]
+    small = [whole((min(height, side), min(width, side)), card.input.resize) for side in sides]
+    return list(dict.fromkeys([*small, whole(card.input.size, card.input.resize)]))
+
+
+def usage(operation: type[Operation], words: Sequence[str]) -> UserError:
+    """The error for words that are no edit of this kind."""
+    return UserError(f"must be {operation.usage!r}", where=" ".join([operation.name, *words]))
