@@ -108,7 +108,7 @@ def _named(name: str, pretrained: bool, size: tuple[int, int] | str | int | None
     on = precision.device(device)
     if size is not None:
         height, width = configs.parse_size(str(size)) if isinstance(size, str | int) else size
-    elif pretrained and any(row.name == name.partition(".")[0] and row.source == "timm" for row in room.models()):
+    elif pretrained and any(row.name == name.partition(".")[0] and row.source in ("timm", "torchvision") for row in room.models()):
         height, width = published.weights(name).size
     else:
         height, width = TrainConfig().size
