@@ -76,6 +76,13 @@ def read_card(path: str | Path) -> Card:
     return _card(table, metadata, str(path))
 
 
+def peek(path: str | Path) -> Card | None:
+    """The card of any safetensors file, None where it has none; reads the header alone."""
+    header, size = _read(Path(path), whole=False)
+    table, metadata = _parse(header, size, str(path))
+    return _card(table, metadata, str(path)) if KEY in metadata else None
+
+
 def load_any(path: str | Path) -> tuple[dict[str, Buffer], Card | None]:
     """The tensors of any safetensors file, and its card where it is a model of saccade's, each bit of which is checked then."""
     data, _ = _read(Path(path), whole=True)
@@ -93,8 +100,7 @@ def is_pickled(path: str | Path) -> bool:
         raise os_error(error, Path(path), "read") from error
     if _looks_pickled(start):
         return True
-    header, size = _read(Path(path), whole=False)
-    _parse(header, size, str(path))
+    peek(path)
     return False
 
 
