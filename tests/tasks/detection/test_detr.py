@@ -100,7 +100,7 @@ def test_the_table_is_true(name: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", LIGHT)
 def test_it_learns(name: str) -> None:
-    network, _, config = made(name, lr=1e-3)
+    network, _, config = made(name, lr=2e-4)
     batch = example(2)
     update = Updater(network, TASK.phases(network, config), config, "fp32")
     found = [update.step([batch], step, 1.0)["loss"] for step in range(5)]
@@ -218,7 +218,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 def test_an_interrupted_run_goes_on_to_the_same_bits(scenes: Path, tmp_path: Path) -> None:
     """Its denoising queries too, whose noise is drawn by the library."""
-    options: Any = {"model": "dfine_n", "size": "64", "epochs": 2, "batch": 4, "device": "cpu", "seed": 1}
+    options: Any = {"model": "dfine_n", "size": "64", "epochs": 1, "batch": 4, "device": "cpu", "seed": 1}
     saccade.train(scenes, out=tmp_path / "whole", progress=Silent(), **options)
     with pytest.raises(Interrupted):
         saccade.train(scenes, out=tmp_path / "parts", progress=Stopping(2), **options)
