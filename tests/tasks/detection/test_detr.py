@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,7 +28,7 @@ from saccade.data.sample import Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
 from saccade.task import Budget
-from saccade.tasks.detection.models import detr_rows
+from saccade.tasks.detection.models import architecture, detr_rows
 from saccade.tasks.detection.task import Detection
 from saccade.training.step import Updater
 from small_jobs import Stopping
@@ -34,6 +36,12 @@ from small_jobs import Stopping
 SCHEMA = Schema("detect", ("a", "b", "c"), {"train": (80, 80, 80)}, 3, (64, 64), True, {"train": 240, "val": 6})
 TASK = Detection()
 LIGHT = ("dfine_n", "rtdetr_v2_r18")
+OLD_NAMES = [  # of transformers 5 -> of transformers 4, in which the published files are
+    (r"self_attn\.o_proj", "self_attn.out_proj"),
+    (r"(coder(?:\.aifi\.\d+)?\.layers\.\d+)\.mlp\.(?:fc1|layers\.0)\.", r"\1.fc1."),
+    (r"(coder(?:\.aifi\.\d+)?\.layers\.\d+)\.mlp\.(?:fc2|layers\.1)\.", r"\1.fc2."),
+    (r"encoder\.aifi\.", "encoder.encoder."),
+]
 
 
 def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
@@ -57,6 +65,11 @@ def shaken(name: str) -> tuple[Any, Card]:
                 module.momentum = None  # statistics are the mean over what comes by
         network.train()(torch.randint(0, 256, (8, 3, 64, 96), dtype=torch.uint8))
     return network.eval(), card
+
+
+def rebuild(name: str, classes: int) -> nn.Module:
+    spec = InputSpec(3, (64, 64), "fit", (0.0,) * 3, (1.0,) * 3)
+    return TASK.build(Card("detect", tuple(map(str, range(classes))), architecture(name, classes, 3), spec))
 
 
 def example(n: int) -> Batch:
@@ -87,7 +100,7 @@ def test_the_table_is_true(name: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", LIGHT)
 def test_it_learns(name: str) -> None:
-    network, _, config = made(name, lr=1e-3)
+    network, _, config = made(name, lr=2e-4)
     batch = example(2)
     update = Updater(network, TASK.phases(network, config), config, "fp32")
     found = [update.step([batch], step, 1.0)["loss"] for step in range(5)]
@@ -141,6 +154,7 @@ def by_place(rows: torch.Tensor) -> torch.Tensor:
     return rows[torch.from_numpy(order)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LIGHT)
 def test_images_without_objects_crowds_and_a_thousand_objects(name: str) -> None:
     network, _, config = made(name)
@@ -195,22 +209,64 @@ def test_grey_images(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dozen scenes; read-only."""
+    """As few scenes as it makes; read-only."""
     target = tmp_path_factory.mktemp("scenes") / "set"
-    saccade.data.make("shapes", task="detect", n=12, size=(48, 64), out=target, seed=2)
+    saccade.data.make("shapes", task="detect", n=18, size=(48, 64), out=target, seed=2)
     return target
 
 
 @pytest.mark.long
 def test_an_interrupted_run_goes_on_to_the_same_bits(scenes: Path, tmp_path: Path) -> None:
     """Its denoising queries too, whose noise is drawn by the library."""
-    options: Any = {"model": "dfine_n", "size": "64", "epochs": 2, "batch": 4, "device": "cpu", "seed": 1}
+    options: Any = {"model": "dfine_n", "size": "64", "epochs": 1, "batch": 4, "device": "cpu", "seed": 1}
     saccade.train(scenes, out=tmp_path / "whole", progress=Silent(), **options)
     with pytest.raises(Interrupted):
         saccade.train(scenes, out=tmp_path / "parts", progress=Stopping(2), **options)
     saccade.train(out=tmp_path / "parts", resume=True, progress=Silent())
     one, other = (modelfile.load(tmp_path / run / "last.safetensors")[0] for run in ("whole", "parts"))
     assert {name: bytes(buffer.data) for name, buffer in one.items()} == {name: bytes(buffer.data) for name, buffer in other.items()}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_published_weights_are_taken_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files as transformers 4 wrote them, all but what tells of their 80 classes."""
+    import huggingface_hub
+
+    torch.manual_seed(7)
+    theirs: Any = rebuild(name, 80)
+    old = {}
+    for key, value in theirs.network.state_dict().items():
+        for new, before in OLD_NAMES:
+            key = re.sub(new, before, key)
+        if not key.endswith("num_batches_tracked"):
+            old[key] = value
+    assert (
+        any(".fc1." in key for key in old)
+        and any("self_attn.out_proj" in key for key in old)
+        and any("encoder.encoder." in key for key in old)
+    )
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(modelfile.pack(weights.to_buffers(old), {"format": "pt"}))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name: str(file))
+    network, card, _ = made(name, pretrained=True)
+    assert card.licenses == ({**card.licenses[0], "weights": detr_rows.ROWS[name].repository, "license": "apache-2.0"},)
+    state = theirs.state_dict()
+    other = [key for key, value in network.state_dict().items() if not torch.equal(value, state[key])]
+    assert other and all("class_embed." in key or "enc_score_head." in key for key in other)
+    file.write_bytes(modelfile.pack(weights.to_buffers({key: value for key, value in old.items() if ".fc1." not in key})))
+    with pytest.raises(UserError, match=f"do not fit {name}: .*missing"):
+        made(name, pretrained=True)
+
+
+@pytest.mark.processes
+@pytest.mark.long
+def test_without_network_one_line_says_what_to_bring(scenes: Path, tmp_path: Path) -> None:
+    quiet = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}  # nobody listens there
+    command = [sys.executable, "-m", "saccade", "train", str(scenes), "--model", "dfine_n", "--pretrained", "--out", str(tmp_path / "r")]
+    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=200)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2
+    assert "https://huggingface.co/ustc-community/dfine-nano-coco/resolve/main/model.safetensors" in last and "--weights FILE" in last
 
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.data.sample import Schema
 from saccade.objects.room import Room
 from saccade.task import Losses, ModelRow
 from saccade.tasks.detection import models
@@ -30,10 +32,20 @@ class Detection(Room):
         return models.rows()
 
     def check(self, config: TrainConfig) -> None:
-        """As of all rooms of objects; published weights of libraries' detectors cannot be had yet."""
+        """As of all rooms of objects; torchvision's published weights cannot be had yet."""
         super().check(config)
-        if config.pretrained and config.model not in self.own:
-            raise UserError("published weights of libraries' detectors are not loaded yet", where="--pretrained", fix="leave it out")
+        if config.pretrained and config.model not in (*self.own, *models.detr_rows.ROWS):
+            raise UserError("published weights of torchvision's detectors are not loaded yet", where="--pretrained", fix="leave it out")
+
+    def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
+        """A new network by its name, and the card that rebuilds it."""
+        network: Any
+        network, card = super().create(config, schema)
+        if not (config.pretrained and config.model in models.detr_rows.ROWS):
+            return network, card
+        from saccade.tasks.detection.models import detr
+
+        return network, replace(card, licenses=(detr.start_from_published(network, config.model),))
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""

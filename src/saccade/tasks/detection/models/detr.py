@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.core import modelfile
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
+from saccade.core.modelfile import Buffer
 from saccade.data.loader import Batch
+from saccade.nn import pretrained, weights
 from saccade.nn.layers.normalize import Normalize
 from saccade.task import Losses
 from saccade.tasks.detection.models import architecture
 from saccade.tasks.detection.models.detr_rows import FAMILIES, ROWS, Row, check
 
 MOST_CLASSES = 100_000
+OF_CLASSES = ("class_embed.", "enc_score_head.")  # in the names of tensors that have rows of classes
 SETTINGS = {
     "initializer_bias_prior_prob": 0.01,  # of each class at the start, as the authors have it: 1 / (1 + K) is much where classes are few
     "freeze_backbone_batch_norms": False,  # which is for weights learned before
@@ -88,6 +93,40 @@ def enlarged(size: tuple[int, int], strides: Sequence[int], queries: int) -> int
     while sum((factor * size[0] // stride) * (factor * size[1] // stride) for stride in strides) < queries:
         factor += 1
     return factor
+
+
+def start_from_published(network: Detr, name: str) -> dict[str, str]:
+    """Fill a network with the weights of its row, fetched unless they were before; what tells of classes stays fresh where their number is
+    another. Returns its row of the licence chain. Raises UserError naming the address where the file cannot be had or is another's."""
+    from huggingface_hub import hf_hub_download
+
+    repository = ROWS[name].repository
+    address = f"https://huggingface.co/{repository}/resolve/main/{pretrained.FILE}"
+    try:
+        file = Path(hf_hub_download(repository, pretrained.FILE))
+    except Exception as error:  # whichever HTTP library is below raises its own: all mean that the file is not here
+        problem = f"cannot fetch the weights of {name} ({type(error).__name__}): asked for {address}"
+        raise UserError(problem, where="--pretrained", fix=pretrained.BY_HAND) from None
+    tensors, _ = modelfile.unpack(file.read_bytes(), where=str(file))
+    report = weights.load_matching(network, translated(network, tensors))
+    missing = [key for key in report.missing if not key.endswith("num_batches_tracked")]
+    others = [text for text in report.other if not any(part in text for part in OF_CLASSES)]
+    if missing or others:
+        raise UserError(f"the weights of {repository} do not fit {name}: {report}", where=str(file), fix="pip install -U transformers")
+    return {"weights": repository, "license": "apache-2.0", "source": address}
+
+
+def translated(network: Detr, tensors: Mapping[str, Buffer]) -> dict[str, Buffer]:
+    """Tensors of a state dict of transformers', of this version of it or, as published files are, of an older one, by their names here."""
+    conversions: Any = importlib.import_module("transformers.conversion_mapping")
+    renamings = conversions.get_checkpoint_conversion_mapping(network.network.config.model_type)
+    found = {}
+    for old, tensor in tensors.items():
+        name = old
+        for renaming in renamings:
+            name, _ = renaming.rename_source_key(name)
+        found[f"network.{name}"] = tensor
+    return found
 
 
 def rebuild(card: Card, elements: int | None = None) -> Detr:
