@@ -71,20 +71,15 @@ class _OfImages(BaseEstimator):
 
 
 def _is_table(X: Any) -> bool:
-    """Whether X holds numbers, or what only scikit-learn's own check can refuse, not images."""
-    if isinstance(X, list | tuple):
-        return (
-            not X
-            or not all(isinstance(one, str | os.PathLike | bytes) or hasattr(one, "size") or _ndim(one) for one in X)
-            or _ndim(X[0]) == 1
-        )
-    if not hasattr(X, "ndim") or _ndim(X) == 2:
-        return True
-    return _ndim(X) < 2 and not (_ndim(X) == 1 and np.asarray(X).dtype.kind in "OUS" and not isinstance(np.asarray(X)[0], int | float))
+    """Whether X holds no images but numbers, or what scikit-learn itself refuses."""
+    dimensions = getattr(X, "ndim", None)
+    if dimensions in (3, 4):
+        return False
+    return not (isinstance(X, list | tuple) or dimensions == 1) or not len(X) or not all(map(_is_image, X))
 
 
-def _ndim(value: Any) -> int:
-    return int(getattr(value, "ndim", 0))
+def _is_image(one: Any) -> bool:
+    return isinstance(one, str | os.PathLike | bytes) or hasattr(one, "getbands") or getattr(one, "ndim", 0) > 1
 
 
 class ImageClassifier(ClassifierMixin, _OfImages):
@@ -137,14 +132,16 @@ class ImageClassifier(ClassifierMixin, _OfImages):
         check_classification_targets(y)
         self.classes_, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"{type(self).__name__} needs at least two classes, the data have one class: {self.classes_[0]!r}")
+            raise ValueError(f"{type(self).__name__} needs at least two classes, the data have one class: {self.classes_.tolist()[0]!r}")
         if counts.min() < 2:
-            raise ValueError(f"each class must have at least two images, class {self.classes_[counts.argmin()]!r} has one (n_samples=1)")
+            raise ValueError(
+                f"each class must have at least two images, class {self.classes_.tolist()[counts.argmin()]!r} has one (n_samples=1)"
+            )
         options = {name: getattr(self, name) for name in ("model", "epochs", "minutes", "batch", "pretrained", "set", "device")}
         flat = _is_table(X) and self.image_shape is None
         options["size"] = (1, len(images[0][0])) if flat and self.size is None else self.size
         options["seed"] = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self.model_, self.run_ = estimating.learn(images, labels, self.classes_.tolist(), options, self.run_dir, self.verbose)
+        self.model_, self.run_ = estimating.learn(images, labels.tolist(), self.classes_.tolist(), options, self.run_dir, self.verbose)
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:

@@ -61,9 +61,9 @@ def train(  # the verb's options, by name
 ) -> Run:
     """Train a model on a folder of images and keep the best; see `saccade train --help`.
 
-    `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` the run ends
-    with its model: no answers are kept and no page is written, for many short runs. Under torchrun
-    every process calls this and gets the Run; `batch` counts the images of all of them.
+    `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` the run
+    ends with its model: no answers are kept and no page is written, for many short runs. Under torchrun every process calls this and gets
+    the Run; `batch` counts the images of all of them.
     Raises UserError for whatever is wrong with the request or the data, Interrupted (state saved) after a signal.
     """
     started = time.monotonic() if started is None else started
