@@ -7,11 +7,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from saccade.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -230,7 +234,7 @@ def override(config: TrainConfig, changes: Mapping[str, Any], *, where: str = "-
 
 def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
     """The TrainConfig that `to_dict` wrote, checked field by field; raises UserError in one line."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     if not isinstance(raw, Mapping):
         raise UserError(f"a configuration must be an object, got {type(raw).__name__}", where=where)
@@ -238,7 +242,7 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
         if name not in keys():
             raise unknown("key", name, keys(), where=where)
     try:
-        config = TypeAdapter(TrainConfig).validate_python(dict(raw))
+        config = _adapter().validate_python(dict(raw))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -247,6 +251,14 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
         if not math.isfinite(value):
             raise UserError(f"{name}: must be a finite number, got {value}", where=where)
     return config
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[TrainConfig]:
+    """Made once: it takes longer than a short run's first steps."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(TrainConfig)
 
 
 def _numbers(config: TrainConfig) -> Iterable[tuple[str, float]]:
