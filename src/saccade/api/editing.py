@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saccade.api.models import load_model
 from saccade.core import modelfile
+from saccade.core.card import MAX_CARD_BYTES, Card
 from saccade.core.errors import UserError
+from saccade.core.modelfile import Buffer
 from saccade.core.rundir import RunDir
 from saccade.tasks import answering, room
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,26 @@ def edit(
         planned = planning.plan(text, network, card, build, seed)
         network, card = planned.network, planned.card
         rows.append({"text": planned.edit.text, "promise": planned.edit.promise, **planned.effect.to_dict()})
-    if dry_run:
-        return Edited(None, rows)
-    return Edited(modelfile.save(new, weights.to_buffers(network), card), rows)
+    buffers = weights.to_buffers(network)
+    _check_opens(card, buffers)
+    return Edited(None if dry_run else modelfile.save(new, buffers, card), rows)
 
 
-def _taken_back(network: Any, card: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _check_opens(card: Card, buffers: Mapping[str, Buffer]) -> None:
+    """Raise UserError where the file could not be opened again: its edits are too many, or have left too little of its network."""
+    from saccade.editing.edit import rebuild
+
+    try:
+        if len(card.to_json()) > MAX_CARD_BYTES:
+            raise UserError(f"its card would have more than {MAX_CARD_BYTES:,} bytes")
+        rebuild(card, room(card.task).build, buffers)
+    except UserError as error:
+        fix = "fewer edits, or smaller ones; or train a model that is of this size from the first"
+        raise UserError(f"the new file could not be opened: {error.message}", where="edit", fix=fix) from None
+
+
+def _taken_back(network: nn.Module, card: Card) -> tuple[nn.Module, Card, dict[str, Any]]:
+    """The network and the card without the last edit, and what that changes."""
     from saccade.editing import planning
     from saccade.editing.undoing import undo
 

@@ -29,7 +29,7 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
 @options.out("New model file. Default: NAME-edited.safetensors beside the model.")
 @options.seed
 @options.output
-def command(target: str, edits: tuple[str, ...], /, as_json: bool, quiet: bool, **request: Any) -> None:
+def command(target: str, edits: tuple[str, ...], as_json: bool, quiet: bool, **request: Any) -> None:
     """Change the network of a trained model: wider, deeper, for other classes."""
     from saccade import api
 

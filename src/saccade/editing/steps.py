@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MaxLen
 from torch import Tensor, nn
 
 from saccade.core.card import InputSpec
@@ -25,7 +25,7 @@ from saccade.nn.layers.normalize import Normalize
 
 Count = Annotated[int, Ge(1), Le(1 << 24)]
 Place = Annotated[int, Ge(FRESH), Le(1 << 24)]
-Runs: TypeAlias = list[tuple[Place, Count]]
+Runs: TypeAlias = Annotated[list[tuple[Place, Count]], MaxLen(1 << 14)]
 _STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 MOST_MODULES = 100_000
 _KINDS = (nn.ELU, nn.GELU, nn.Hardswish, nn.Identity, nn.LeakyReLU, nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Tanh)

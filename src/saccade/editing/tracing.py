@@ -153,8 +153,11 @@ class Trace:
 
     def _run(self, run: _Pass) -> NDArray[np.bool_]:
         """In which samples marks reach the output."""
-        with evaluating(self.network), torch.no_grad(), self._stood_in(run):
-            outputs = self.network(self.images.repeat(run.samples, *[1] * (self.images.ndim - 1)))
+        try:
+            with evaluating(self.network), torch.no_grad(), self._stood_in(run):
+                outputs = self.network(self.images.repeat(run.samples, *[1] * (self.images.ndim - 1)))
+        except Exception as error:  # of a network that computes with what it has found: boxes, indices
+            raise UserError(f"what reaches what cannot be seen in this network: {type(error).__name__}: {str(error)[:100]}") from None
         reached = np.zeros(run.samples, bool)
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():

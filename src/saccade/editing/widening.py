@@ -15,7 +15,7 @@ from saccade.editing.groups import Channels, Group, TiedError, inputs_after
 from saccade.editing.pieces import FRESH, Pieces, pieces
 from saccade.editing.steps import Resize, part, spread
 from saccade.editing.subject import Operation, Subject, usage
-from saccade.editing.tracing import mixes, transposed
+from saccade.editing.tracing import by_channel, depthwise, mixes, transposed
 
 MOST_FACTOR = 16.0
 
@@ -64,23 +64,27 @@ class _Resizing(Operation):
         if mixes(part(subject.network, name)):
             return [channels.group(name)]
         found: list[Group] = []
-        reason = TiedError("it has no layers that give channels")
+        alone = depthwise(part(subject.network, name)) or by_channel(part(subject.network, name))
+        nothing = TiedError("its channels are those of a layer before it" if alone else "it has no layers that give channels")
+        reason: TiedError | None = None
         for layer in channels.trace.order:
             if not layer.startswith(f"{name}.") or any(layer in group.layers for group in found):
                 continue
             try:
-                group = channels.group(layer)
+                found.append(self._inside(channels, name, layer))
             except TiedError as error:
-                reason = error
-                continue
-            outside = [one for one in (*group.layers, *group.readers) if not one.startswith(f"{name}.")]
-            if outside:
-                reason = TiedError(f"the channels of {layer} are tied to {outside[0]}, outside of it")
-            else:
-                found.append(group)
+                reason = reason or error
         if not found:
-            raise reason
+            raise reason or nothing
         return found
+
+    def _inside(self, channels: Channels, name: str, layer: str) -> Group:
+        """The group of a layer, where all of it stands in a module."""
+        group = channels.group(layer)
+        outside = [one for one in (*group.layers, *group.readers) if not one.startswith(f"{name}.")]
+        if outside:
+            raise TiedError(f"the channels of {layer} are tied to {outside[0]}, outside of it")
+        return group
 
     def _refused(self, subject: Subject, channels: Channels, name: str, error: UserError) -> UserError:
         """The one line that says why, and what would go."""

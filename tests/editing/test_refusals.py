@@ -1,0 +1,102 @@
+"""What cannot be done is refused in one line that says which module, why, and what would go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from editing.conftest import Network
+from saccade.core.errors import UserError
+from saccade.editing import planning
+from saccade.editing.planning import OPERATIONS
+
+Get = Callable[[str, str], Network]
+SMALL = ("classify", "small_resnet_8px")
+VIT, CONVNEXT = ("classify", "vit_tiny_patch16_224"), ("classify", "convnext_atto")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "an edit must be named"),
+        ("widn layer2 1.5", "did you mean widen"),
+        ("widen 'layer2 1.5", "quotes do not match"),
+        ("widen ''  1.5", "empty word"),
+        ("widen layer2", "widen PATH F"),
+        ("widen layer2 much", "widen PATH F"),
+        ("widen layer2 nan", "widen PATH F"),
+        ("widen layer2 1", "more than 1"),
+        ("widen layer2 1e3", "widen PATH F"),
+        ("widen layer2 17", "at most 16"),
+        ("prune layer2 1", "less than 1"),
+        ("prune layer2 0", "more than 0"),
+        ("deepen layer2 0", "deepen PATH +N"),
+        ("deepen layer2 -1", "deepen PATH +N"),
+        ("deepen layer2 +65", "deepen PATH +N"),
+        ("set-classes", "set-classes +NEW"),
+        ("set-classes +", "set-classes +NEW"),
+        ("set-classes a", "set-classes +NEW"),
+        ("set-classes =a", "set-classes +NEW"),
+        ("set-input-channels 2", "1 (grey), 3 (RGB)"),
+        ("set-input-channels three", "1 (grey), 3 (RGB)"),
+        ("replace ReLU", "replace TYPE|PATH TYPE"),
+        ("replace ReLU SiLu", "did you mean SiLU"),
+    ],
+)
+def test_a_text_that_is_no_edit(text: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planning.parse(text)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("which", "text", "said"),
+    [
+        (SMALL, "widen fetures.2 2", "did you mean features.2"),
+        (SMALL, "widen conv1 2", "did you mean features.1.0.conv1"),
+        (SMALL, "widen fea*.9 2", "the network has no module"),
+        (SMALL, "widen head 2", "cannot widen head: the channels of head are what the network gives (widen features"),
+        (SMALL, "widen features.0 2", "tied to features.1.0.conv2, outside of it (widen features.0.0 2 would go)"),
+        (SMALL, "widen dropout 2", "no layers that give channels"),
+        (SMALL, "deepen head +1", "gives no map"),
+        (SMALL, "set-classes -dog", "unknown class 'dog'"),
+        (SMALL, "set-classes dog=b", "unknown class 'dog'"),
+        (SMALL, "set-classes -b -b", "unknown class 'b'"),
+        (SMALL, "set-classes +b", "would stand twice"),
+        (SMALL, "set-classes 'a cat=b'", "would stand twice"),
+        (SMALL, "set-classes '-a cat' -b -c=d", "no class would be left"),
+        (SMALL, "set-input-channels 3", "takes 3 channels already"),
+        (SMALL, "replace GELU SiLU", "no module of type GELU"),
+        (SMALL, "replace features.0.0 SiLU", "no activation but a Conv2d"),
+        (CONVNEXT, "widen stages.1.blocks.0.conv_dw 2", "its channels are those of a layer before it"),
+        (CONVNEXT, "widen stem.0 2", "takes all channels of stem.0 together"),
+        (VIT, "widen patch_embed.proj 2", "takes all channels of patch_embed.proj together"),
+        (VIT, "widen blocks.0.attn 2", "have fixed places (widen blocks.0.mlp.fc1 2 would go)"),
+        (VIT, "deepen norm +1", "gives no map"),
+        (("detect", "small_detector"), "widen normalize 2", "no layers that give channels"),
+    ],
+)
+def test_an_edit_that_does_not_fit_the_network(networks: Get, which: tuple[str, str], text: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        networks(*which).plan(text)
+    assert said in str(caught.value), str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_the_edit_that_is_named_as_one_that_would_go_does(networks: Get) -> None:
+    for which, text in ((SMALL, "widen head 2"), (VIT, "widen blocks.0.attn 2"), (CONVNEXT, "widen stem.0 2")):
+        with pytest.raises(UserError) as caught:
+            networks(*which).plan(text)
+        assert networks(*which).plan(caught.value.fix.removesuffix(" would go")).edit.promise == "exact"
+
+
+def test_every_operation_shows_how_it_is_written() -> None:
+    for name, operation in OPERATIONS.items():
+        assert operation.usage.startswith(name) and operation.name == name and operation.__doc__
+
+
+def test_a_class_may_have_any_name(networks: Get) -> None:
+    network = networks(*SMALL)
+    assert network.plan("set-classes c=d=e=f").card.classes == ("a cat", "b", "e=f")
+    assert network.plan("set-classes '+<b> \"x\"' ++-").card.classes == ("a cat", "b", "c=d", '<b> "x"', "+-")
