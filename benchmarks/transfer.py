@@ -93,7 +93,8 @@ def vectors(work: Path, count: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Medians over seeds as Markdown, all seeds beside them."""
-    lines = ["| clothing photos, images a class | way | accuracy on 214 test photos | seeds | steps | seconds |", "|---|---|---|---|---|---|"]
+    head = ("clothing photos, images a class", "way", "accuracy on 214 test photos", "seeds", "steps", "seconds")
+    lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|"]
     latest = {(row["count"], row["what"], row["seed"]): row for row in rows}
     for count, what in dict.fromkeys((row["count"], row["what"]) for row in rows):
         mine = [row for key, row in sorted(latest.items()) if key[:2] == (count, what)]
