@@ -63,7 +63,7 @@ def train(  # the verb's options, by name
 
     `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` the run
     ends with its model: no answers are kept and no page is written, for many short runs. Under torchrun every process calls this and gets
-    the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted (saved) after a signal.
+    the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted after a signal.
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
