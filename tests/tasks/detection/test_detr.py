@@ -191,6 +191,11 @@ def test_numbers_that_are_none_are_told_as_such() -> None:
     assert not torch.isfinite(wrong.total) and list(wrong.parts) == list(right.parts)
 
 
+def test_the_rate_is_small_for_weights_that_know_something() -> None:
+    rates = [TASK.recipe(SCHEMA, "cpu", Budget(model="dfine_n", epochs=1, pretrained=known))[0].lr for known in (False, True)]
+    assert rates == [2e-4, 1e-4]
+
+
 def test_how_far_small_inputs_are_enlarged() -> None:
     from saccade.tasks.detection.models.detr import enlarged
 
@@ -218,7 +223,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 def test_an_interrupted_run_goes_on_to_the_same_bits(scenes: Path, tmp_path: Path) -> None:
     """Its denoising queries too, whose noise is drawn by the library."""
-    options: Any = {"model": "dfine_n", "size": "64", "epochs": 1, "batch": 4, "device": "cpu", "seed": 1}
+    options: Any = {"model": "dfine_n", "size": "64", "epochs": 2, "batch": 4, "device": "cpu", "seed": 1}
     saccade.train(scenes, out=tmp_path / "whole", progress=Silent(), **options)
     with pytest.raises(Interrupted):
         saccade.train(scenes, out=tmp_path / "parts", progress=Stopping(2), **options)
