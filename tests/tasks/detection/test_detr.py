@@ -107,6 +107,7 @@ def test_it_learns(name: str) -> None:
     assert np.isfinite(found).all() and min(found[-2:]) < 0.9 * found[0], found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LIGHT)
 def test_the_doors(name: str) -> None:
     """The card alone rebuilds it; what it finds is a result, and can be explained."""
@@ -129,6 +130,7 @@ def test_the_doors(name: str) -> None:
         TASK.build(read, 1000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (160, 64)], ids=str)
 @pytest.mark.parametrize("name", LIGHT)
 def test_an_answer_depends_on_the_image_alone(name: str, size: tuple[int, int]) -> None:
@@ -181,6 +183,7 @@ def test_images_without_objects_crowds_and_a_thousand_objects(name: str) -> None
     assert len(names) == 1, "processes add up the same parts, whatever their images hold"
 
 
+@pytest.mark.long
 def test_numbers_that_are_none_are_told_as_such() -> None:
     """By the loss, where the loop looks for them, and not by an error of the library's."""
     network, _, config = made("dfine_n")
@@ -220,7 +223,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits(scenes: Path, tmp_path: Path) -> None:
     """Its denoising queries too, whose noise is drawn by the library."""
     options: Any = {"model": "dfine_n", "size": "64", "epochs": 2, "batch": 4, "device": "cpu", "seed": 1}
