@@ -107,6 +107,7 @@ def test_it_learns(name: str) -> None:
     assert np.isfinite(found).all() and min(found[-2:]) < 0.9 * found[0], found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LIGHT)
 def test_the_doors(name: str) -> None:
     """The card alone rebuilds it; what it finds is a result, and can be explained."""
@@ -129,6 +130,7 @@ def test_the_doors(name: str) -> None:
         TASK.build(read, 1000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (160, 64)], ids=str)
 @pytest.mark.parametrize("name", LIGHT)
 def test_an_answer_depends_on_the_image_alone(name: str, size: tuple[int, int]) -> None:
@@ -181,6 +183,7 @@ def test_images_without_objects_crowds_and_a_thousand_objects(name: str) -> None
     assert len(names) == 1, "processes add up the same parts, whatever their images hold"
 
 
+@pytest.mark.long
 def test_numbers_that_are_none_are_told_as_such() -> None:
     """By the loss, where the loop looks for them, and not by an error of the library's."""
     network, _, config = made("dfine_n")
@@ -189,6 +192,11 @@ def test_numbers_that_are_none_are_told_as_such() -> None:
         network.network.model.decoder.layers[0].mlp.layers[0].weight[0, 0] = torch.nan
     wrong = loss(network, example(1), config)
     assert not torch.isfinite(wrong.total) and list(wrong.parts) == list(right.parts)
+
+
+def test_the_rate_is_small_for_weights_that_know_something() -> None:
+    rates = [TASK.recipe(SCHEMA, "cpu", Budget(model="dfine_n", epochs=1, pretrained=known))[0].lr for known in (False, True)]
+    assert rates == [2e-4, 1e-4]
 
 
 def test_how_far_small_inputs_are_enlarged() -> None:
@@ -215,10 +223,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits(scenes: Path, tmp_path: Path) -> None:
     """Its denoising queries too, whose noise is drawn by the library."""
-    options: Any = {"model": "dfine_n", "size": "64", "epochs": 1, "batch": 4, "device": "cpu", "seed": 1}
+    options: Any = {"model": "dfine_n", "size": "64", "epochs": 2, "batch": 4, "device": "cpu", "seed": 1}
     saccade.train(scenes, out=tmp_path / "whole", progress=Silent(), **options)
     with pytest.raises(Interrupted):
         saccade.train(scenes, out=tmp_path / "parts", progress=Stopping(2), **options)
