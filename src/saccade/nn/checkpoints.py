@@ -65,6 +65,9 @@ def take(module: nn.Module, checkpoint: Checkpoint, rows: Mapping[str, Rows], sa
     Nothing is taken of rows where no class is the same. Raises UserError where less than a share of `least` of the module's numbers would
     be filled; nothing is copied then.
     """
+    translated = getattr(module, "translated", None)  # of a network whose library has given its tensors other names over time
+    if translated is not None and checkpoint.card is None:
+        checkpoint = replace(checkpoint, tensors=translated(checkpoint.tensors))
     state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     shapes = {name: tuple(buffer.shape) for name, buffer in checkpoint.tensors.items()}
     found = matching.match(state, shapes, {name: part.first for name, part in rows.items()}, ordered=checkpoint.ordered)

@@ -71,6 +71,18 @@ class Detr(nn.Module):
         parts = {kind: torch.stack(values).sum() * len(batch) for kind, values in named.items()}
         return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
 
+    def translated(self, tensors: Mapping[str, Buffer]) -> dict[str, Buffer]:
+        """Tensors of a state dict of this transformers or, as published files are, of an older one, by their names here."""
+        conversions: Any = importlib.import_module("transformers.conversion_mapping")
+        renamings = conversions.get_checkpoint_conversion_mapping(self.network.config.model_type)
+        found = {}
+        for old, tensor in tensors.items():
+            name = old
+            for renaming in renamings:
+                name, _ = renaming.rename_source_key(name)
+            found[f"network.{name}"] = tensor
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         """As the class says."""
         found = self.network(self._prepared(images))
@@ -108,25 +120,12 @@ def start_from_published(network: Detr, name: str) -> dict[str, str]:
         problem = f"cannot fetch the weights of {name} ({type(error).__name__}): asked for {address}"
         raise UserError(problem, where="--pretrained", fix=pretrained.BY_HAND) from None
     tensors, _ = modelfile.unpack(file.read_bytes(), where=str(file))
-    report = weights.load_matching(network, translated(network, tensors))
+    report = weights.load_matching(network, network.translated(tensors))
     missing = [key for key in report.missing if not key.endswith("num_batches_tracked")]
     others = [text for text in report.other if not any(part in text for part in OF_CLASSES)]
     if missing or others:
         raise UserError(f"the weights of {repository} do not fit {name}: {report}", where=str(file), fix="pip install -U transformers")
     return {"weights": repository, "license": "apache-2.0", "source": address}
-
-
-def translated(network: Detr, tensors: Mapping[str, Buffer]) -> dict[str, Buffer]:
-    """Tensors of a state dict of transformers', of this version of it or, as published files are, of an older one, by their names here."""
-    conversions: Any = importlib.import_module("transformers.conversion_mapping")
-    renamings = conversions.get_checkpoint_conversion_mapping(network.network.config.model_type)
-    found = {}
-    for old, tensor in tensors.items():
-        name = old
-        for renaming in renamings:
-            name, _ = renaming.rename_source_key(name)
-        found[f"network.{name}"] = tensor
-    return found
 
 
 def rebuild(card: Card, elements: int | None = None) -> Detr:
