@@ -124,8 +124,8 @@ class ImageClassifier(ClassifierMixin, _OfImages):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Train on images X, N of them, and their classes y `[N]`. Of each class a part, one image at least, is held out to choose the best
-        state by: raises ValueError for a class of one image, UserError for images that cannot be read."""
+        """Train on images X, N of them, and their classes y `[N]`; of each class a part, one image at least, is held out to choose the best
+        state by. Raises ValueError for a class of one image, UserError for images that cannot be read, named by their number in X."""
         if y is None:
             raise ValueError(f"{type(self).__name__} {NO_TARGETS}.")
         images, y = self._taken(X, y, fit=True)

@@ -167,6 +167,14 @@ def test_what_a_fit_leaves(tmp_path: Path) -> None:
     assert classifier(epochs=1).fit(images, labels).run_ is None
 
 
+def test_a_run_without_its_report(shapes: Path, tmp_path: Path) -> None:
+    run = saccade.train(shapes, model=NAME, epochs=0.2, size=8, device="cpu", report=False, out=tmp_path / "run")
+    assert run.record["state"] == "done"
+    assert not run.report.exists()
+    assert run.metrics["accuracy"] is not None
+    assert saccade.load(run.model, device="cpu").card.classes
+
+
 def test_what_cannot_be_learned_is_said(tmp_path: Path) -> None:
     images, names = bright(8)
     (tmp_path / "bad.png").write_bytes(b"none")

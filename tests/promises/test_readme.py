@@ -15,6 +15,7 @@ import pytest
 from source_tree import REPO
 
 SHELL = {"", "sh", "bash", "console", "shell", "text"}
+PAGES = ("embeddings.md",)  # of docs/ that are for users
 _FENCE = re.compile(r"^(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
 
 
@@ -85,20 +86,40 @@ def parse(args: list[str]) -> None:
         context = command.make_context(name, rest, parent=context)
 
 
-def test_every_command_parses(readme: str) -> None:
+def wrong_commands(text: str) -> list[str]:
+    """The commands that do not parse, and why."""
     import click
 
     from saccade.core.errors import UserError
 
     wrong = []
-    for args in saccade_commands(readme):
+    for args in saccade_commands(text):
         try:
             parse(args)
         except click.exceptions.Exit:
             pass  # --help and --version end by themselves
         except (click.ClickException, UserError) as error:
             wrong.append(f"saccade {shlex.join(args)}: {error}")
-    assert wrong == []
+    return wrong
+
+
+def test_every_command_parses(readme: str) -> None:
+    assert wrong_commands(readme) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_parses(page: str) -> None:
+    text = (REPO / "docs" / page).read_text(encoding="utf-8")
+    assert saccade_commands(text)
+    assert wrong_commands(text) == []
+
+
+@pytest.mark.long
+@pytest.mark.processes
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
+    """All blocks, in order, as one program."""
+    run_blocks((REPO / "docs" / page).read_text(encoding="utf-8"), tmp_path, 300)
 
 
 def test_python_blocks_compile_and_name_what_is_there(readme: str) -> None:
@@ -122,8 +143,14 @@ def test_python_blocks_run(readme: str, photos_folder: Path, tmp_path: Path) -> 
     for name in set(re.findall(r"[\w./-]+\.jpe?g", "\n".join(body for _, body in code_blocks(readme)))):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, tmp_path / name)
-    program = "\n".join(body for language, body in code_blocks(readme) if language in ("python", "py"))
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=1800)
+    run_blocks(readme, tmp_path, 1800)
+
+
+def run_blocks(text: str, folder: Path, seconds: int) -> None:
+    """The Python blocks of a text as one program in a folder."""
+    program = "\n".join(body for language, body in code_blocks(text) if language in ("python", "py"))
+    assert program
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

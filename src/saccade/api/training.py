@@ -85,8 +85,7 @@ def train(  # the verb's options, by name
         if again and not resume:  # the request is that of the first start, which the run has taken up
             return _resume(now, place, data, {}, other_torch=False)
         if resume:
-            if config is not None:
-                asked["config"] = config
+            asked |= {"config": config} if config is not None else {}
             return _resume(now, place, data, asked, other_torch=other_torch)
         if other_torch:
             raise UserError("--other-torch goes with --resume", where="train")
