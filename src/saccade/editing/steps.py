@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import torch
 from annotated_types import Ge, Le, MaxLen
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
@@ -226,6 +228,43 @@ class Replace:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """A batch normalisation taken up by the layer before it."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    layer: str
+    norm: str
+    do: Literal["fold"] = "fold"
+
+    def check(self, network: nn.Module, most: int) -> None:
+        """As of all steps."""
+        layer, norm = part(network, self.layer), part(network, self.norm)
+        fits = foldable(layer) and isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.affine
+        if not fits or norm.num_features != layer.weight.shape[0]:
+            raise UserError(f"{self.norm!r} is no normalisation of {self.layer!r}", where="card")
+
+    def sources(self, network: nn.Module) -> Sources:
+        """Products are no gathering: the tensors are new to what follows them."""
+        return {f"{self.layer}.weight": Source(""), f"{self.layer}.bias": Source("")}
+
+    def apply(self, network: nn.Module, draws: Draws) -> None:
+        """Change the layer; what stood in the normalisation beside it stays."""
+        layer, norm = part(network, self.layer), part(network, self.norm)
+        fused = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+        numbers = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+        weight, bias = fused(layer.weight, layer.bias, *numbers)
+        layer.weight, layer.bias = (nn.Parameter(value.detach().clone()) for value in (weight, bias))
+        rest = [module for name in ("drop", "act") if isinstance(module := getattr(norm, name, None), nn.Module)]
+        put(network, self.norm, (nn.Sequential(*rest) if rest else nn.Identity()).train(norm.training))
+
+
+def foldable(module: nn.Module) -> bool:
+    """Whether a normalisation behind a module can be a part of it."""
+    return isinstance(module, layer_types()) and not transposed(module)
+
+
+@dataclass(frozen=True)
 class Mix:
     """A first layer for other channels of the image. terms: (new input, old input, factor), of which each new one is the sum."""
 
@@ -300,7 +339,7 @@ def first_step(network: nn.Module) -> str:
     return name
 
 
-Step: TypeAlias = Resize | Insert | Replace | Mix | Input
+Step: TypeAlias = Resize | Insert | Replace | Fold | Mix | Input
 
 
 def spread(network: nn.Module, layer: str) -> float:
