@@ -37,6 +37,7 @@ HOSTILE: list[Any] = [
     [of(resize(outputs=[[-1, HUGE]]))],
     [of(resize(outputs=[[0, 32], [-1, 1 << 62]]))],
     [of(resize(outputs=[[0, 16]] * 20_000))],
+    [of(resize(outputs=[[-1, 1 << 24]] * 16_000, inputs=[[-1, 1 << 24]] * 16_000))],
     [of(resize(outputs=[[0, 33]]))],
     [of(resize(outputs=[[-2, 3]]))],
     [of(resize(outputs=[[0, 0]]))],
