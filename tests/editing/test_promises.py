@@ -120,7 +120,7 @@ def test_other_classes_keep_what_is_known_of_those_that_stay(networks: Get, tmp_
     assert loaded.card.classes == ("lynx", "c=d", "snowy owl", "e")
     images = pixels(network)
     old, new = network.module(images), loaded.module(images)  # type: ignore[union-attr]
-    old, new = (one[0] if isinstance(one, tuple) else one for one in (old, new))
+    old, new = ((one[0] if isinstance(one, tuple) else one).detach() for one in (old, new))
     axis, first = (2, 4) if task in ("detect", "instances") else (1, 0)
     for before, after in ((0, 0), (2, 1)):
         difference = old.select(axis, first + before) - new.select(axis, first + after)

@@ -70,7 +70,7 @@ def _set(network: nn.Module, name: str, value: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Resize:
-    """A layer with other channels. std: of fresh weights; bias: fresh ones."""
+    """A layer with other outputs, or other inputs. std: of the weights of fresh outputs; bias: theirs; fresh inputs have weights of 0."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
 
@@ -84,16 +84,18 @@ class Resize:
     def check(self, network: nn.Module, most: int) -> None:
         """Raise UserError for what does not fit, or would have more than `most` numbers."""
         layer = part(network, self.module)
-        if not (mixes(layer) or depthwise(layer) or by_channel(layer)) or (self.inputs and not mixes(layer)):
+        if not (mixes(layer) or depthwise(layer) or by_channel(layer)) or (self.inputs is not None and not mixes(layer)):
             raise UserError(f"{type(layer).__name__} {self.module!r} has no channels to change", where="card")
+        if (self.outputs is None) == (self.inputs is None):
+            raise UserError(f"{self.module!r} must get other outputs or other inputs", where="card")
         if not (math.isfinite(self.std) and math.isfinite(self.bias)):
             raise UserError("fresh weights must be finite", where="card")
         state = self._state(layer)
         for name, source in self.sources(network).items():
             old = state[name]
-            for axis, runs in source.axes.items():
-                if any(start >= 0 and start + count > old.shape[axis] for start, count in runs) or not length(runs):
-                    raise UserError(f"{name} has {old.shape[axis]} channels, of which the edit takes others", where="card")
+            size, runs = old.shape[source.axis], source.runs or ()
+            if source.runs is not None and (not runs or any(start >= 0 and start + count > size for start, count in runs)):
+                raise UserError(f"{name} has {size} channels, of which the edit takes others", where="card")
             if math.prod(source.shape(old)) > most:
                 raise UserError(f"{name} would have more than the {most:,} numbers of the file", where="card")
 
@@ -107,7 +109,7 @@ class Resize:
                 found[full] = self._of_layer(full, name, layer)
             elif self.outputs is not None:
                 rest = 0.25 if isinstance(layer, nn.PReLU) else float(name in ("weight", "running_var"))
-                found[full] = Source(full, {0: self.outputs}, rest)
+                found[full] = Source(full, 0, self.outputs, rest)
         return found
 
     def _state(self, layer: nn.Module) -> dict[str, Tensor]:
@@ -116,12 +118,9 @@ class Resize:
 
     def _of_layer(self, full: str, name: str, layer: Any) -> Source:
         if name == "bias":
-            return Source(full, {0: self.outputs} if self.outputs is not None else {}, self.bias)
-        out, into = (1, 0) if transposed(layer) else (0, 1)
-        axes = {out: self.outputs} if self.outputs is not None else {}
-        if self.inputs is not None and not axes:  # what is fresh on the first axis is drawn: here it is to be 0
-            return Source(full, {into: self.inputs})
-        return Source(full, axes | ({into: self.inputs} if self.inputs is not None else {}), std=self.std)
+            return Source(full, 0, self.outputs, self.bias)
+        out, into = (1, 0) if transposed(layer) and not depthwise(layer) else (0, 1)
+        return Source(full, out, self.outputs, std=self.std) if self.inputs is None else Source(full, into, self.inputs)
 
     def apply(self, network: nn.Module, draws: Draws) -> None:
         """Change the layer where it stands."""
