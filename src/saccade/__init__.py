@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade import data
     from saccade.api import (
+        Adopted,
         Bench,
         Edited,
+        Embeddings,
         Evaluation,
         Explanations,
         Export,
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
         Model,
         Predictions,
         Run,
+        adopt,
         bench,
         edit,
+        embed,
         eval,
         eval_predictions,
         explain,
@@ -46,10 +50,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adopted",
     "Bench",
     "Classification",
     "Detections",
     "Edited",
+    "Embeddings",
     "Evaluation",
     "Explanations",
     "Export",
@@ -66,9 +72,11 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "__version__",
+    "adopt",
     "bench",
     "data",
     "edit",
+    "embed",
     "eval",
     "eval_predictions",
     "explain",

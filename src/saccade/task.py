@@ -27,13 +27,15 @@ Outputs: TypeAlias = "Tensor | tuple[Tensor, Tensor]"  # what a network gives, a
 
 @dataclass(frozen=True)
 class Budget:
-    """What the user has settled already; None or "": the recipe decides."""
+    """What the user has settled already; None or "": the recipe decides. pretrained: weights to start from that have learned
+    already; learned: the (height, width) that they did at, where known."""
 
     epochs: float | None = None
     minutes: float | None = None
     model: str = ""
     size: tuple[int, int] | None = None
     pretrained: bool = False
+    learned: tuple[int, int] | None = None
 
     def limit(self, device: str, most: float, reasons: list[str]) -> float | None:
         """The minutes of a run: as asked, else at most `most` on a processor where no epochs were asked for, and its reason is added."""
@@ -45,7 +47,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model that a room can build. `license` is that of the pre-trained weights ("" without any)."""
+    """One model that a room can build. license: of the pre-trained weights ("" without any); size: (height, width) that it was made for,
+    None where any will do; flops: operations for one image of that size, 0 where not counted."""
 
     name: str
     source: str
@@ -53,6 +56,8 @@ class ModelRow:
     license: str = ""
     metric: float | None = None
     dataset: str = ""
+    size: tuple[int, int] | None = None
+    flops: int = 0
 
 
 @dataclass(frozen=True)

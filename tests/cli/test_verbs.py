@@ -15,7 +15,9 @@ import pytest
 from saccade import api as real_api
 from saccade.cli.main import main
 
-PARAMETERS = {name: inspect.signature(getattr(real_api, name)).parameters for name in ("train", "quickstart", "eval", "predict", "explain")}
+PARAMETERS = {
+    name: inspect.signature(getattr(real_api, name)).parameters for name in ("train", "quickstart", "eval", "predict", "explain", "embed")
+}
 Captured = pytest.CaptureFixture[str]
 
 
@@ -168,12 +170,13 @@ def test_a_dash_is_one_image_on_standard_input_and_stands_once(api: Any, predict
     api.answer = predictions
     assert main(["predict", "run", "a.png", "-"]) == 0
     assert api.calls[0][1] == ("run", ["a.png", "-"])
-    for verb in ("predict", "explain"):
+    for verb in ("predict", "explain", "embed"):
         assert main([verb, "run", "-", "-"]) == 2
         assert "once" in capsys.readouterr().err
 
 
 REQUIRED = {"train": ["x"], "quickstart": [], "eval": ["run"], "predict": ["run", "a.png"], "explain": ["run", "a.png"]}
+REQUIRED["embed"] = ["run", "a.png", "--json"]
 
 
 @pytest.mark.parametrize("verb", REQUIRED)

@@ -24,6 +24,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "model": TEXT,
     "pretrained": FLAG,
     "weights": TEXT,
+    "weights_share": SHARE,
     "epochs": POSITIVE,
     "minutes": ([("null", None), ("0.5", 0.5)], ["-1", "nan", "inf", "soon"]),
     "size": (

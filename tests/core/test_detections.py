@@ -46,6 +46,11 @@ def test_boxes_come_in_pixels_of_the_original() -> None:
 def test_of_two_on_one_object_the_surer_stays() -> None:
     given = outputs((0.6, 0, [0, 0, 20, 20]), (0.9, 0, [1, 0, 21, 20]), (0.8, 1, [0, 0, 20, 20]))
     assert run(given).scores.tolist() == pytest.approx([0.9, 0.8])
+    all_of_them = run(given, card=replace(CARD, architecture={"name": "toy", "nms": False}))
+    assert all_of_them.scores.tolist() == pytest.approx([0.9, 0.8, 0.6]), "its card says that its answers are one for each object"
+    many = outputs(*((score, 0, [0.0, 0, 9, 9]) for score in np.linspace(0.3, 0.9, 400).tolist()))
+    best = run(many, card=replace(CARD, architecture={"name": "toy", "nms": False}))
+    assert len(best) == finish.MOST and best.scores[0] == pytest.approx(0.9)
 
 
 def test_thresholds() -> None:

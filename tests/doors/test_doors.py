@@ -34,7 +34,7 @@ SCHEMAS = {
     for name in ("classify", "detect", "instances", "segment", "generate")
 }
 CPU = torch.device("cpu")
-OTHERS = ("timm", "torchvision")
+OTHERS = ("timm", "torchvision", "transformers")
 DOORS = [(name, row.name) for name in ROOMS for row in room(name).models() if row.source not in OTHERS] + [("classify", "resnet18")]
 ANSWERING = [(name, model) for name, model in DOORS if name not in MAKING]
 MAKERS = [(name, model) for name, model in DOORS if name in MAKING]

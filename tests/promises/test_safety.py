@@ -21,6 +21,7 @@ CALLS = {
     "numpy.load",
 }
 CALLS |= {"torch.hub.load", "torch.package.PackageImporter", "torch.serialization.load"}
+CHILD = "nn/unpickling_process.py"
 BUILTINS = {"eval", "exec", "__import__"}
 
 
@@ -50,7 +51,11 @@ def _imported(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("source", sources(), ids=lambda source: source.path)
 def test_nothing_dangerous(source: Source) -> None:
-    assert dangers(source) == []
+    found = dangers(source)
+    if source.path == CHILD:  # the one place, in a process that can do nothing else (tests/nn/test_unpickling.py)
+        assert len(found) == 2 and all("torch.load(" in one and "weights_only=True" in one for one in found)
+        return
+    assert found == []
 
 
 @pytest.mark.parametrize(

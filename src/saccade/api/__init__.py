@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saccade.api.adopting import Adopted, adopt
     from saccade.api.benching import Bench, bench
     from saccade.api.editing import Edited, edit
+    from saccade.api.embedding import embed
     from saccade.api.evaluating import eval, eval_predictions
     from saccade.api.explaining import Explanations, explain
     from saccade.api.exporting import Export, export
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
     from saccade.api.verifying import verify
     from saccade.core.results import Generated
     from saccade.evaluation.result import Evaluation
+    from saccade.prediction.embeddings import Embeddings
     from saccade.prediction.pipeline import Failed
     from saccade.prediction.predictions import Predictions
 
 __all__ = [
+    "Adopted",
     "Bench",
     "Edited",
+    "Embeddings",
     "Evaluation",
     "Explanations",
     "Export",
@@ -39,8 +44,10 @@ __all__ = [
     "Model",
     "Predictions",
     "Run",
+    "adopt",
     "bench",
     "edit",
+    "embed",
     "eval",
     "eval_predictions",
     "explain",
@@ -57,7 +64,10 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Adopted": "saccade.api.adopting",
+    "adopt": "saccade.api.adopting",
     "Bench": "saccade.api.benching",
+    "Embeddings": "saccade.prediction.embeddings",
     "Edited": "saccade.api.editing",
     "Evaluation": "saccade.evaluation.result",
     "Explanations": "saccade.api.explaining",
@@ -69,6 +79,7 @@ _MODULES = {
     "Predictions": "saccade.prediction.predictions",
     "Run": "saccade.api.runs",
     "bench": "saccade.api.benching",
+    "embed": "saccade.api.embedding",
     "edit": "saccade.api.editing",
     "eval": "saccade.api.evaluating",
     "eval_predictions": "saccade.api.evaluating",

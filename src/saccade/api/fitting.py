@@ -50,6 +50,7 @@ class Start:
     before: float
     record: Mapping[str, Any]
     resume: bool = False
+    report: bool = True
 
 
 def fit(start: Start) -> Run:
@@ -70,7 +71,8 @@ def fit(start: Start) -> Run:
         finally:
             steps = trainer.state.step
         speed = (state.step - first) * setup.config.batch / max(time.monotonic() - begin, 1e-9)
-        ranks.first(lambda: _conclude(setup, run, state, start.resolved))
+        if start.report:
+            ranks.first(lambda: _conclude(setup, run, state, start.resolved))
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         _give_up(start, {"state": "interrupted" if stopped else "failed", "steps": steps})

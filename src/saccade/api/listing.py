@@ -25,14 +25,16 @@ FILE = "file"  # source of a model that lies in a file
 
 @dataclass(frozen=True)
 class Entry:
-    """One model. source: the library that builds it; parameters: see `Task.models`; license: of the published weights, "" without any;
-    metric on dataset: published of them (accuracy, mean average precision, mean overlap), None where not known; local: whether weights lie
-    on this machine."""
+    """One model. source: the library that builds it; parameters: see `Task.models`; flops: operations for one image of `size` (height,
+    width), None where not counted; license: of the published weights, "" without any; metric on dataset: published of them (accuracy, mean
+    average precision, mean overlap), None where not known; local: whether weights lie on this machine."""
 
     name: str
     task: str
     source: str
     parameters: int
+    flops: int | None
+    size: tuple[int, int] | None
     license: str
     metric: float | None
     dataset: str
@@ -112,7 +114,18 @@ def models(
 def _all() -> list[Entry]:
     here = _local()
     return [
-        Entry(row.name, task, row.source, row.parameters, row.license, row.metric, row.dataset, row.source == "timm" and row.name in here)
+        Entry(
+            row.name,
+            task,
+            row.source,
+            row.parameters,
+            row.flops or None,
+            row.size,
+            row.license,
+            row.metric,
+            row.dataset,
+            row.source == "timm" and row.name in here,
+        )
         for task in ROOMS
         for row in room(task).models()
     ]
@@ -159,7 +172,8 @@ def _of_file(path: Path) -> Entry:
     primary = room(card.task).metrics(card).primary
     licenses = ",".join(sorted({str(row.get("license", "")) for row in card.licenses} - {""}))
     count = sum(math.prod(buffer.shape) for buffer in buffers.values())
-    return Entry(str(card.architecture.get("name", "")), card.task, FILE, count, licenses, card.metrics.get(primary), str(path), True)
+    name, figure = str(card.architecture.get("name", "")), card.metrics.get(primary)
+    return Entry(name, card.task, FILE, count, None, card.input.size, licenses, figure, str(path), True)
 
 
 def _local() -> set[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from saccade.core.progress import Progress
     from saccade.core.results import Generated, Result
     from saccade.evaluation.result import Evaluation
+    from saccade.prediction.embeddings import Embeddings
     from saccade.prediction.pipeline import Failed
     from saccade.prediction.predictions import Predictions
     from saccade.prediction.torch_session import TorchSession
@@ -109,6 +110,22 @@ class Model(Predictor):
         on = precisions.device(self.device)
         decode, form = answering(self.card.task, "predict").decode, precisions.resolve(precision, on)
         return TorchSession(self.module, self.card, decode, device=str(on), precision=form, streams=streams)
+
+    def embed(
+        self,
+        inputs: Any,
+        *,
+        layer: str | None = None,
+        out: str | Path | None = None,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        precision: str = "auto",
+        progress: Progress | None = None,
+    ) -> Embeddings:
+        """`saccade.embed` with this model: float32 `[N, D]`."""
+        from saccade.api.embedding import embed
+
+        return embed(self, inputs, layer=layer, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
 
     def explain(
         self, inputs: Any, *, out: str | Path | None = None, target_class: str | None = None, progress: Progress | None = None

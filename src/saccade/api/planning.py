@@ -12,6 +12,7 @@ from typing import Any
 
 from saccade.core import config as configs
 from saccade.core import files, modelfile
+from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError, unknown
 from saccade.data.dataset import Dataset
@@ -42,13 +43,28 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
     checked = _checked(values)
     room(checked.task)
     if "model" in values:
-        room(checked.task if "task" in values else _knowing(checked.model)).check(checked)
-    if checked.weights:
-        modelfile.read_card(checked.weights)
+        room(checked.task if "task" in values else knowing(checked.model)).check(checked)
+    if checked.weights and (card := _card(checked.weights)) is not None and values.get("task", card.task) == card.task:
+        name = str(card.architecture.get("name", ""))
+        if "model" not in values and any(row.name == name for row in room(card.task).models()):
+            values["model"] = name
     return values
 
 
-def _knowing(model: str) -> str:
+def _learned(given: TrainConfig, task: str) -> tuple[int, int] | None:
+    """The size that the weights to start from were trained at: their card's, or what their network was made for."""
+    card = _card(given.weights)
+    if card is not None:
+        return card.input.size if card.task == task else None
+    return next((row.size for row in room(task).models() if row.name == given.model.partition(".")[0]), None)
+
+
+def _card(weights: str) -> Card | None:
+    """Of a model of ours; raises UserError for a file that is neither that, nor other safetensors, nor pickled."""
+    return None if modelfile.is_pickled(weights) else modelfile.peek(weights)
+
+
+def knowing(model: str) -> str:
     """The task of a model, where the data are still to say for which they are; raises UserError with the nearest of all names."""
     named = {row.name: task for task in ROOMS for row in room(task).models()}
     if model in named:
@@ -74,7 +90,9 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     size = given.size if "size" in values else None
     epochs = given.epochs if "epochs" in values else None
     schema = replace(dataset.schema, shares=dataset.shares()) if task == "segment" else dataset.schema
-    base, reasons = room(task).recipe(schema, device, Budget(epochs, given.minutes, given.model, size, given.pretrained))
+    learned = _learned(given, task) if given.weights else None
+    budget = Budget(epochs, given.minutes, given.model, size, given.pretrained or bool(given.weights), learned)
+    base, reasons = room(task).recipe(schema, device, budget)
     config = configs.override(base, {**values, "data": str(dataset.opened), "task": task})
     room(task).check(config)
     return config, [line for line in reasons if line.split(":")[0].split(" ")[0] not in values]

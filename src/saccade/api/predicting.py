@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.segmentation import MASKS, Segmentation
 from saccade.data.writing import check_new
-from saccade.prediction import pipeline
+from saccade.prediction import pipeline, tiling
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Lines, Predictions
-from saccade.prediction.session import BATCH, cores
+from saccade.prediction.session import BATCH, Session, cores
 from saccade.prediction.sources import count, expand
 from saccade.tasks import answering
 
@@ -125,35 +125,48 @@ def predict_each(
     """
     model = load(target, device=device) if isinstance(target, str | Path) else target
     total = count(inputs)
+    answers = answered(lambda streams: model.session(precision, streams=streams), inputs, max_pixels=max_pixels)
+    lines = Lines(folders.make(out) / "predictions.jsonl") if out is not None else None
+    if out is not None:
+        answers = _with_masks(answers, Path(out))
+    return _written(watched(answers, strict, "predicting", total, progress or automatic()), lines)
+
+
+def answered(session: Callable[[int], Session], inputs: Any, *, max_pixels: int, finish: pipeline.Finish = tiling.results) -> Iterator[Any]:
+    """What a session says of any inputs, in order, bad ones among them as `Failed`. session(streams): it, for so many calls at once.
+
+    Raises UserError at once where there are no images.
+    """
     sources = expand(inputs)
     first = list(itertools.islice(sources, BATCH + 1))
     if not first:
         raise UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
     # One call on all cores answers a few images soonest; many images are answered fastest by as many calls as there are cores.
-    session = model.session(precision, streams=cores() if len(first) > BATCH else 1)
-    answers = pipeline.stream(session, itertools.chain(first, sources), max_pixels=max_pixels)
-    lines = Lines(folders.make(out) / "predictions.jsonl") if out is not None else None
-    if out is not None:
-        answers = _with_masks(answers, Path(out))
-    return _watched(answers, lines, strict, total, progress or automatic())
+    opened = session(cores() if len(first) > BATCH else 1)
+    return pipeline.stream(opened, itertools.chain(first, sources), finish=finish, max_pixels=max_pixels)
 
 
-def _watched(
-    answers: Iterator[Result | Failed], lines: Lines | None, strict: bool, total: int | None, progress: Progress
-) -> Iterator[Result | Failed]:
-    """Passes the answers on: shown, written and, where the request asks for it, refused."""
-    progress.start("predicting", total, "images")
-    with ExitStack() as stack:
-        stack.callback(progress.finish)
-        file = stack.enter_context(lines) if lines is not None else None
+def watched(answers: Iterator[Any], strict: bool, doing: str, total: int | None, progress: Progress) -> Iterator[Any]:
+    """Passes the answers on: shown and, where the request asks for it, refused."""
+    progress.start(doing, total, "images")
+    try:
         for answer in _refused(answers, strict):
+            yield answer
+            progress.advance()
+    finally:
+        progress.finish()
+
+
+def _written(answers: Iterator[Result | Failed], lines: Lines | None) -> Iterator[Result | Failed]:
+    """Passes the answers on, written as lines."""
+    with lines or nullcontext() as file:
+        for answer in answers:
             if file is not None and not isinstance(answer, Failed):
                 file.write(answer)
             yield answer
-            progress.advance()
 
 
-def _refused(answers: Iterator[Result | Failed], strict: bool) -> Iterator[Result | Failed]:
+def _refused(answers: Iterator[Any], strict: bool) -> Iterator[Any]:
     """The answers; raises UserError at the first bad image where `strict`, at the end where there was no good one."""
     first, good, bad = Failed("", ""), 0, 0
     for answer in answers:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from saccade.core.progress import Progress
     from saccade.core.results import Generated, Result
     from saccade.evaluation.result import Evaluation
+    from saccade.prediction.embeddings import Embeddings
     from saccade.prediction.pipeline import Failed
     from saccade.prediction.predictions import Predictions
 
@@ -120,6 +121,24 @@ class Run:
 
         model = load(self.path, device=device)
         return model.predict_each(inputs, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+
+    def embed(
+        self,
+        inputs: Any,
+        *,
+        layer: str | None = None,
+        out: str | Path | None = None,
+        strict: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        device: str = "auto",
+        precision: str = "auto",
+        progress: Progress | None = None,
+    ) -> Embeddings:
+        """`saccade.embed` with the best model: float32 `[N, D]`."""
+        from saccade.api.models import load_model
+
+        model = load_model(self.path, device=device)
+        return model.embed(inputs, layer=layer, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
 
     def explain(
         self,

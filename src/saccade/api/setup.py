@@ -18,7 +18,7 @@ from saccade import __version__
 from saccade.api import judging
 from saccade.api.judging import Features, Looked
 from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split, refusal
-from saccade.core import keys, modelfile
+from saccade.core import keys
 from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import Packed
 from saccade.core.config import TrainConfig
@@ -111,19 +111,27 @@ class Setup:
         return model.to(self.device).to(memory_format=layout), card
 
     def _start_from(self, file: Path, model: nn.Module, card: Card) -> Card:
-        """Take the weights of a model file where name and shape agree, and of what it knows of each class those that are here too; the card
-        carries the file's licences on."""
-        from saccade.nn import weights
+        """Take the weights of a file where they fit, and of what a model of ours knows of each class those that are here too; the card
+        carries its preprocessing and licences on."""
+        from saccade.nn import checkpoints
+        from saccade.nn.layers import normalize
 
-        buffers, theirs = modelfile.load(file)
-        same = [(theirs.classes.index(name), place) for place, name in enumerate(card.classes) if name in theirs.classes]
-        report = weights.load_matching(model, buffers, self._rows_of_classes(model, card), same)
-        if not report.loaded:
-            raise UserError(
-                "none of its weights fit this model", where=str(file), fix=f"it is a {theirs.architecture.get('name')}: give --model"
-            )
-        kept = f", and of {len(same)} of {len(card.classes)} classes what it knows of them" if card.classes else ""
-        self.progress.message(f"took {report.loaded} of {len(buffers)} tensors from {file}{kept}")
+        checkpoint = checkpoints.read(file)
+        theirs = checkpoint.card
+        known = theirs.classes if theirs is not None else ()
+        same = [(known.index(name), place) for place, name in enumerate(card.classes) if name in known]
+        try:
+            taken = checkpoints.take(model, checkpoint, self._rows_of_classes(model, card), same, self.config.weights_share)
+        except UserError as error:
+            fix = f"it is a {theirs.architecture.get('name')}: give --model" if theirs is not None else error.fix
+            raise UserError(error.message, where=error.where, fix=f"{fix}, or allow it by --set weights_share=0") from None
+        kept = f"; of {len(same)} of {len(card.classes)} classes what it knows of them" if card.classes else ""
+        self.progress.message(f"took from {file}: {taken}{kept}")
+        if theirs is None:
+            return replace(card, licenses=(checkpoint.license(),))
+        if theirs.input.channels == card.input.channels:
+            card = replace(card, input=replace(card.input, mean=theirs.input.mean, std=theirs.input.std))
+            normalize.standardise(model, card.input)
         return replace(card, licenses=theirs.licenses)
 
     def _rows_of_classes(self, model: nn.Module, card: Card) -> dict[str, Rows]:

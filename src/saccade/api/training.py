@@ -52,6 +52,7 @@ def train(  # the verb's options, by name
     other_torch: bool = False,
     shard: bool = False,
     images: bool = True,
+    report: bool = True,
     device: str = "auto",
     precision: str = "auto",
     seed: int | None = None,
@@ -60,9 +61,9 @@ def train(  # the verb's options, by name
 ) -> Run:
     """Train a model on a folder of images and keep the best; see `saccade train --help`.
 
-    `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Under torchrun
-    every process calls this and gets the Run; `batch` counts the images of all of them.
-    Raises UserError for whatever is wrong with the request or the data, Interrupted (state saved) after a signal.
+    `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` the run
+    ends with its model: no answers are kept and no page is written, for many short runs. Under torchrun every process calls this and gets
+    the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted after a signal.
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
@@ -79,7 +80,7 @@ def train(  # the verb's options, by name
     asked = {name: value for name, value in values.items() if value is not None} | dict(set or {})
     place = Path(out) if out is not None else None
     with notices_ignored(), Ranks.joined() as ranks:
-        now = _Now(ranks, progress if ranks.is_first else Silent(), started)
+        now = _Now(ranks, progress if ranks.is_first else Silent(), started, report)
         again = launch.restarts() and place is not None and RunDir(place).run_file.is_file()
         if again and not resume:  # the request is that of the first start, which the run has taken up
             return _resume(now, place, data, {}, other_torch=False)
@@ -94,11 +95,12 @@ def train(  # the verb's options, by name
 
 @dataclass(frozen=True)
 class _Now:
-    """The processes at work, what they show, and the clock of the command."""
+    """The processes at work, what they show, the clock of the command, and whether a report is wanted."""
 
     ranks: Ranks
     progress: Progress
     started: float
+    report: bool
 
 
 def _begin(now: _Now, out: Path | None, data: str | Path | None, config: str | Path | None, asked: dict[str, Any]) -> Run:
@@ -159,7 +161,7 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     with _locked(run, ranks):
         ranks.first(run.check_free)  # somebody may have been quicker
         told = record(setup, resolved, reasons, line)
-        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, 0.0, told))
+        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, 0.0, told, report=now.report))
 
 
 def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping[str, Any], *, other_torch: bool) -> Run:
@@ -181,7 +183,8 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
         model, card = ranks.after_first(setup.fresh_model)
         # A step that was left out is met again by whoever resumes from before it: then too it must be left out.
         changes = {"state": "running", "config": {**told["config"], "on_nan": settings.on_nan}}
-        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, _seconds(told, run), changes, resume=True))
+        ready, seconds = setup.taken_up(resolved), _seconds(told, run)
+        return fit(Start(setup, run, model, card, ready, now.started, seconds, changes, resume=True, report=now.report))
 
 
 def _seconds(told: Mapping[str, Any], run: RunDir) -> float:

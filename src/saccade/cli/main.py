@@ -31,6 +31,7 @@ VERBS = {
     "train": "train a model on a folder of images",
     "eval": "measure a model: overall, per class, with intervals",
     "predict": "what a model says of images",
+    "embed": "a vector of features for each image",
     "generate": "images that a trained GAN or VAE makes",
     "explain": "where a model looks, and its worst mistakes",
     "edit": "change a network: wider, deeper, other classes, other activations",
@@ -38,6 +39,7 @@ VERBS = {
     "verify": "repeat that proof anywhere, without torch",
     "bench": "how fast, how large and how good models are on this machine",
     "models": "what can be built by name, with size and licence",
+    "adopt": "a model file from weights that others have trained",
     "data": "make data sets",
 }
 

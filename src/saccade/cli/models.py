@@ -8,7 +8,7 @@ import click
 
 from saccade.cli import options, output
 
-COLUMNS = ("name", "task", "source", "parameters", "license", "metric", "dataset", "local")
+COLUMNS = ("name", "task", "source", "parameters", "flops", "size", "license", "metric", "dataset", "local")
 
 
 @click.command("models", epilog="Heads and decoders also stand on any network of timm: fasterrcnn/densenet121, unet/resnet34.")
@@ -26,6 +26,10 @@ def command(as_json: bool, quiet: bool, **request: Any) -> None:
     if as_json:
         output.say_json(found.to_dict())
         return
-    output.table(COLUMNS, [[getattr(entry, name) for name in COLUMNS] for entry in found])
+    output.table(COLUMNS, [[_cell(getattr(entry, name)) for name in COLUMNS] for entry in found])
     if not quiet:
         click.echo(f"{len(found):,} models", err=True)
+
+
+def _cell(value: Any) -> Any:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else value

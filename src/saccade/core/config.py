@@ -7,11 +7,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from saccade.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -116,11 +120,11 @@ class SegmentationConfig:
 class TrainConfig:
     """Everything a run is made from, but for data and seed-independent facts of the machine.
 
-    data: absolute path. epochs counts passes over the training split; minutes is wall time from the start of the
-    command and wins where both are given. size: (height, width) of the model's input. batch: images per optimizer
-    step; micro_batch: images per forward pass (0: the whole batch). lr: peak learning rate; warmup: share of all steps
-    spent rising to it. betas: of AdamW. weight_decay spares
-    biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
+    data: absolute path. weights: a file to start from; weights_share: the least share of the network's numbers that it must fill. epochs
+    counts passes over the training split; minutes is wall time from the start of the command and wins where both are given. size: (height,
+    width) of the model's input. batch: images per optimizer step; micro_batch: images per forward pass (0: the whole batch). lr: peak
+    learning rate; warmup: share of all steps spent rising to it. betas: of AdamW. weight_decay spares biases and norms. ema: half-life of
+    the averaged weights as a share of all steps (0: off).
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
@@ -132,6 +136,7 @@ class TrainConfig:
     model: str = ""
     pretrained: bool = False
     weights: str = ""
+    weights_share: Share = 0.5
     epochs: Annotated[float, Ge(0)] = 0.0
     minutes: Annotated[float, Ge(0)] | None = None
     size: tuple[Annotated[int, Ge(1), Le(16384)], Annotated[int, Ge(1), Le(16384)]] = (224, 224)
@@ -229,7 +234,7 @@ def override(config: TrainConfig, changes: Mapping[str, Any], *, where: str = "-
 
 def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
     """The TrainConfig that `to_dict` wrote, checked field by field; raises UserError in one line."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     if not isinstance(raw, Mapping):
         raise UserError(f"a configuration must be an object, got {type(raw).__name__}", where=where)
@@ -237,7 +242,7 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
         if name not in keys():
             raise unknown("key", name, keys(), where=where)
     try:
-        config = TypeAdapter(TrainConfig).validate_python(dict(raw))
+        config = _adapter().validate_python(dict(raw))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -246,6 +251,14 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
         if not math.isfinite(value):
             raise UserError(f"{name}: must be a finite number, got {value}", where=where)
     return config
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[TrainConfig]:
+    """Made once: it takes longer than a short run's first steps."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(TrainConfig)
 
 
 def _numbers(config: TrainConfig) -> Iterable[tuple[str, float]]:

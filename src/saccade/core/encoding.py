@@ -1,9 +1,9 @@
-"""Arrays as the bytes of files: pictures as PNG, numbers as NPY, moving pictures as WebP."""
+"""Arrays as the bytes of files: pictures as PNG, numbers as NPY and NPZ, moving pictures as WebP."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,13 @@ def npy(array: NDArray[Any]) -> bytes:
     """An array of numbers as an NPY file."""
     data = io.BytesIO()
     np.save(data, array, allow_pickle=False)
+    return data.getvalue()
+
+
+def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays of numbers or text by name as an NPZ file."""
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, **arrays)
     return data.getvalue()
 
 

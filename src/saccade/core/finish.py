@@ -79,7 +79,8 @@ def detections(
     notes: Sequence[tuple[str, ...]],
     least: float,
 ) -> list[Detections]:
-    """Detections of at least a score, at most MOST an image, after suppression by class, in pixels of the original images."""
+    """Detections of at least a score, at most MOST an image, in pixels of the original images, after suppression by class unless the card's
+    architecture says "nms": False."""
     boxes, scores, labels = (numbers(outputs[name], name) for name in NEEDED["detect"])
     masks = _Masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
     if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
@@ -94,7 +95,10 @@ def detections(
     found = []
     for place, (source, size, remarks) in enumerate(zip(sources, sizes, notes, strict=True)):
         sure = np.flatnonzero(scores[place] >= LEAST)  # of what is told the surer ones suppress the same
-        kept = sure[nms(boxes[place][sure], scores[place][sure], labels[place][sure].astype(np.int64), OVERLAP)[:MOST]]
+        if card.architecture.get("nms") is False:  # its answers are one for each object
+            kept = sure[np.argsort(-scores[place][sure], kind="stable")[:MOST]]
+        else:
+            kept = sure[nms(boxes[place][sure], scores[place][sure], labels[place][sure].astype(np.int64), OVERLAP)[:MOST]]
         kept = kept[scores[place][kept] >= least]
         whole = to_source(boxes[place][kept], size, card.input.size)
         shown = (whole[:, 2:] > whole[:, :2]).all(1)  # what lies in the padding alone is nothing

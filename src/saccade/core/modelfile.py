@@ -76,10 +76,44 @@ def read_card(path: str | Path) -> Card:
     return _card(table, metadata, str(path))
 
 
+def peek(path: str | Path) -> Card | None:
+    """The card of any safetensors file, None where it has none; reads the header alone."""
+    header, size = _read(Path(path), whole=False)
+    table, metadata = _parse(header, size, str(path))
+    return _card(table, metadata, str(path)) if KEY in metadata else None
+
+
+def load_any(path: str | Path) -> tuple[dict[str, Buffer], Card | None]:
+    """The tensors of any safetensors file, and its card where it is a model of saccade's, each bit of which is checked then."""
+    data, _ = _read(Path(path), whole=True)
+    table, metadata = _parse(data, len(data), str(path))
+    card = _card(table, metadata, str(path), data) if KEY in metadata else None
+    return _tensors(data, table), card
+
+
+def is_pickled(path: str | Path) -> bool:
+    """Whether a file is one of torch's pickled ones; raises UserError where it is neither that nor safetensors, or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise os_error(error, Path(path), "read") from error
+    if _looks_pickled(start):
+        return True
+    peek(path)
+    return False
+
+
 def pack(tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file as bytes, the same for the same content; raises UserError for a name that is not safe."""
+    return b"".join(parts(tensors, metadata or {}))
+
+
+def parts(tensors: Mapping[str, Buffer], metadata: Mapping[str, str]) -> Iterator[bytes | bytearray | memoryview]:
+    """The same piece by piece: for what is too large to stand in memory twice."""
     table = _layout(tensors)
-    return b"".join([_header(table, metadata or {}), *(tensors[name].data for name in table)])
+    yield _header(table, metadata)
+    yield from (tensors[name].data for name in table)
 
 
 def unpack(data: bytes | memoryview, *, where: str = "") -> tuple[dict[str, Buffer], dict[str, str]]:
@@ -162,7 +196,7 @@ def _header_length(start: bytes, size: int, where: str) -> int:
     if size == 0:
         raise DamagedError("the file is empty", where=where, fix=_AGAIN)
     length = int.from_bytes(start, "little")
-    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and length > 1 << 40):
+    if _looks_pickled(start):
         fix = "save its state_dict with safetensors.torch.save_file where it was made, then use --weights"
         raise UserError("must be a safetensors file, got a pickle or zip file (.pt, .pth), which could run code", where=where, fix=fix)
     if len(start) < 8 or length < 2 or length > 1 << 40:
@@ -172,6 +206,10 @@ def _header_length(start: bytes, size: int, where: str) -> int:
     if length > _header_cap(size):
         raise DamagedError(f"the header must have at most {_header_cap(size):,} bytes, got {length:,}", where=where, fix=_AGAIN)
     return length
+
+
+def _looks_pickled(start: bytes) -> bool:
+    return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and int.from_bytes(start, "little") > 1 << 40)
 
 
 def _parse(data: bytes, size: int, where: str) -> tuple[Table, dict[str, str]]:

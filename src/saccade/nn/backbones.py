@@ -1,4 +1,4 @@
-"""timm's classifiers by name, fitted to any image size, with the plain-JSON description that rebuilds each exactly."""
+"""timm's and torchvision's classifiers by name, fitted to any image size, with the plain-JSON description that rebuilds each exactly."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from saccade.core.errors import UserError, unknown
+from saccade.nn import checkpoints, stems
 from saccade.nn import pretrained as published
-from saccade.nn import stems
 from saccade.nn.features import feature_layer
 
 __all__ = ["classifier", "feature_layer", "rebuild"]
@@ -20,6 +20,8 @@ __all__ = ["classifier", "feature_layer", "rebuild"]
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 1024
 MAX_SIDE = 16384
+TORCHVISION = "torchvision/"  # before the names of its own
+JUDGES = ("googlenet", "inception_v3")  # of torchvision, with judges of inner layers, which are left out
 ARGUMENTS = {"num_classes": MAX_CLASSES, "in_chans": MAX_CHANNELS, "patch_size": 64}  # and img_size; the largest value of each
 
 
@@ -32,7 +34,8 @@ def classifier(
     pretrained: bool | Path = False,
     small_stem: bool | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """timm's model `name` (or `name.tag`) for float images [B, channels, *size] -> logits [B, classes], and its `architecture`.
+    """timm's model `name` (or `name.tag`), or torchvision's (`torchvision/name`), for float images [B, channels, *size] -> logits
+    [B, classes], and its `architecture`.
 
     pretrained: False takes random weights from torch's global generator, True fetches the published ones, a path takes
     a .safetensors file of them; first and last layer are adapted to `channels` and `classes`. small_stem: None gives
@@ -82,7 +85,10 @@ def _build(architecture: Mapping[str, Any], *, weights: Path | None = None, meta
 
 
 def _create(name: str, arguments: Mapping[str, Any], *, meta: bool = False, weights: Path | None = None) -> nn.Module:
-    """timm's module. A file of weights goes through timm's own adaption to channels, classes, patches and grid."""
+    """The library's module. A file of weights goes through timm's own adaption to channels, classes, patches and grid; of torchvision's
+    its head is left out where the classes are others."""
+    if name.startswith(TORCHVISION):
+        return _of_torchvision(name, arguments, meta=meta, weights=weights)
     import timm
 
     overlay = {"file": str(weights), "custom_load": False} if weights else None
@@ -97,6 +103,26 @@ def _create(name: str, arguments: Mapping[str, Any], *, meta: bool = False, weig
     return module
 
 
+def _of_torchvision(name: str, arguments: Mapping[str, Any], *, meta: bool, weights: Path | None) -> nn.Module:
+    from torchvision import models
+
+    base, classes = name.removeprefix(TORCHVISION).partition(".")[0], arguments["num_classes"]
+    judges: dict[str, Any] = {"aux_logits": False, "init_weights": not meta} if base in JUDGES else {}
+    size = published.torchvisions(name).size
+    sides: dict[str, Any] = {"image_size": size[0]} if base.startswith("vit_") else {}
+    with torch.device("meta") if meta else torch.device("cpu"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: nn.Module = models.get_model(base, weights=None, num_classes=classes, **judges, **sides)
+    if weights is not None:
+        checkpoints.take(module, checkpoints.read(weights), {}, (), least=0.5)
+    if arguments["in_chans"] == 1:
+        module = stems.Tripled(module)
+    elif arguments["in_chans"] != 3:
+        raise ValueError(f"torchvision's networks take 1 or 3 channels, not {arguments['in_chans']}")
+    module.pretrained_cfg = {"input_size": (3, *size)}  # type: ignore[assignment]  # as of timm's: what `stems` looks for
+    return module
+
+
 def _architectures(
     bare: nn.Module, name: str, arguments: Mapping[str, Any], size: tuple[int, int], ways: Iterator[stems.Plan]
 ) -> Iterator[dict[str, Any]]:
@@ -105,7 +131,7 @@ def _architectures(
     for way in ways:
         more = way.arguments | ({"img_size": list(way.size)} if fixed else {})
         yield {
-            "source": "timm",
+            "source": "torchvision" if name.startswith(TORCHVISION) else "timm",
             "name": name,
             "arguments": {**arguments, **more},
             "stem": way.stem,
@@ -144,7 +170,10 @@ def _check(name: str, classes: int, channels: int, size: tuple[int, int]) -> Non
 
 
 def _check_name(name: str) -> None:
-    """timm's names only: its "hf-hub:" and "local-dir:" would reach the network and the disk."""
+    """Names of the libraries' tables only: timm's "hf-hub:" and "local-dir:" would reach the network and the disk."""
+    if name.startswith(TORCHVISION):
+        published.torchvisions(name)
+        return
     import timm
 
     base, _, tag = name.partition(".")
@@ -159,16 +188,16 @@ def _checked(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """The description with nothing in it but what `classifier` writes."""
     try:
         name, stem = architecture["name"], dict(architecture["stem"])
-        if architecture["source"] != "timm" or not isinstance(name, str):
-            raise ValueError(f"source must be 'timm', is {architecture['source']!r}")
+        if not isinstance(name, str) or architecture["source"] != ("torchvision" if name.startswith(TORCHVISION) else "timm"):
+            raise ValueError(f"source must be the library of {name!r}, is {architecture['source']!r}")
         arguments = {key: _argument(key, value) for key, value in dict(architecture["arguments"]).items()}
         size, inner = _pair(architecture["size"]), _pair(architecture["inner"])
         if not {"num_classes", "in_chans"} <= set(arguments) or not all(isinstance(v, str | int) for v in stem.values()):
             raise ValueError("num_classes, in_chans and a flat stem are needed")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"not the architecture of a timm classifier: {error}", where="architecture") from None
+        raise UserError(f"not the architecture of a classifier of timm or torchvision: {error}", where="architecture") from None
     _check_name(name)
-    return {"source": "timm", "name": name, "arguments": arguments, "stem": stem, "size": size, "inner": inner}
+    return {"source": architecture["source"], "name": name, "arguments": arguments, "stem": stem, "size": size, "inner": inner}
 
 
 def _argument(key: str, value: Any) -> Any:

@@ -1,14 +1,23 @@
-"""Pre-trained weights: where timm's lie, and the one file of them that is fetched. Only safetensors; nothing is unpickled."""
+"""Pre-trained weights: where timm's and torchvision's lie, and the one file of them that is fetched. Nothing is unpickled here: timm's are
+safetensors, torchvision's go through `nn.checkpoints`."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from saccade.core.errors import UserError
+from saccade.core.errors import UserError, unknown
+from saccade.core.files import write_bytes
 
 FILE = "model.safetensors"
 OPEN_CLIP = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+TORCHVISION = "torchvision/"
+BSD, SWAG = "bsd-3-clause", "cc-by-nc-4.0"  # torchvision's licence, and that of the weights which it names by the address of SWAG's
 BY_HAND = "bring the file on another machine and give it as --weights FILE"
 
 
@@ -30,7 +39,10 @@ class Weights:
 
 
 def weights(name: str) -> Weights:
-    """The weights behind timm's `name` or `name.tag`, without any download. Raises UserError where none are published as safetensors."""
+    """The weights behind timm's `name` or `name.tag`, or torchvision's, without any download. Raises UserError where none are published
+    that can be opened."""
+    if name.startswith(TORCHVISION):
+        return torchvisions(name)
     from timm.models import get_pretrained_cfg
 
     try:
@@ -53,11 +65,55 @@ def weights(name: str) -> Weights:
     return Weights(repo, file, address, config.license or "unknown", tuple(config.mean), tuple(config.std), size)
 
 
+def torchvisions(name: str) -> Weights:
+    """The weights behind `torchvision/resnet50`, the best there are, or `torchvision/resnet50.IMAGENET1K_V1`. Raises UserError with the
+    nearest names for what is none."""
+    from torchvision import models
+
+    base, _, tag = name.removeprefix(TORCHVISION).partition(".")
+    known = models.list_models(module=models)
+    if base not in known:
+        raise unknown("model", name, [TORCHVISION + one for one in known], where="--model")
+    table: Any = models.get_model_weights(base)
+    if tag and tag not in table.__members__:
+        raise unknown("model", name, [f"{TORCHVISION}{base}.{one}" for one in table.__members__], where="--model")
+    found = table[tag] if tag else table.DEFAULT
+    seen = found.transforms()
+    license = SWAG if "SWAG" in found.meta.get("license", "") else BSD
+    side = seen.crop_size[0]
+    return Weights("", found.url.rpartition("/")[2], found.url, license, tuple(seen.mean), tuple(seen.std), (side, side))
+
+
+def cache() -> Path:
+    """Where fetched files of torchvision are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saccade" / "weights"
+
+
+def _fetch_torchvisions(name: str) -> Path:
+    found = torchvisions(name)
+    place = cache() / found.file
+    if place.is_file():
+        return place
+    try:
+        with urllib.request.urlopen(found.address, timeout=60) as answer:
+            data = answer.read()
+    except OSError as error:
+        problem = f"cannot fetch the weights of {name} ({type(error).__name__}): asked for {found.address}"
+        raise UserError(problem, where="--pretrained", fix=BY_HAND) from None
+    told = re.search(r"-([0-9a-f]{8,64})\.", found.file)  # torchvision's files are named by the start of their sum
+    if told is None or not hashlib.sha256(data).hexdigest().startswith(told[1]):
+        raise UserError(f"what came from {found.address} has not the sum that its name states", where="--pretrained", fix="try again")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return write_bytes(place, [data])
+
+
 def fetch(name: str) -> Path:
     """The local file of the weights behind `name`, downloaded unless it was before.
 
     Raises UserError naming the address and how to bring the file by hand where that fails.
     """
+    if name.startswith(TORCHVISION):
+        return _fetch_torchvisions(name)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 

@@ -133,6 +133,11 @@ def _adapted(tensor: Tensor, buffer: Buffer, rows: Rows, same: Sequence[tuple[in
     return found
 
 
+def compare(module: nn.Module, buffers: Mapping[str, Buffer]) -> Report:
+    """What does not fit, nothing being copied."""
+    return _compare(module, buffers)[1]
+
+
 def _compare(module: nn.Module, buffers: Mapping[str, Buffer]) -> tuple[dict[str, Tensor], Report]:
     state = module.state_dict()
     shared = [name for name in state if name in buffers]

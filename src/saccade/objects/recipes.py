@@ -35,6 +35,9 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
     epochs *= 1 if budget.minutes is None else 2
     minutes = budget.limit(device, CPU_MINUTES, reasons)
+    rate, why = (1.5e-3 if model == default else 2e-4), "for random weights"
+    if budget.pretrained:
+        rate, why = 1e-4, "small, to keep what the weights know"
     config = TrainConfig(
         task=task,
         model=model,
@@ -43,14 +46,14 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
         size=size,
         channels=1 if schema.channels == 1 else 3,
         batch=batch,
-        lr=1.5e-3 if model == default else 2e-4,
+        lr=rate,
         weight_decay=0.05,
         warmup=0.05,
         ema=0.05,
         clip=10.0,
         augment=augment,
     )
-    reasons.append(f"lr: {config.lr:g}, for random weights")
+    reasons.append(f"lr: {config.lr:g}, {why}")
     return config, reasons
 
 

@@ -58,6 +58,10 @@ class Room:
         """Plain JSON that rebuilds a network."""
         return self.own[name].architecture(name, classes=classes, channels=channels)
 
+    def _colours(self, config: TrainConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What the model's input subtracts from values in 0..1, and then divides by, for each channel."""
+        return (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
+
     def _losses(self, network: Any, batch: Batch) -> Losses:
         from saccade.objects.loss import losses
 
@@ -81,8 +85,7 @@ class Room:
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it."""
         self._known(config.model)
-        colours = (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
-        spec = InputSpec(config.channels, config.size, self.resize(config), *colours)
+        spec = InputSpec(config.channels, config.size, self.resize(config), *self._colours(config))
         card = Card(self.name, schema.classes, self._architecture(config.model, len(schema.classes), config.channels), spec)
         return self.build(card), card
 

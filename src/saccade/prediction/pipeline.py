@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saccade.core import images, prepare
 from saccade.core.errors import UserError
@@ -22,6 +24,7 @@ from saccade.prediction import tiling
 from saccade.prediction.session import Session, cores
 from saccade.prediction.sources import Source
 
+Finish = Callable[[Session, NDArray[np.uint8], Sequence[tuple[int, int]], Sequence[str], Sequence[tuple[str, ...]]], Sequence[Any]]
 AHEAD = 2  # batches, beside the one in each thread, that are answered before they are asked for
 
 
@@ -38,13 +41,21 @@ class Failed:
 
 
 def stream(
-    session: Session, sources: Iterable[Source], *, max_pixels: int = images.MAX_PIXELS, workers: int | None = None
-) -> Iterator[Result | Failed]:
-    """One result for each source, or a Failed, in their order. Raises UserError where the model itself cannot answer."""
+    session: Session,
+    sources: Iterable[Source],
+    *,
+    finish: Finish = tiling.results,
+    max_pixels: int = images.MAX_PIXELS,
+    workers: int | None = None,
+) -> Iterator[Any]:
+    """What `finish` makes of each source, or a Failed, in their order. Raises UserError where the model itself cannot answer.
+
+    finish(session, prepared images of one shape, their sizes, names and notes) -> one object an image; without it, a Result.
+    """
     workers = workers or max(cores(), session.streams)
     turns = threading.BoundedSemaphore(session.streams)
 
-    def answer(part: Sequence[Source]) -> list[Result | Failed]:
+    def answer(part: Sequence[Source]) -> list[Any]:
         read: list[Picture | Result | Failed] = []
         for source in part:
             one: Picture | Result | Failed = _read(source, session, max_pixels)
@@ -53,12 +64,12 @@ def stream(
                     one = tiling.segmented(session, one, source.name)
             read.append(one)
         with turns:
-            return _answers(session, part, read)
+            return _answers(session, part, read, finish)
 
     batches = _batched(sources, session.batch)
     pool = ThreadPoolExecutor(workers, "saccade-predict")
     try:
-        running: deque[Future[list[Result | Failed]]] = deque()
+        running: deque[Future[list[Any]]] = deque()
         for part in batches:
             if isinstance(part, UserError):  # of the sources: what came before is answered first
                 yield from _drained(running)
@@ -71,7 +82,7 @@ def stream(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _drained(running: deque[Future[list[Result | Failed]]]) -> Iterator[Result | Failed]:
+def _drained(running: deque[Future[list[Any]]]) -> Iterator[Any]:
     while running:
         yield from running.popleft().result()
 
@@ -106,13 +117,13 @@ def _read(source: Source, session: Session, max_pixels: int) -> Picture | Failed
         return Failed(source.name, f"{error.message} ({error.fix})" if error.fix else error.message)
 
 
-def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture | Result | Failed]) -> list[Result | Failed]:
-    """The results in the order of the sources; only images of equal shape share a call, so that none depends on its neighbours."""
+def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture | Result | Failed], finish: Finish) -> list[Any]:
+    """The answers in the order of the sources; only images of equal shape share a call, so that none depends on its neighbours."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for place, one in enumerate(read):
         if isinstance(one, Picture):
             shapes.setdefault(one.pixels.shape, []).append(place)
-    found: dict[int, Result | Failed] = {place: one for place, one in enumerate(read) if not isinstance(one, Picture)}
+    found: dict[int, Any] = {place: one for place, one in enumerate(read) if not isinstance(one, Picture)}
     calls = [
         group[start : start + count]
         for shape, group in shapes.items()
@@ -123,5 +134,5 @@ def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture
         pictures = [one for place in places if isinstance(one := read[place], Picture)]
         images = np.stack([one.pixels for one in pictures])
         names, sizes, notes = [sources[p].name for p in places], [one.size for one in pictures], [one.notes for one in pictures]
-        found |= dict(zip(places, tiling.results(session, images, sizes, names, notes), strict=True))
+        found |= dict(zip(places, finish(session, images, sizes, names, notes), strict=True))
     return [found[place] for place in range(len(read))]

@@ -76,7 +76,7 @@ def test_it_starts_as_its_shortcuts_and_undecided() -> None:
 
 @pytest.mark.parametrize("row", models.OWN, ids=lambda row: row.name)
 def test_counts_of_our_own_are_true(row: Any) -> None:
-    made = classifier.small(models.own(row.name, classes=1000, channels=3))
+    made = classifier.own(models.own(row.name, classes=1000, channels=3))
     assert sum(p.numel() for p in made.parameters()) == row.parameters
 
 

@@ -78,6 +78,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
 def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
     if budget.size is not None:
         return budget.size, "as asked"
+    if budget.learned is not None:
+        return budget.learned, "that of the weights to start from"
     if max(schema.size) <= SMALL:
         same = "the images' own size" if schema.uniform else "the images' median size"
         return schema.size, same

@@ -62,9 +62,8 @@ class Classification:
         spec = InputSpec(config.channels, config.size, "crop", *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
         if row.source == "saccade":
             if config.pretrained:
-                raise UserError(
-                    f"{row.name} has no published weights", where="--pretrained", fix="take a model of timm, e.g. --model resnet18"
-                )
+                fix = "take a model of timm, e.g. --model resnet18, or bring weights for it: --weights FILE"
+                raise UserError(f"{row.name} has no published weights that are fetched", where="--pretrained", fix=fix)
             architecture = models.own(row.name, classes=len(schema.classes), channels=config.channels)
             card = Card(self.name, schema.classes, architecture, spec)
             return classifier.rebuild(card), card

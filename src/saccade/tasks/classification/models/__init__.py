@@ -1,4 +1,4 @@
-"""The models that classify, by name: our own first, then timm's, from `table.json` (`scripts/model_table.py` writes it).
+"""The models that classify, by name: our own first, then timm's and torchvision's, from `table.json` (`scripts/model_table.py` writes it).
 
 Neither torch nor timm is imported here.
 """
@@ -21,18 +21,45 @@ _OWN: dict[str, tuple[int, tuple[int, ...], int, int]] = {
     "small_resnet_32px": (48, (0, 1, 1, 1), 1, 3_099_928),
     "small_resnet_128px": (48, (1, 1, 1, 1), 4, 3_147_352),
 }
-OWN = tuple(ModelRow(name, "saccade", parameters) for name, (*_, parameters) in _OWN.items())
+# Of the literature, for weights that others have trained: channels, blocks (0: LeNet), side of the pictures they learned from, parameters.
+_CLASSIC: dict[str, tuple[int, int, int, int]] = {
+    "cifar_resnet20": (3, 3, 32, 334_072),
+    "cifar_resnet32": (3, 5, 32, 528_504),
+    "cifar_resnet44": (3, 7, 32, 722_936),
+    "cifar_resnet56": (3, 9, 32, 917_368),
+    "cifar_resnet110": (3, 18, 32, 1_792_312),
+    "lenet5": (1, 0, 28, 146_156),
+}
+TORCHVISION = "torchvision/"
+OWN = (
+    *(ModelRow(name, "saccade", parameters) for name, (*_, parameters) in _OWN.items()),
+    *(ModelRow(name, "saccade", parameters, size=(side, side)) for name, (_, _, side, parameters) in _CLASSIC.items()),
+)
+IMAGENET = "ImageNet-1k"
 
 
 @lru_cache(maxsize=1)
 def rows() -> tuple[ModelRow, ...]:
-    """All models that can be built. `parameters` counts timm's with 1000 classes and three channels."""
+    """All models that can be built. `parameters` counts the libraries' with 1000 classes and three channels."""
     table = json.loads(files(__package__).joinpath("table.json").read_text(encoding="utf-8"))
-    return OWN + tuple(ModelRow(r["name"], "timm", r["parameters"], r["license"], r["metric"]) for r in table["models"])
+    return OWN + tuple(
+        ModelRow(
+            name := r["name"],
+            "torchvision" if name.startswith(TORCHVISION) else "timm",
+            r["parameters"],
+            r["license"],
+            r["metric"],
+            IMAGENET if r["metric"] is not None else "",
+            (r["size"][0], r["size"][1]),
+            r["flops"],
+        )
+        for r in table["models"]
+    )
 
 
 def find(name: str) -> ModelRow:
-    """The row of `name`; timm's tags (`resnet50.a1_in1k`) are those of their architecture. Raises UserError with the nearest names."""
+    """The row of `name`; tags (`resnet50.a1_in1k`, `torchvision/resnet50.IMAGENET1K_V1`) are sets of weights of it. Raises UserError with
+    the nearest names."""
     table = {row.name: row for row in rows()}
     row = table.get(name) or table.get(name.partition(".")[0])
     if row is None:
@@ -41,12 +68,16 @@ def find(name: str) -> ModelRow:
 
 
 def is_own(name: str) -> bool:
-    """Whether a model is one of ours."""
+    """Whether a model is one of ours, with recipes of its own."""
     return name in _OWN
 
 
 def own(name: str, *, classes: int, channels: int) -> dict[str, Any]:
     """The architecture of one of ours: plain JSON that rebuilds it."""
-    width, blocks, stride, _ = _OWN[name]
-    arguments = {"classes": classes, "channels": channels, "width": width, "blocks": list(blocks), "stem_stride": stride}
+    if name in _CLASSIC:
+        blocks = _CLASSIC[name][1]
+        arguments: dict[str, Any] = {"classes": classes, "channels": channels, **({"blocks": blocks} if blocks else {})}
+        return {"source": "saccade", "name": name, "arguments": arguments}
+    width, stages, stride, _ = _OWN[name]
+    arguments = {"classes": classes, "channels": channels, "width": width, "blocks": list(stages), "stem_stride": stride}
     return {"source": "saccade", "name": name, "arguments": arguments}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.nn.layers.normalize import Normalize
+from saccade.tasks.classification.models.classic import CifarResNet, LeNet5
 from saccade.tasks.classification.models.small import SmallResNet
 
 MOST = {"classes": 1_000_000, "channels": 1024, "width": 8192, "max_width": 8192, "stem_stride": 4}
@@ -40,8 +41,8 @@ def rebuild(card: Card, elements: int | None = None) -> Classifier:
     source = card.architecture.get("source")
     _check(card)
     if source == "saccade":
-        return Classifier(small(card.architecture, elements), card.input)
-    if source == "timm":
+        return Classifier(own(card.architecture, elements), card.input)
+    if source in ("timm", "torchvision"):
         from saccade.nn import backbones
 
         return Classifier(backbones.rebuild(dict(card.architecture), elements=elements), card.input)
@@ -58,21 +59,28 @@ def _check(card: Card) -> None:
             raise UserError(f"the network has {has!r} {what}, its card {wanted}", where="card", fix="the file was put together wrongly")
 
 
-def small(architecture: Mapping[str, Any], elements: int | None = None) -> SmallResNet:
-    """Our own network from its plain values, which may come from an untrusted file."""
+def own(architecture: Mapping[str, Any], elements: int | None = None) -> nn.Module:
+    """A network of ours from its plain values, which may come from an untrusted file."""
     try:
-        arguments = _arguments(dict(architecture["arguments"]))
+        name = str(architecture["name"])
+        build: Any = LeNet5 if name == "lenet5" else CifarResNet if name.startswith("cifar_resnet") else SmallResNet
+        arguments = _arguments(dict(architecture["arguments"]), build)
         with torch.device("meta"):
-            needed = sum(value.numel() for value in SmallResNet(**arguments).state_dict().values())
+            needed = sum(value.numel() for value in build(**arguments).state_dict().values())
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"not an architecture of ours: {error}", where="card") from None
     if elements is not None and needed > elements:
         raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
-    return SmallResNet(**arguments)
+    made: nn.Module = build(**arguments)
+    return made
 
 
-def _arguments(raw: dict[str, Any]) -> dict[str, Any]:
+def _arguments(raw: dict[str, Any], build: type[nn.Module]) -> dict[str, Any]:
     """The constructor's arguments, each of its kind and within MOST; the constructor itself refuses names that it lacks."""
+    if build is not SmallResNet:
+        if not all(_whole(value, 1, MOST.get(name, MOST_BLOCKS)) for name, value in raw.items()):
+            raise ValueError(f"arguments are out of range: {str(raw)[:80]}")
+        return raw
     blocks = raw.get("blocks", [])
     if not (isinstance(blocks, list | tuple) and 1 <= len(blocks) <= MOST_STAGES and all(_whole(n, 0, MOST_BLOCKS) for n in blocks)):
         raise ValueError(f"blocks must be 1 to {MOST_STAGES} numbers from 0 to {MOST_BLOCKS}, got {str(blocks)[:80]}")

@@ -1,0 +1,138 @@
+"""`embed`: images as vectors, for whatever takes those: scikit-learn, search, clusters, plots."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from saccade.api.models import Model, Predictor, load_model
+from saccade.api.predicting import answered, watched
+from saccade.core import config as configs
+from saccade.core import folders, keys
+from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
+from saccade.core.images import MAX_PIXELS
+from saccade.core.progress import Progress, automatic
+from saccade.data.sample import Schema
+from saccade.prediction.embeddings import FEATURES, Embeddings, check_file, rows
+from saccade.prediction.pipeline import Failed
+from saccade.prediction.session import Session
+from saccade.prediction.sources import count
+from saccade.tasks import answering
+
+TASK = "classify"  # of the models that embed
+CLASSES = ("a", "b")  # of a network that has none: what tells them apart is left out
+
+
+def embed(
+    target: str | Path | Predictor,
+    inputs: Any,
+    *,
+    layer: str | None = None,
+    out: str | Path | None = None,
+    pretrained: bool = False,
+    size: tuple[int, int] | str | int | None = None,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """A vector for each image, float32 `[N, D]`, of inputs as `predict` takes them: what the last layer of a classifier decides by.
+
+    target: a run, a model file or what `load` gave, or the name of a network that classifies (`saccade.models`), with its published weights
+    where `pretrained`, else with random ones that follow from `seed`; `size`, (height, width), is that of its input (by default that of the
+    published weights, else 224). layer: a module of the network by name, such as "layer3", averaged over places, in the last one's place.
+    out: a .npz file for "embeddings" and "sources". Bad images have no row and stand in `.failed`; raises UserError when none could be
+    read, for the first bad one with `strict`, and for models of other tasks.
+    """
+    progress = progress or automatic()
+    if out is not None:
+        check_file(out)
+    model = opened(target, pretrained=pretrained, size=size, device=device, seed=seed, progress=progress)
+    begin = time.perf_counter()
+    answers = answered(lambda streams: _session(model, layer or "", precision, streams), inputs, max_pixels=max_pixels, finish=rows)
+    if out is not None:
+        folders.make(Path(out).parent)  # refused before the work, not after it
+    each = list(watched(answers, strict, "embedding", count(inputs), progress))
+    failed = [one.to_dict() for one in each if isinstance(one, Failed)]
+    found = Embeddings.of([one for one in each if not isinstance(one, Failed)], failed, time.perf_counter() - begin)
+    if out is not None:
+        found.save(out)
+    return found
+
+
+def opened(
+    target: str | Path | Predictor,
+    *,
+    pretrained: bool = False,
+    size: tuple[int, int] | str | int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Model:
+    """The model that embeds: see `embed`."""
+    if not isinstance(target, Predictor) and not _is_place(target):
+        return _named(str(target), pretrained, size, device, seed, progress or automatic())
+    for option, given in (("--pretrained", pretrained), ("--size", size is not None)):
+        if given:
+            raise UserError("goes with the name of a network: a trained model has its own weights and size", where=option)
+    if isinstance(target, Predictor) and not isinstance(target, Model):
+        target = target.path  # of an exported file, which is refused as its path is
+    model = target if isinstance(target, Model) else load_model(target, device=device)
+    if model.card.task != TASK:
+        raise UserError(f"only models that classify embed images, this one was trained to {model.card.task}", where=str(model.path))
+    return model
+
+
+def _is_place(target: str | Path) -> bool:
+    """Whether a target is meant as a file or folder, not as a network's name."""
+    path = Path(target)
+    return isinstance(target, Path) or path.exists() or len(path.parts) != 1 or path.suffix in (".safetensors", ".onnx", ".xml")
+
+
+def _named(name: str, pretrained: bool, size: tuple[int, int] | str | int | None, device: str, seed: int, progress: Progress) -> Model:
+    """A network of the catalogue as a model without a file."""
+    room = answering(TASK, "embed")
+    try:
+        room.check(TrainConfig(model=name))
+    except UserError as error:
+        raise UserError(f"no such run, model file or network: {name!r}", where="embed", fix=error.fix) from None
+    import torch
+
+    from saccade.nn import pretrained as published
+    from saccade.training import precision
+
+    on = precision.device(device)
+    if size is not None:
+        height, width = configs.parse_size(str(size)) if isinstance(size, str | int) else size
+    elif pretrained and any(row.name == name.partition(".")[0] and row.source in ("timm", "torchvision") for row in room.models()):
+        height, width = published.weights(name).size
+    else:
+        height, width = TrainConfig().size
+    settings = TrainConfig(model=name, pretrained=pretrained, size=(height, width), seed=seed)
+    if not pretrained:
+        progress.message(f"{name} has random weights: --pretrained takes those that are published")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(keys.derive(seed, "init", 0))
+        module, card = room.create(settings, Schema(TASK, CLASSES, {}, 3, (height, width), True))
+    return Model(card, Path(name), module.to(on).eval(), str(on))
+
+
+def _session(model: Model, layer: str, precision: str, streams: int) -> Session:
+    from saccade.nn.embedding import Embedder
+    from saccade.prediction.torch_session import TorchSession
+    from saccade.training import precision as precisions
+
+    on = precisions.device(model.device)
+    module = Embedder(model.module, layer, answering(model.card.task, "embed").features)
+    return TorchSession(
+        module,
+        model.card,
+        lambda outputs, size: {FEATURES: outputs},
+        device=str(on),
+        precision=precisions.resolve(precision, on),
+        streams=streams,
+    )

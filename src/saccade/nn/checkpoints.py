@@ -1,0 +1,108 @@
+"""Weights from any file - a model of saccade's, safetensors, or pickled by others - into a network, with a report of what matched."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from saccade.core import modelfile
+from saccade.core.card import Card
+from saccade.core.errors import UserError
+from saccade.core.modelfile import Buffer
+from saccade.nn import matching, unpickling, weights
+from saccade.nn.weights import Report, Rows
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of weights. tensors: in its order where it has one (ordered), else by name; card: of a model of saccade's; inside: the keys
+    under which a pickled file had them."""
+
+    path: Path
+    tensors: dict[str, Buffer]
+    card: Card | None = None
+    inside: str = ""
+    ordered: bool = False
+
+    def license(self, name: str = "unknown") -> dict[str, str]:
+        """A row of the licence chain for a file from elsewhere: its name and sum, and what the user knows of it."""
+        return {"weights": self.path.name, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(), "license": name}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a network took of a file. share: of the network's numbers, those that belong to classes apart; match: how it was found."""
+
+    report: Report
+    share: float
+    match: matching.Match
+
+    def __str__(self) -> str:
+        how = [f"without {self.match.without!r}"] if self.match.without else []
+        how += [f"{self.match.ordered} by shape and order"] if self.match.ordered else []
+        told = f"{self.report.loaded} tensors, {self.share:.1%} of the network{''.join(f', {one}' for one in how)}"
+        return f"{told}; {self.report}" if self.report else told
+
+
+def read(path: Path) -> Checkpoint:
+    """The weights of a file. Raises UserError for what is none, and for a pickled file that holds more than weights."""
+    if modelfile.is_pickled(path):
+        found = unpickling.unpickled(path)
+        return Checkpoint(path, found.tensors, inside=found.inside, ordered=True)
+    tensors, card = modelfile.load_any(path)
+    return Checkpoint(path, tensors, card)
+
+
+def take(module: nn.Module, checkpoint: Checkpoint, rows: Mapping[str, Rows], same: Sequence[tuple[int, int]], least: float) -> Taken:
+    """Copy into `module` what the checkpoint has of it: see `matching.match`, and `weights.load_matching` for rows and same.
+
+    Nothing is taken of rows where no class is the same. Raises UserError where less than a share of `least` of the module's numbers would
+    be filled; nothing is copied then.
+    """
+    state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    shapes = {name: tuple(buffer.shape) for name, buffer in checkpoint.tensors.items()}
+    found = matching.match(state, shapes, {name: part.first for name, part in rows.items()}, ordered=checkpoint.ordered)
+    if not same:
+        found = replace(found, names={name: other for name, other in found.names.items() if name not in rows})
+    needed = [name for name in state if name not in rows and not name.endswith(matching.COUNTERS)]
+    total = sum(math.prod(state[name]) for name in needed)
+    share = sum(math.prod(state[name]) for name in needed if name in found.names) / max(1, total)
+    tensors = {name: checkpoint.tensors[other] for name, other in found.names.items()}
+    tensors = {name: buffer if name in rows else replace(buffer, shape=state[name]) for name, buffer in tensors.items()}
+    used = set(found.names.values())
+    rest = {name: buffer for name, buffer in checkpoint.tensors.items() if name not in used}
+    if not found.names or share < least:
+        report = weights.compare(module, {**tensors, **rest})
+        raise UserError(
+            f"its weights fill {share:.1%} of this network, must be {least:.0%} at least: {report}",
+            where=str(checkpoint.path),
+            fix="give the --model that they were made for",
+        )
+    report = weights.load_matching(module, tensors, rows, same)
+    return Taken(replace(report, unexpected=tuple(name for name in rest if not name.endswith(matching.COUNTERS))), share, found)
+
+
+def classes(checkpoint: Checkpoint, module: nn.Module, rows: Mapping[str, Rows]) -> int:
+    """How many classes the weights tell apart, by the rows of `module`'s tensors that count them; raises UserError where none matches."""
+    state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    shapes = {name: tuple(buffer.shape) for name, buffer in checkpoint.tensors.items()}
+    found = matching.match(state, shapes, {name: part.first for name, part in rows.items()}, ordered=checkpoint.ordered)
+    for name, part in rows.items():
+        if name in found.names and (shapes[found.names[name]][0] - part.first) % part.each == 0:
+            return (shapes[found.names[name]][0] - part.first) // part.each
+    raise UserError("its weights do not say how many classes they tell apart", where=str(checkpoint.path), fix="give --classes")
+
+
+def turn_colours(module: nn.Module) -> None:
+    """Make a network that was trained on blue, green, red take red, green, blue: its first convolution's weights change places."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3:
+        raise UserError("has no first convolution on three colours", where="--bgr", fix="leave it out")
+    with torch.no_grad():
+        first.weight.copy_(first.weight.flip(1))

@@ -1,0 +1,74 @@
+"""Whose tensor is whose, where a file of weights names them otherwise than the network that they are for. Shapes and names alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+Shape = tuple[int, ...]
+DEEPEST = 4  # parts of a name that may be a wrapping
+COUNTERS = "num_batches_tracked"  # of batch normalisation: older files have none, and nothing hangs on them
+
+
+@dataclass(frozen=True)
+class Match:
+    """names: of the network's tensors -> of the file's; without: what names of the file have been freed of; ordered: how many of them
+    were found by their shapes and order, as no names agreed."""
+
+    names: dict[str, str]
+    without: str = ""
+    ordered: int = 0
+
+
+def match(module: Mapping[str, Shape], file: Mapping[str, Shape], rows: Mapping[str, int], *, ordered: bool) -> Match:
+    """The tensors of the file that are the network's: by name, whatever wrapping ("module.", "model.") stands before all of them; then,
+    where ordered says that the file keeps the order of its network, those that are left by shape, if all of them agree in turn.
+
+    rows: of the tensors whose first axis counts classes, how many rows there are before those: any number of them fits.
+    """
+    best = Match({})
+    most = 0
+    for without in _wrappings(file):
+        for inside in _wrappings(module):
+            names = {name: other for name, other in _named(module, file, inside, without) if _fits(name, module[name], file[other], rows)}
+            filled = sum(math.prod(module[name]) for name in names)
+            if filled > most:
+                best, most = Match(names, without), filled
+    return _by_order(best, module, file, rows) if ordered else best
+
+
+def _named(module: Mapping[str, Shape], file: Mapping[str, Shape], inside: str, without: str) -> Iterator[tuple[str, str]]:
+    for name in module:
+        if name.startswith(inside) and (other := without + name.removeprefix(inside)) in file:
+            yield name, other
+
+
+def _by_order(found: Match, module: Mapping[str, Shape], file: Mapping[str, Shape], rows: Mapping[str, int]) -> Match:
+    taken = set(found.names.values())
+    left = [name for name in module if name not in found.names and not name.endswith(COUNTERS)]
+    theirs = [name for name in file if name not in taken and not name.endswith(COUNTERS)]
+    pairs = list(zip(left, theirs, strict=False))
+    if len(left) != len(theirs) or not all(_fits(name, module[name], file[other], rows) for name, other in pairs):
+        return found
+    return Match({**found.names, **dict(pairs)}, found.without, len(pairs))
+
+
+def _wrappings(names: Mapping[str, Shape]) -> list[str]:
+    """What at least half of the names begin with, shortest first."""
+    counts: dict[str, int] = {"": len(names)}
+    for name in names:
+        parts = name.split(".")
+        for depth in range(1, min(DEEPEST, len(parts) - 1) + 1):
+            prefix = ".".join(parts[:depth]) + "."
+            counts[prefix] = counts.get(prefix, 0) + 1
+    return sorted((prefix for prefix, count in counts.items() if 2 * count >= len(names)), key=len)
+
+
+def _fits(name: str, shape: Shape, other: Shape, rows: Mapping[str, int]) -> bool:
+    """The same shape, or the same numbers for each of the same outputs (a 1x1 convolution and a matrix), or any number of classes."""
+    if shape == other:
+        return True
+    if name in rows:
+        return len(shape) == len(other) and shape[1:] == other[1:] and other[0] > rows[name]
+    return len(shape) != len(other) and shape[:1] == other[:1] and math.prod(shape) == math.prod(other)

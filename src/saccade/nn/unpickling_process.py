@@ -1,0 +1,148 @@
+"""The process that opens one pickled file of weights and writes its tensors as safetensors: `python -m ... FILE TARGET`.
+
+torch's unpickler of plain weights has been broken before (CVE-2025-32434, CVE-2026-24747), so it runs where it can do no harm: after its
+limits are set this process can open no file, socket or program any more, and has memory for the file twice and little more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import resource
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saccade.core import modelfile
+from saccade.core.modelfile import Buffer
+from saccade.nn.weights import NAMES
+
+MEMORY = 512 << 20  # bytes beside twice the file
+# Where tools keep weights beside other things; averaged ones come first, as they are what is used.
+WRAPPINGS = (
+    "state_dict_ema",
+    "ema_state_dict",
+    "model_ema",
+    "params_ema",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "params",
+    "weights",
+    "network",
+    "net",
+)
+PLAIN = (argparse.Namespace, np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in "bBhHiIlLefd?"))  # of what stands beside weights
+UNSAFE = re.compile(r"[^A-Za-z0-9_.:@=+-]")
+
+
+class NoWeightsError(Exception):
+    """Why a file gives no weights."""
+
+
+def state(content: Any) -> tuple[dict[str, Tensor], str]:
+    """The tensors by name within what a file holds, whichever wrapping they stand in, and the keys that lead there."""
+    keys: list[str] = []
+    while True:
+        if not isinstance(content, Mapping):
+            raise NoWeightsError(f"it must hold tensors by name, holds a {type(content).__name__}")
+        tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+        inner = [key for key in WRAPPINGS if isinstance(content.get(key), Mapping) and content[key]]
+        if not inner and not tensors:
+            inner = [key for key, value in content.items() if isinstance(value, Mapping) and any(map(torch.is_tensor, value.values()))]
+        if not inner:
+            break
+        keys.append(str(inner[0]))
+        content = content[inner[0]]
+    if not tensors:
+        raise NoWeightsError("it holds no tensors by name")
+    return tensors, ".".join(keys)
+
+
+def buffers(tensors: Mapping[str, Tensor]) -> dict[str, Buffer]:
+    """The tensors as plain memory, without a copy where they are dense; names are made safe."""
+    found: dict[str, Buffer] = {}
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.dtype not in NAMES or tensor.is_meta:
+            raise NoWeightsError(f"{name[:60]} is no dense tensor of numbers")
+        plain = tensor.detach().resolve_conj().contiguous()
+        data: Any = plain.reshape(-1).view(torch.uint8).numpy()
+        found[UNSAFE.sub("_", name)[:256].lstrip(".:@=+-") or "_"] = Buffer(NAMES[tensor.dtype], tuple(tensor.shape), memoryview(data))
+    if len(found) != len(tensors):
+        raise NoWeightsError("names of its tensors are alike but for special characters")
+    return found
+
+
+def main(source: str, target: str) -> int:
+    """Convert; 0, or 2 with a line of JSON that says why not."""
+    torch.set_num_threads(1)
+    with open(source, "rb") as file, open(target, "wb") as out:
+        _warm()
+        _limit(os.fstat(file.fileno()).st_size)
+        try:
+            tensors, inside = state(torch.load(file, map_location="cpu", weights_only=True))
+            found = buffers(tensors)
+            for part in modelfile.parts(found, {"order": json.dumps(list(found)), "inside": inside}):
+                out.write(part)
+            out.flush()
+        except NoWeightsError as error:
+            return _told(str(error))
+        except MemoryError:
+            return _told("it asks for more memory than a file of its size may")
+        except Exception as error:  # a hostile file makes torch raise anything
+            return _told(_said(error))
+    return 0
+
+
+def _warm() -> None:
+    """Make torch import all that it needs for both forms of its files, with what may stand beside weights, as nothing can be opened
+    later."""
+    torch.serialization.add_safe_globals([*PLAIN, np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]])  # type: ignore[list-item]
+    for new in (True, False):
+        memory = io.BytesIO()
+        beside = [argparse.Namespace(a=1), np.float64(0), np.zeros(1)]
+        torch.save({"a": OrderedDict(b=torch.zeros(2, dtype=torch.bfloat16)), "c": beside}, memory, _use_new_zipfile_serialization=new)
+        memory.seek(0)
+        torch.load(memory, map_location="cpu", weights_only=True)
+
+
+def _limit(size: int) -> None:
+    """No new file, socket or process; memory and time for a file of `size` bytes; what is open stays open."""
+    statm = Path("/proc/self/statm")
+    now = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else None
+    seconds = 60 + int(resource.getrusage(resource.RUSAGE_SELF).ru_utime) + size // 10_000_000
+    limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: 2 * size + MEMORY, resource.RLIMIT_CORE: 0, resource.RLIMIT_NPROC: 0}
+    limits |= {resource.RLIMIT_AS: now + 2 * size + MEMORY} if now is not None else {}
+    for kind, most in {**limits, resource.RLIMIT_NOFILE: 0}.items():
+        resource.setrlimit(kind, (most, most))
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if named := re.search(r"(?:GLOBAL|class) ([\w.]+)", text):
+        return f"it holds more than weights: {named[1]}, which could run code and is never loaded"
+    if "Weights only load failed" in text:
+        return "it holds more than weights, which could run code and is never loaded"
+    if "allocate" in text:
+        return "it asks for more memory than a file of its size may"
+    return f"it is no file of torch's that can be read ({type(error).__name__})"
+
+
+def _told(reason: str) -> int:
+    sys.stdout.write(json.dumps({"reason": reason}) + "\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

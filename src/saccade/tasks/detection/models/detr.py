@@ -1,0 +1,159 @@
+"""The detectors of transformers behind the room's doors: their own losses, images as the room prepares them, no network at any time.
+
+They answer by queries, one for each object, so that nothing has to be suppressed: the card says so by "nms". What an image is padded with
+is a part of the input to them too, no mask tells it apart. Their denoising queries (Zhang et al. 2023, "DINO") are drawn from torch's
+generator, which the loop seeds before each forward pass: the same when a run is resumed, not when a batch is split in another way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.core import modelfile
+from saccade.core.card import Card, InputSpec
+from saccade.core.errors import UserError
+from saccade.core.modelfile import Buffer
+from saccade.data.loader import Batch
+from saccade.nn import pretrained, weights
+from saccade.nn.layers.normalize import Normalize
+from saccade.task import Losses
+from saccade.tasks.detection.models import architecture
+from saccade.tasks.detection.models.detr_rows import FAMILIES, ROWS, Row, check
+
+MOST_CLASSES = 100_000
+OF_CLASSES = ("class_embed.", "enc_score_head.")  # in the names of tensors that have rows of classes
+SETTINGS = {
+    "initializer_bias_prior_prob": 0.01,  # of each class at the start, as the authors have it: 1 / (1 + K) is much where classes are few
+    "freeze_backbone_batch_norms": False,  # which is for weights learned before
+    "tie_word_embeddings": False,  # each layer of the decoder has heads of its own, as the authors' have
+}
+
+
+class Detr(nn.Module):
+    """uint8 `[B, C, H, W]` -> float32 `[B, Q, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes."""
+
+    def __init__(self, spec: InputSpec, name: str, classes: int) -> None:
+        super().__init__()
+        self.normalize = Normalize(spec)
+        self.network = _network(ROWS[name], classes)
+        self.kinds = [key.removeprefix("weight_loss_") for key in self.network.config.to_dict() if key.startswith("weight_loss_")]
+
+    @property
+    def finest(self) -> nn.Module:
+        """The module that gives the finest map, `[B, F, h, w]`."""
+        found: nn.Module = self.network.model.encoder.fpn_blocks[-1]
+        return found
+
+    def losses(self, batch: Batch) -> Losses:
+        """transformers' own, times the images: it averages inside, over the objects of all of them. Crowds are background to it."""
+        sides = torch.tensor(batch.images.shape[:1:-1] * 2, device=batch.images.device)
+        targets = []
+        for boxes, labels in zip(batch.targets["boxes"], batch.targets["labels"], strict=True):
+            low, high = boxes[labels >= 0].split(2, 1)
+            targets.append({"boxes": torch.cat([(low + high) / 2, high - low], 1) / sides, "class_labels": labels[labels >= 0]})
+        try:
+            found: dict[str, Tensor] = self.network(self._prepared(batch.images), labels=targets).loss_dict
+        except ValueError as error:
+            if "boxes1 must be in" not in str(error):
+                raise
+            # How it refuses boxes that are no numbers: the loop finds out what has made them.
+            nothing = next(self.network.parameters()).sum() * math.nan
+            return Losses(nothing, float(len(batch)), dict.fromkeys(self.kinds, nothing))
+        named = {kind: [value for name, value in found.items() if name.startswith(f"loss_{kind}")] for kind in self.kinds}
+        parts = {kind: torch.stack(values).sum() * len(batch) for kind, values in named.items()}
+        return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the class says."""
+        found = self.network(self._prepared(images))
+        height, width = images.shape[2:]
+        middle, extent = found.pred_boxes.float().split(2, 2)
+        corners = torch.cat([middle - extent / 2, middle + extent / 2], 2)
+        boxes = corners * torch.tensor([width, height, width, height], device=corners.device)
+        return torch.cat([boxes, found.logits.float()], 2)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """Floats of three channels, enlarged where there would be fewer places than queries to choose from them."""
+        normal: Tensor = self.normalize(images).expand(-1, 3, -1, -1)  # a grey image has three equal channels
+        factor = enlarged((images.shape[2], images.shape[3]), self.network.config.feat_strides, self.network.config.num_queries)
+        return normal if factor == 1 else F.interpolate(normal, scale_factor=float(factor), mode="bilinear")
+
+
+def enlarged(size: tuple[int, int], strides: Sequence[int], queries: int) -> int:
+    """By how much an input of (height, width) is enlarged so that its maps at `strides` have as many places as there are queries."""
+    factor = 1
+    while sum((factor * size[0] // stride) * (factor * size[1] // stride) for stride in strides) < queries:
+        factor += 1
+    return factor
+
+
+def start_from_published(network: Detr, name: str) -> dict[str, str]:
+    """Fill a network with the weights of its row, fetched unless they were before; what tells of classes stays fresh where their number is
+    another. Returns its row of the licence chain. Raises UserError naming the address where the file cannot be had or is another's."""
+    from huggingface_hub import hf_hub_download
+
+    repository = ROWS[name].repository
+    address = f"https://huggingface.co/{repository}/resolve/main/{pretrained.FILE}"
+    try:
+        file = Path(hf_hub_download(repository, pretrained.FILE))
+    except Exception as error:  # whichever HTTP library is below raises its own: all mean that the file is not here
+        problem = f"cannot fetch the weights of {name} ({type(error).__name__}): asked for {address}"
+        raise UserError(problem, where="--pretrained", fix=pretrained.BY_HAND) from None
+    tensors, _ = modelfile.unpack(file.read_bytes(), where=str(file))
+    report = weights.load_matching(network, translated(network, tensors))
+    missing = [key for key in report.missing if not key.endswith("num_batches_tracked")]
+    others = [text for text in report.other if not any(part in text for part in OF_CLASSES)]
+    if missing or others:
+        raise UserError(f"the weights of {repository} do not fit {name}: {report}", where=str(file), fix="pip install -U transformers")
+    return {"weights": repository, "license": "apache-2.0", "source": address}
+
+
+def translated(network: Detr, tensors: Mapping[str, Buffer]) -> dict[str, Buffer]:
+    """Tensors of a state dict of transformers', of this version of it or, as published files are, of an older one, by their names here."""
+    conversions: Any = importlib.import_module("transformers.conversion_mapping")
+    renamings = conversions.get_checkpoint_conversion_mapping(network.network.config.model_type)
+    found = {}
+    for old, tensor in tensors.items():
+        name = old
+        for renaming in renamings:
+            name, _ = renaming.rename_source_key(name)
+        found[f"network.{name}"] = tensor
+    return found
+
+
+def rebuild(card: Card, elements: int | None = None) -> Detr:
+    """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers."""
+    name = card.architecture.get("name")
+    known = isinstance(name, str) and name in ROWS
+    if not known or dict(card.architecture) != architecture(str(name), len(card.classes), card.input.channels):
+        raise UserError("not the architecture of a detector of transformers", where="card", fix="the file was put together wrongly")
+    if card.input.resize != "fit" or not 1 <= len(card.classes) <= MOST_CLASSES or card.input.channels not in (1, 3):
+        raise UserError(f"a detector has 1 to {MOST_CLASSES} classes, and images that are fitted whole", where="card")
+    check(str(name))
+    if elements is not None:
+        with torch.device("meta"):
+            needed = sum(value.numel() for value in Detr(card.input, str(name), len(card.classes)).state_dict().values())
+        if needed > elements:
+            raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
+    return Detr(card.input, str(name), len(card.classes))
+
+
+def _network(row: Row, classes: int) -> Any:
+    """transformers' module with fresh weights."""
+    folder, begin = f"transformers.models.{row.family}", FAMILIES[row.family]
+    config = getattr(importlib.import_module(f"{folder}.configuration_{row.family}"), f"{begin}Config")
+    kind = getattr(importlib.import_module(f"{folder}.modeling_{row.family}"), f"{begin}ForObjectDetection")
+    network = kind(config(num_labels=classes, backbone_config=dict(row.backbone), **SETTINGS, **row.settings))
+    del network.class_embed, network.bbox_embed  # copies that nothing uses: the decoder has its own
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()  # to 1, as the authors' start: transformers draws them about 0 in parts of RT-DETR
+    return network

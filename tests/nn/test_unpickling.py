@@ -1,0 +1,137 @@
+"""Pickled weights: opened in a process that can do nothing else; what is hostile, broken or no weights is refused in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.core.errors import UserError
+from saccade.nn.unpickling import unpickled
+from saccade.nn.unpickling_process import NoWeightsError, buffers, state
+
+pytestmark = pytest.mark.processes
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "beside weights"])
+def test_a_hostile_file_runs_nothing(kind: str, tmp_path: Path) -> None:
+    evil, file = Evil(f"touch {tmp_path / 'owned'}"), tmp_path / "evil.pt"
+    if kind == "pickle":
+        file.write_bytes(pickle.dumps(evil))
+    else:
+        content = {"state_dict": {"w": torch.zeros(2)}, "args": evil} if kind == "beside weights" else evil
+        torch.save(content, file, _use_new_zipfile_serialization=kind != "legacy")
+    with pytest.raises(UserError, match="holds more than weights") as caught:
+        unpickled(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.pt"]
+
+
+def test_the_process_can_reach_nothing() -> None:
+    """Whatever got past the unpickler: no file, no socket, no program."""
+    code = """
+import os, socket
+from saccade.nn import unpickling_process
+unpickling_process._warm()
+unpickling_process._limit(1000)
+def tries():
+    yield lambda: open("/etc/hostname")
+    yield lambda: os.close(os.open("/dev/null", os.O_WRONLY))
+    yield socket.socket
+    yield lambda: os.execv("/bin/true", ["/bin/true"])
+    yield lambda: bytearray(2 << 30)
+for one in tries():
+    try:
+        one()
+    except (OSError, MemoryError) as error:
+        print(type(error).__name__, flush=True)
+    else:
+        print("done", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    said = done.stdout.split()
+    assert said[:3] == ["OSError"] * 3 and "done" not in said
+    # A program may be started in place of this one, but can load no library then.
+    assert done.returncode or said == ["OSError"] * 4 + ["MemoryError"]
+
+
+@pytest.mark.long
+def test_what_stands_beside_weights_does_no_harm(tmp_path: Path) -> None:
+    weights = torch.nn.Linear(3, 2).state_dict() | {"half/1": torch.ones(2, dtype=torch.bfloat16), "count": torch.tensor(3)}
+    beside = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.5), "curve": np.zeros(3), "optimizer": {"state": {}}}
+    torch.save({"state_dict": weights, **beside}, tmp_path / "x.ckpt")
+    found = unpickled(tmp_path / "x.ckpt")
+    assert found.inside == "state_dict"
+    assert list(found.tensors) == ["weight", "bias", "half_1", "count"], "in the order of the network"
+    assert bytes(found.tensors["weight"].data) == weights["weight"].numpy().tobytes()
+    assert found.tensors["half_1"].dtype == "BF16" and found.tensors["count"].shape == ()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (torch.nn.Linear(2, 2), "holds more than weights: torch.nn"),
+        ({"w": torch.zeros(1).expand(1 << 40)}, "more memory"),
+        (b"PK\x03\x04 and no more", "no file of torch's"),
+    ],
+    ids=["module", "expanded", "cut"],
+)
+def test_what_is_refused(content: Any, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(UserError, match=words):
+        unpickled(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "inside"),
+    [
+        ({"a.weight": torch.ones(1)}, ""),
+        ({"model": {"a.weight": torch.ones(1)}, "epoch": 1}, "model"),
+        ({"state_dict": {"a.weight": torch.zeros(1)}, "state_dict_ema": {"a.weight": torch.ones(1)}}, "state_dict_ema"),
+        ({"checkpoint": {"a.weight": torch.ones(1)}}, "checkpoint"),
+        ({"model": {"state_dict": {"a.weight": torch.ones(1)}}}, "model.state_dict"),
+        ({"a.weight": torch.ones(1), "model": 3, "version": None}, ""),
+    ],
+    ids=["plain", "model", "averaged", "only one", "twice", "numbers beside"],
+)
+def test_wrappings(content: Any, inside: str) -> None:
+    found, keys = state(content)
+    assert keys == inside and list(found) == ["a.weight"] and found["a.weight"].item() == 1
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, {"state_dict": {"a": 1}}, torch.ones(2), {0: torch.ones(2)}], ids=repr)
+def test_no_weights(content: Any) -> None:
+    with pytest.raises(NoWeightsError):
+        state(content)
+
+
+@pytest.mark.parametrize(
+    "tensors", [{"a": torch.eye(2).to_sparse()}, {"a b": torch.ones(1), "a/b": torch.ones(1)}], ids=["sparse", "alike"]
+)
+def test_no_plain_tensors(tensors: Any) -> None:
+    with pytest.raises(NoWeightsError):
+        buffers(tensors)
