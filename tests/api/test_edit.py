@@ -18,7 +18,7 @@ from small_jobs import one_thread  # noqa: F401  a fixture for all tests here
 pytestmark = pytest.mark.long
 Captured = pytest.CaptureFixture[str]
 BEST = "best.safetensors"
-KEYS = {"text", "promise", "parameters_before", "parameters_after", "flops_before", "flops_after", "shapes", "difference"}
+KEYS = {"text", "promise", "parameters_before", "parameters_after", "flops_before", "flops_after", "modules", "shapes", "difference"}
 
 
 def digest(folder: Path) -> dict[str, str]:

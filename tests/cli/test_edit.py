@@ -23,6 +23,7 @@ ROW = {
     "flops_before": 10_000,
     "flops_after": 20_000,
     "difference": 1.2e-7,
+    "modules": ["[b]layer2", "b"],
     "shapes": SHAPES,
 }
 FOUND = {
@@ -55,11 +56,12 @@ def test_in_words_and_as_json(api: Any, capsys: Captured) -> None:
     api.answer = answer(FOUND)
     assert main(["edit", "m", "x"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:5] == [
+    assert lines[:6] == [
         "widen [b]layer2 1.5",
         "  promise     exact: outputs differ by 1e-07",
         "  parameters  1,234 -> 2,345",
         "  FLOPs       10,000 -> 20,000",
+        "  2 modules: [b]layer2, b",
         "    [b]layer0.weight  64x3 -> 96x3",
     ]
     assert "    and 2 more tensors" in lines and "  promise     changes the function" in lines

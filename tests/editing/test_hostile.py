@@ -16,6 +16,7 @@ import saccade
 from editing.conftest import Network
 from saccade.core import modelfile
 from saccade.core.errors import UserError
+from saccade.editing.steps import Resize
 from saccade.nn import weights
 
 Get = Callable[[str, str], Network]
@@ -37,6 +38,8 @@ HOSTILE: list[Any] = [
     [of(resize(outputs=[[-1, HUGE]]))],
     [of(resize(outputs=[[0, 32], [-1, 1 << 62]]))],
     [of(resize(outputs=[[0, 16]] * 20_000))],
+    [of(resize(outputs=[[0, 32]], inputs=[[0, 32]]))],
+    [of(resize())],
     [of(resize(outputs=[[0, 33]]))],
     [of(resize(outputs=[[-2, 3]]))],
     [of(resize(outputs=[[0, 0]]))],
@@ -63,6 +66,9 @@ HOSTILE: list[Any] = [
     [of({"do": "mix", "module": "network.features.0.0", "inputs": 3, "terms": [[0, 9, 1.0]]})],
     [of({"do": "input", "channels": 4, "mean": [0.0], "std": [1.0]})],
     [of({"do": "input", "channels": 3, "mean": [0.0] * 3, "std": [0.0] * 3})],
+    [of({"do": "fold", "layer": CONV, "norm": "network.features.0.1"})] * 2,
+    [of({"do": "fold", "layer": CONV, "norm": "network.head"})],
+    [of({"do": "fold", "layer": "network.features.0.1", "norm": "network.features.0.1"})],
     [of({"do": "exec", "code": "import os"})],
     [of(classes=["a"] * 2)],
     [of(classes=[f"{number}" for number in range(10_000)])],
@@ -131,3 +137,12 @@ def test_an_edit_of_a_real_file_that_was_changed_afterwards_is_refused(networks:
     file = Network(planned.network, card, network.build).save(tmp_path / "m.safetensors")
     with pytest.raises(UserError, match="do not give the tensors of the file"):
         saccade.load(file, device="cpu")
+
+
+def test_a_step_is_refused_before_it_is_taken(networks: Get) -> None:
+    network = networks(*SMALL)
+    step = Resize(CONV, outputs=[(0, 32), (-1, 96)])
+    numbers = 128 * 32 * 9
+    step.check(network.module, numbers)
+    with pytest.raises(UserError, match="numbers of the file"):
+        step.check(network.module, numbers - 1)

@@ -120,7 +120,7 @@ def test_other_classes_keep_what_is_known_of_those_that_stay(networks: Get, tmp_
     assert loaded.card.classes == ("lynx", "c=d", "snowy owl", "e")
     images = pixels(network)
     old, new = network.module(images), loaded.module(images)  # type: ignore[union-attr]
-    old, new = (one[0] if isinstance(one, tuple) else one for one in (old, new))
+    old, new = ((one[0] if isinstance(one, tuple) else one).detach() for one in (old, new))
     axis, first = (2, 4) if task in ("detect", "instances") else (1, 0)
     for before, after in ((0, 0), (2, 1)):
         difference = old.select(axis, first + before) - new.select(axis, first + after)
@@ -170,13 +170,40 @@ def test_a_network_for_grey_images_sees_them_in_colour_as_before(networks: Get, 
     assert (answers(three.module, images.expand(-1, 3, -1, -1)) - before).abs().max() <= 1e-5  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("text", "count"), [("replace ReLU SiLU", 1), ("replace features.0.2 GELU", 1)])
+@pytest.mark.parametrize(
+    ("task", "model", "text", "count"),
+    [
+        ("classify", "small_resnet_8px", "fuse", 9),
+        ("classify", "small_resnet_8px", "fuse features.1", 2),
+        pytest.param("segment", "small_unet", "fuse", None, marks=pytest.mark.long),
+        pytest.param("detect", "small_detector", "fuse", None, marks=pytest.mark.long),
+        pytest.param("classify", "densenet121", "fuse", None, marks=pytest.mark.long),
+    ],
+)
+def test_normalisations_are_fused(networks: Get, tmp_path: Path, task: str, model: str, text: str, count: int | None) -> None:
+    network = networks(task, model)
+    planned = network.plan(text)
+    assert planned.edit.promise == "exact" and planned.effect.parameters_after < planned.effect.parameters_before
+    gone = sum(isinstance(part, nn.BatchNorm2d) for part in network.module.modules())
+    gone -= sum(isinstance(part, nn.BatchNorm2d) for part in planned.network.modules())
+    assert gone == len(planned.edit.steps) > 0
+    assert count is None or gone == count
+    images = pixels(network)
+    file = Network(planned.network, planned.card, network.build).save(tmp_path / "m.safetensors")
+    loaded = saccade.load(file, device="cpu")
+    before, after = answers(network.module, images), answers(loaded.module, images)  # type: ignore[union-attr]
+    assert (after - before).abs().max() <= 1e-5 * max(1.0, float(before.abs().max()))
+    with pytest.raises(saccade.UserError, match="is gone"):
+        saccade.edit(file, undo=True)
+
+
+@pytest.mark.parametrize(("text", "count"), [("replace ReLU SiLU", 4), ("replace features.0.2 GELU", 1)])
 def test_an_activation_is_replaced(networks: Get, tmp_path: Path, text: str, count: int) -> None:
     network = networks("classify", "small_resnet_8px")
     edited = saccade.edit(network.save(tmp_path / "m.safetensors"), text)
     loaded = saccade.load(edited.model, device="cpu")  # type: ignore[arg-type]
     images = pixels(network)
-    assert edited.edits[0]["promise"] == "changes the function"
+    assert edited.edits[0]["promise"] == "changes the function" and len(edited.edits[0]["modules"]) == count
     assert not torch.equal(answers(loaded.module, images), answers(network.module, images))  # type: ignore[union-attr]
     assert torch.equal(answers(loaded.module, images), answers(network.plan(text).network, images))  # type: ignore[union-attr]
 

@@ -41,6 +41,7 @@ VIT, CONVNEXT = ("classify", "vit_tiny_patch16_224"), ("classify", "convnext_att
         ("set-input-channels 2", "1 (grey), 3 (RGB)"),
         ("set-input-channels three", "1 (grey), 3 (RGB)"),
         ("replace ReLU", "replace TYPE|PATH TYPE"),
+        ("fuse a b", "fuse [PATH]"),
         ("replace ReLU SiLu", "did you mean SiLU"),
     ],
 )
@@ -74,6 +75,7 @@ def test_a_text_that_is_no_edit(text: str, said: str) -> None:
         (VIT, "widen patch_embed.proj 2", "takes all channels of patch_embed.proj together"),
         (VIT, "widen blocks.0.attn 2", "have fixed places (widen blocks.0.mlp.fc1 2 would go)"),
         (VIT, "deepen norm +1", "gives no map"),
+        (VIT, "fuse", "no batch normalisation"),
         (("detect", "small_detector"), "widen normalize 2", "no layers that give channels"),
     ],
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Edited:
     """What was changed. model: the new file, None where nothing was written; edits: of each the text, the promise ("exact": the outputs
     stay what they were, for classes that stay and pictures that both networks can be shown), parameters and FLOPs of one image before and
-    after, the largest difference of the outputs it was tried on, and the tensors with other shapes."""
+    after, the modules that were touched, the largest difference of the outputs it was tried on, and the tensors with other shapes."""
 
     model: Path | None
     edits: Sequence[Mapping[str, Any]] = field(repr=False)
@@ -70,7 +70,7 @@ def edit(
     for text in edits:
         planned = planning.plan(text, network, card, build, seed)
         network, card = planned.network, planned.card
-        rows.append({"text": planned.edit.text, "promise": planned.edit.promise, **planned.effect.to_dict()})
+        rows.append(planned.to_dict())
     buffers = weights.to_buffers(network)
     _check_opens(card, buffers)
     return Edited(None if dry_run else modelfile.save(new, buffers, card), rows)
@@ -97,4 +97,4 @@ def _taken_back(network: nn.Module, card: Card) -> tuple[nn.Module, Card, dict[s
     before, old = undo(network, card, room(card.task).build)
     text = f"undo {card.edits[-1]['text']}"
     effect = planning.effect(network, card, before, old)
-    return before, replace(old, metrics={}), {"text": text, "promise": card.edits[-1]["promise"], **effect.to_dict()}
+    return before, replace(old, metrics={}), {"text": text, "promise": card.edits[-1]["promise"], "modules": [], **effect.to_dict()}

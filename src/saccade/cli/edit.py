@@ -18,7 +18,8 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
   set-classes +a -b c=d     new, gone and renamed classes
   set-input-channels N      1, 3 or 4
   replace TYPE|PATH TYPE    another activation: replace ReLU SiLU
-  prune PATH F              the share F of the channels goes"""
+  prune PATH F              the share F of the channels goes
+  fuse [PATH]               batch normalisations become part of the layers before"""
 
 
 @click.command("edit", epilog=EDITS)
@@ -53,6 +54,9 @@ def show(row: Mapping[str, Any]) -> None:
             ("  FLOPs", f"{row['flops_before']:,} -> {row['flops_after']:,}"),
         ]
     )
+    names = row["modules"]
+    if names:
+        output.say(f"  {len(names)} modules: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}")
     for shape in row["shapes"][:SHOWN]:
         output.say(f"    {shape['name']}  {_size(shape['before'])} -> {_size(shape['after'])}")
     if len(row["shapes"]) > SHOWN:

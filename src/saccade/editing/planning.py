@@ -19,12 +19,13 @@ from saccade.core.results import OBJECTS
 from saccade.editing.classes import SetClasses, SetInputChannels
 from saccade.editing.deepening import Deepen
 from saccade.editing.edit import MOST_EDITS, Build, Edit
+from saccade.editing.fusing import Fuse
 from saccade.editing.replacing import Exchange
-from saccade.editing.subject import Operation, Subject, sizes
+from saccade.editing.subject import Operation, Subject, shown, sizes
 from saccade.editing.widening import Prune, Widen
 from saccade.nn.features import evaluating
 
-OPERATIONS: dict[str, type[Operation]] = {kind.name: kind for kind in (SetClasses, SetInputChannels, Widen, Deepen, Exchange, Prune)}
+OPERATIONS: dict[str, type[Operation]] = {kind.name: kind for kind in (SetClasses, SetInputChannels, Widen, Deepen, Exchange, Prune, Fuse)}
 TOLERANCE = 1e-5  # of outputs before and after an exact edit, float32; of the largest, where that is above 1
 
 
@@ -49,12 +50,18 @@ class Effect:
 
 @dataclass(frozen=True)
 class Planned:
-    """An edit that can be made: `network`, a copy, and `card` have it."""
+    """An edit that can be made: `network`, a copy, and `card` have it. modules: those that it touches, as users name them."""
 
     edit: Edit
     network: nn.Module = field(repr=False)
     card: Card
     effect: Effect
+    modules: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for who asks what would change."""
+        facts = {"text": self.edit.text, "promise": self.edit.promise, "modules": list(self.modules)}
+        return facts | self.effect.to_dict()
 
 
 def parse(text: str) -> Operation:
@@ -90,14 +97,15 @@ def plan(text: str, network: nn.Module, card: Card, build: Build, seed: int = 0)
     if edit.promise == "exact" and not difference[0] <= TOLERANCE * max(1.0, difference[1]):
         raise UserError(f"the outputs would change by {difference[0]:.2g}", where=text, fix="this network cannot be edited there")
     found = effect(network, card, subject.network, after, difference[0] if edit.promise == "exact" else None)
-    return Planned(edit, subject.network, after, found)
+    return Planned(edit, subject.network, after, found, tuple(subject.shown(name) for name in edit.modules()))
 
 
 def effect(network: nn.Module, card: Card, edited: nn.Module, after: Card, difference: float | None = None) -> Effect:
     """What differs between a network and an edited one."""
     old = {name: list(value.shape) for name, value in network.state_dict().items()}
     new = {name: list(value.shape) for name, value in edited.state_dict().items()}
-    shapes = {name: (old.get(name, []), new.get(name, [])) for name in [*old, *new] if old.get(name) != new.get(name)}
+    changed = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    shapes = {shown(edited, name): (old.get(name, []), new.get(name, [])) for name in changed}
     counts = (_parameters(network), _parameters(edited), _flops(network, card), _flops(edited, after))
     return Effect(*counts, shapes=shapes, difference=difference)
 

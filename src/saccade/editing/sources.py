@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,17 +18,21 @@ from saccade.editing.tracing import layer_types
 
 @dataclass(frozen=True)
 class Source:
-    """name: of the old tensor, "" for one that is new; axes: along which of its axes what is gathered, by runs; what is fresh on the
-    first of them is drawn with deviation `std` about `value`, on others it is 0."""
+    """name: of the old tensor, "" for one that is new; runs: where the channels on `axis` come from, None: all as they were; what is fresh
+    is drawn with deviation `std` about `value`."""
 
     name: str
-    axes: Mapping[int, Pieces] = field(default_factory=dict)
+    axis: int = 0
+    runs: Pieces | None = None
     value: float = 0.0
     std: float = 0.0
 
     def shape(self, old: Tensor) -> list[int]:
         """Of the new tensor."""
-        return [length(self.axes[axis]) if axis in self.axes else size for axis, size in enumerate(old.shape)]
+        shape = list(old.shape)
+        if self.runs is not None:
+            shape[self.axis] = length(self.runs)
+        return shape
 
     def carried(self, old: Tensor, generator: np.random.Generator) -> Tensor:
         """The new tensor. For one that is new `old` gives shape and dtype; one on the meta device has a shape alone."""
@@ -36,16 +40,14 @@ class Source:
             return torch.empty(self.shape(old), dtype=old.dtype, device="meta")
         if not self.name:
             return self._fresh(old, list(old.shape), generator)
-        new = old.detach().clone()
-        for number, (axis, runs) in enumerate(self.axes.items()):
-            places = index(runs)
-            gathered = new.index_select(axis, torch.from_numpy(np.maximum(places, 0)).to(old.device))
-            fresh = torch.from_numpy(np.flatnonzero(places < 0)).to(old.device)
-            shape = list(gathered.shape)
-            shape[axis] = len(fresh)
-            filled = gathered.new_zeros(shape) if number else self._fresh(gathered, shape, generator)
-            new = gathered.index_copy(axis, fresh, filled)
-        return new
+        if self.runs is None:
+            return old.detach().clone()
+        places = index(self.runs)
+        gathered = old.detach().index_select(self.axis, torch.from_numpy(np.maximum(places, 0)).to(old.device))
+        fresh = torch.from_numpy(np.flatnonzero(places < 0)).to(old.device)
+        shape = list(gathered.shape)
+        shape[self.axis] = len(fresh)
+        return gathered.index_copy(self.axis, fresh, self._fresh(gathered, shape, generator))
 
     def _fresh(self, like: Tensor, shape: list[int], generator: np.random.Generator) -> Tensor:
         new = torch.full(shape, self.value, dtype=like.dtype, device=like.device)

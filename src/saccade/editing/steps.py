@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import torch
 from annotated_types import Ge, Le, MaxLen
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
@@ -68,7 +70,7 @@ def _set(network: nn.Module, name: str, value: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Resize:
-    """A layer with other channels. std: of fresh weights; bias: fresh ones."""
+    """A layer with other outputs, or other inputs. std: of the weights of fresh outputs; bias: theirs; fresh inputs have weights of 0."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
 
@@ -82,16 +84,18 @@ class Resize:
     def check(self, network: nn.Module, most: int) -> None:
         """Raise UserError for what does not fit, or would have more than `most` numbers."""
         layer = part(network, self.module)
-        if not (mixes(layer) or depthwise(layer) or by_channel(layer)) or (self.inputs and not mixes(layer)):
+        if not (mixes(layer) or depthwise(layer) or by_channel(layer)) or (self.inputs is not None and not mixes(layer)):
             raise UserError(f"{type(layer).__name__} {self.module!r} has no channels to change", where="card")
+        if (self.outputs is None) == (self.inputs is None):
+            raise UserError(f"{self.module!r} must get other outputs or other inputs", where="card")
         if not (math.isfinite(self.std) and math.isfinite(self.bias)):
             raise UserError("fresh weights must be finite", where="card")
         state = self._state(layer)
         for name, source in self.sources(network).items():
             old = state[name]
-            for axis, runs in source.axes.items():
-                if any(start >= 0 and start + count > old.shape[axis] for start, count in runs) or not length(runs):
-                    raise UserError(f"{name} has {old.shape[axis]} channels, of which the edit takes others", where="card")
+            size, runs = old.shape[source.axis], source.runs or ()
+            if source.runs is not None and (not runs or any(start >= 0 and start + count > size for start, count in runs)):
+                raise UserError(f"{name} has {size} channels, of which the edit takes others", where="card")
             if math.prod(source.shape(old)) > most:
                 raise UserError(f"{name} would have more than the {most:,} numbers of the file", where="card")
 
@@ -105,7 +109,7 @@ class Resize:
                 found[full] = self._of_layer(full, name, layer)
             elif self.outputs is not None:
                 rest = 0.25 if isinstance(layer, nn.PReLU) else float(name in ("weight", "running_var"))
-                found[full] = Source(full, {0: self.outputs}, rest)
+                found[full] = Source(full, 0, self.outputs, rest)
         return found
 
     def _state(self, layer: nn.Module) -> dict[str, Tensor]:
@@ -114,12 +118,9 @@ class Resize:
 
     def _of_layer(self, full: str, name: str, layer: Any) -> Source:
         if name == "bias":
-            return Source(full, {0: self.outputs} if self.outputs is not None else {}, self.bias)
-        out, into = (1, 0) if transposed(layer) else (0, 1)
-        axes = {out: self.outputs} if self.outputs is not None else {}
-        if self.inputs is not None and not axes:  # what is fresh on the first axis is drawn: here it is to be 0
-            return Source(full, {into: self.inputs})
-        return Source(full, axes | ({into: self.inputs} if self.inputs is not None else {}), std=self.std)
+            return Source(full, 0, self.outputs, self.bias)
+        out, into = (1, 0) if transposed(layer) and not depthwise(layer) else (0, 1)
+        return Source(full, out, self.outputs, std=self.std) if self.inputs is None else Source(full, into, self.inputs)
 
     def apply(self, network: nn.Module, draws: Draws) -> None:
         """Change the layer where it stands."""
@@ -226,6 +227,43 @@ class Replace:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """A batch normalisation taken up by the layer before it."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    layer: str
+    norm: str
+    do: Literal["fold"] = "fold"
+
+    def check(self, network: nn.Module, most: int) -> None:
+        """As of all steps."""
+        layer, norm = part(network, self.layer), part(network, self.norm)
+        fits = foldable(layer) and isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.affine
+        if not fits or norm.num_features != layer.weight.shape[0]:
+            raise UserError(f"{self.norm!r} is no normalisation of {self.layer!r}", where="card")
+
+    def sources(self, network: nn.Module) -> Sources:
+        """Products are no gathering: the tensors are new to what follows them."""
+        return {f"{self.layer}.weight": Source(""), f"{self.layer}.bias": Source("")}
+
+    def apply(self, network: nn.Module, draws: Draws) -> None:
+        """Change the layer; what stood in the normalisation beside it stays."""
+        layer, norm = part(network, self.layer), part(network, self.norm)
+        fused = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+        numbers = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+        weight, bias = fused(layer.weight, layer.bias, *numbers)
+        layer.weight, layer.bias = (nn.Parameter(value.detach().clone()) for value in (weight, bias))
+        rest = [module for name in ("drop", "act") if isinstance(module := getattr(norm, name, None), nn.Module)]
+        put(network, self.norm, (nn.Sequential(*rest) if rest else nn.Identity()).train(norm.training))
+
+
+def foldable(module: nn.Module) -> bool:
+    """Whether a normalisation behind a module can be a part of it."""
+    return isinstance(module, layer_types()) and not transposed(module)
+
+
+@dataclass(frozen=True)
 class Mix:
     """A first layer for other channels of the image. terms: (new input, old input, factor), of which each new one is the sum."""
 
@@ -300,7 +338,7 @@ def first_step(network: nn.Module) -> str:
     return name
 
 
-Step: TypeAlias = Resize | Insert | Replace | Mix | Input
+Step: TypeAlias = Resize | Insert | Replace | Fold | Mix | Input
 
 
 def spread(network: nn.Module, layer: str) -> float:

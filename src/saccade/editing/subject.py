@@ -48,13 +48,8 @@ class Subject:
         return trace(self.network, self.card.input.channels, sizes(self.card, least=TINY))
 
     def shown(self, name: str) -> str:
-        """A module's name as users give it: without what every network stands in."""
-        while name.startswith(WRAPPER) and self._within(name):
-            name = name.removeprefix(WRAPPER)
-        return name
-
-    def _within(self, name: str) -> bool:
-        return isinstance(getattr(self.network, "network", None), nn.Module)
+        """A module's name as users give it."""
+        return shown(self.network, name)
 
     def names(self) -> dict[str, str]:
         """All modules: as users name them -> as they are named."""
@@ -114,6 +109,14 @@ def sizes(card: Card, *, least: int = SMALL) -> list[tuple[int, int]]:
     sides = [side for side in (TINY, 2 * TINY, SMALL) if side >= least]
     small = [whole((min(height, side), min(width, side)), card.input.resize) for side in sides]
     return list(dict.fromkeys([*small, whole(card.input.size, card.input.resize)]))
+
+
+def shown(network: nn.Module, name: str) -> str:
+    """A name without what every network stands in: `network.`, where there is one."""
+    inner: object = network
+    while name.startswith(WRAPPER) and isinstance(inner := getattr(inner, "network", None), nn.Module):
+        name = name.removeprefix(WRAPPER)
+    return name
 
 
 def usage(operation: type[Operation], words: Sequence[str]) -> UserError:

@@ -47,10 +47,10 @@ def _back(name: str, shape: torch.Size, sources: Sources, state: Mapping[str, Te
     gone = UserError(f"cannot take back {text!r}: what {name} was before is gone", where="--undo", fix="take the file from before it")
     if not now or sources[now].name != name:
         raise gone
-    value = state[now]
-    for axis, runs in sources[now].axes.items():
-        places = inverse(runs, shape[axis])
-        if places is None:
-            raise gone
-        value = torch.cat([value.narrow(axis, start, count) for start, count in places], axis)
-    return value
+    source = sources[now]
+    if source.runs is None:
+        return state[now]
+    places = inverse(source.runs, shape[source.axis])
+    if places is None:
+        raise gone
+    return torch.cat([state[now].narrow(source.axis, start, count) for start, count in places], source.axis)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 __all__ = ["Block", "conv", "reset"]
 
@@ -22,6 +21,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = conv(outputs, outputs, 3)
         self.bn2 = nn.BatchNorm2d(outputs)
+        self.act = nn.ReLU(inplace=True)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             # Averaging before the 1x1 convolution uses every pixel, where a strided 1x1 would drop three in four.
@@ -30,8 +30,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)).add_(self.shortcut(x)), inplace=True)
+        y = self.act(self.bn1(self.conv1(x)))
+        found: Tensor = self.act(self.bn2(self.conv2(y)).add_(self.shortcut(x)))
+        return found
 
 
 def reset(network: nn.Module) -> None:
