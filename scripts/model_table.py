@@ -1,4 +1,4 @@
-"""Writes the table of classification models of timm and torchvision (about ten minutes on one core):
+"""Writes the table of classification models of timm and torchvision (about half an hour on one core):
 
     nice -n 15 .venv/bin/python scripts/model_table.py results-imagenet.csv COMMIT
 
@@ -65,9 +65,9 @@ def of_torchvision(name: str) -> dict[str, Any]:
     best = torchvision.models.get_model_weights(name).DEFAULT
     shape = best.transforms().crop_size * 2
     alone = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with torch.device("meta"):
-        module: Any = torchvision.models.get_model(name, weights=None, **alone, **({"image_size": shape[0]} if name[:3] == "vit" else {}))
-        flops = measured(module.eval(), (3, *shape[:2]))
+    # Not on the meta device from the start: some compute their widths with tensors.
+    module: Any = torchvision.models.get_model(name, weights=None, **alone, **({"image_size": shape[0]} if name[:3] == "vit" else {}))
+    flops = measured(module.eval().to("meta"), (3, *shape[:2]))
     return {
         "name": f"torchvision/{name}",
         "parameters": sum(p.numel() for p in module.parameters()),

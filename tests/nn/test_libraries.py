@@ -23,7 +23,14 @@ from saccade.tasks.classification import models
 FAMILIES = ("resnet*", "vgg*", "densenet*", "torchvision/*")
 ROWS = [row for row in models.rows() if any(fnmatch(row.name, family) for family in FAMILIES)]
 LARGE = 30_000_000
-QUICK = ("resnet18", "torchvision/vgg11", "torchvision/densenet121", "torchvision/googlenet", "torchvision/vit_b_32")
+QUICK = (
+    "resnet18",
+    "torchvision/vgg11",
+    "torchvision/densenet121",
+    "torchvision/mnasnet0_5",
+    "torchvision/googlenet",
+    "torchvision/vit_b_32",
+)
 
 
 def theirs(name: str) -> nn.Module:

@@ -65,6 +65,8 @@ def rebuild(architecture: Mapping[str, Any], *, elements: int | None = None) -> 
     plain = _checked(architecture)
     try:
         if elements is not None:
+            if plain["source"] == "torchvision" and published.torchvisions(plain["name"]).parameters > 4 * elements:
+                raise ValueError(f"the file holds {elements} numbers, which is too few")  # before any is allocated
             asked = sum(p.numel() for p in _build(plain, meta=True).parameters())
             if asked > elements:
                 raise ValueError(f"it has {asked} parameters, the file holds {elements}")
@@ -110,9 +112,11 @@ def _of_torchvision(name: str, arguments: Mapping[str, Any], *, meta: bool, weig
     judges: dict[str, Any] = {"aux_logits": False, "init_weights": not meta} if base in JUDGES else {}
     size = published.torchvisions(name).size
     sides: dict[str, Any] = {"image_size": size[0]} if base.startswith("vit_") else {}
-    with torch.device("meta") if meta else torch.device("cpu"), warnings.catch_warnings():
+    # RegNets compute their widths with tensors, which on the meta device have no values.
+    with torch.device("meta") if meta and not base.startswith("regnet") else torch.device("cpu"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module: nn.Module = models.get_model(base, weights=None, num_classes=classes, **judges, **sides)
+    module = module.to("meta") if meta else module
     if weights is not None:
         checkpoints.take(module, checkpoints.read(weights), {}, (), least=0.5)
     if arguments["in_chans"] == 1:

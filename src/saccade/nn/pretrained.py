@@ -26,7 +26,7 @@ class Weights:
     """One set of published weights.
 
     mean, std: what they expect of values in 0..1, by channel; size: (height, width) they were trained at; license:
-    "unknown" where timm states none.
+    "unknown" where timm states none; parameters: of the network with them, 0 where not stated.
     """
 
     repo: str
@@ -36,6 +36,7 @@ class Weights:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int]
+    parameters: int = 0
 
 
 def weights(name: str) -> Weights:
@@ -81,7 +82,8 @@ def torchvisions(name: str) -> Weights:
     seen = found.transforms()
     license = SWAG if "SWAG" in found.meta.get("license", "") else BSD
     side = seen.crop_size[0]
-    return Weights("", found.url.rpartition("/")[2], found.url, license, tuple(seen.mean), tuple(seen.std), (side, side))
+    file, count = found.url.rpartition("/")[2], int(found.meta["num_params"])
+    return Weights("", file, found.url, license, tuple(seen.mean), tuple(seen.std), (side, side), count)
 
 
 def cache() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,7 +76,14 @@ def load_into(module: nn.Module, buffers: Mapping[str, Buffer], *, where: str) -
     tensors, report = _compare(module, buffers)
     if report:
         raise UserError(f"the weights do not fit the model: {report}", where=where)
-    module.load_state_dict({name: like(tensors[name], value) for name, value in module.state_dict().items()})
+    _load(module, {name: like(tensors[name], value) for name, value in module.state_dict().items()}, strict=True)
+
+
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) -> None:
+    """With the versions that the module's own state states, without which some modules take nothing (torchvision's MNASNet)."""
+    state = OrderedDict(tensors)
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(state, strict=strict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def load_matching(
     state = module.state_dict()
     fitted = {name: _adapted(state[name], buffers[name], part, same) for name, part in rows.items() if name in buffers}
     adapted = {name: value for name, value in fitted.items() if value is not None}
-    module.load_state_dict({**tensors, **adapted}, strict=False)
+    _load(module, {**tensors, **adapted}, strict=False)
     missing = tuple(name for name in report.missing if name not in adapted)
     return replace(report, loaded=report.loaded + len(adapted), missing=missing)
 

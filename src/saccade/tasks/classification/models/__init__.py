@@ -51,7 +51,7 @@ def rows() -> tuple[ModelRow, ...]:
             r["metric"],
             IMAGENET if r["metric"] is not None else "",
             (r["size"][0], r["size"][1]),
-            r["flops"],
+            r["flops"] or 0,
         )
         for r in table["models"]
     )
