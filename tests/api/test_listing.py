@@ -20,7 +20,8 @@ def test_every_row_of_every_room() -> None:
     assert {entry.task for entry in found} == set(ROOMS)
     assert [entry.name for entry in found] == sorted(entry.name for entry in found)
     json.dumps(found.to_dict(), allow_nan=False)
-    assert set(found.to_dict()["models"][0]) == {"name", "task", "source", "parameters", "license", "metric", "dataset", "local"}
+    known = {"name", "task", "source", "parameters", "flops", "size", "license", "metric", "dataset", "local"}
+    assert set(found.to_dict()["models"][0]) == known
 
 
 def test_what_is_kept() -> None:
@@ -30,7 +31,7 @@ def test_what_is_kept() -> None:
     assert {entry.license for entry in small} <= {"apache-2.0", "mit"}
     best = saccade.models(task="detect", sort="metric")
     known = [entry.metric for entry in best if entry.metric is not None]
-    assert known == sorted(known, reverse=True) and best[0].name == "fasterrcnn_resnet50_fpn_v2"
+    assert known == sorted(known, reverse=True) and best[0].name == "dfine_x"
     assert best[-1].metric is None
     assert {entry.name for entry in saccade.models("small_*")} >= {"small_unet", "small_detector", "small_instances"}
     (one,) = saccade.models("small_unet")
