@@ -29,7 +29,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         saccade.trian  # noqa: B018
 
 
-def test_dir_and_all(api: Any) -> None:
+def test_dir_and_all() -> None:
     assert set(saccade.__all__) <= set(dir(saccade))
     assert sorted(set(saccade.__all__)) == sorted(saccade.__all__)
     assert all(getattr(saccade, name) is not None for name in saccade.__all__)
