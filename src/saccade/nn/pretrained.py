@@ -14,6 +14,7 @@ from typing import Any
 from saccade.core.errors import UserError, unknown
 from saccade.core.files import write_bytes
 
+HUB = "https://huggingface.co"
 FILE = "model.safetensors"
 OPEN_CLIP = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 TORCHVISION = "torchvision/"
@@ -61,7 +62,7 @@ def weights(name: str) -> Weights:
     repo, _, revision = config.hf_hub_id.partition("@")
     asked = config.hf_hub_filename or FILE
     file = asked if asked.endswith(".safetensors") else OPEN_CLIP.get(asked, FILE)
-    address = f"https://huggingface.co/{repo}/resolve/{revision or 'main'}/{file}"
+    address = f"{HUB}/{repo}/resolve/{revision or 'main'}/{file}"
     size = (int(config.input_size[1]), int(config.input_size[2]))
     return Weights(repo, file, address, config.license or "unknown", tuple(config.mean), tuple(config.std), size)
 
@@ -116,19 +117,23 @@ def fetch(name: str) -> Path:
     """
     if name.startswith(TORCHVISION):
         return _fetch_torchvisions(name)
+    found = weights(name)
+    return from_hub(name, found.repo, found.file, found.address.removesuffix(f"/{found.file}").rpartition("/")[2])
+
+
+def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> Path:
+    """The local copy of a file of a repository on the Hugging Face hub, with the weights of `name`; raises UserError as `fetch` does."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    found = weights(name)
-    revision = found.address.removesuffix(f"/{found.file}").rpartition("/")[2]
     try:
-        return Path(hf_hub_download(found.repo, found.file, revision=revision))
+        return Path(hf_hub_download(repo, file, revision=revision))
     except Exception as error:  # whichever HTTP library is below raises its own: all mean that the file is not here
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            problem = f"{found.repo} holds no {found.file}, and pickled weights are never opened"
+            problem = f"{repo} holds no {file}, and pickled weights are not fetched from there"
         else:
             problem = f"cannot fetch the weights of {name} ({type(error).__name__})"
-        raise UserError(f"{problem}: asked for {found.address}", where="--pretrained", fix=BY_HAND) from None
+        raise UserError(f"{problem}: asked for {HUB}/{repo}/resolve/{revision}/{file}", where="--pretrained", fix=BY_HAND) from None
 
 
 def local(path: Path) -> Path:

@@ -255,7 +255,7 @@ def test_published_weights_are_taken_by_name(name: str, tmp_path: Path, monkeypa
     )
     file = tmp_path / "model.safetensors"
     file.write_bytes(modelfile.pack(weights.to_buffers(old), {"format": "pt"}))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name: str(file))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, revision: str(file))
     network, card, _ = made(name, pretrained=True)
     assert card.licenses == ({**card.licenses[0], "weights": detr_rows.ROWS[name].repository, "license": "apache-2.0"},)
     state = theirs.state_dict()

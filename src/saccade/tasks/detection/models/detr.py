@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -110,22 +109,15 @@ def enlarged(size: tuple[int, int], strides: Sequence[int], queries: int) -> int
 def start_from_published(network: Detr, name: str) -> dict[str, str]:
     """Fill a network with the weights of its row, fetched unless they were before; what tells of classes stays fresh where their number is
     another. Returns its row of the licence chain. Raises UserError naming the address where the file cannot be had or is another's."""
-    from huggingface_hub import hf_hub_download
-
     repository = ROWS[name].repository
-    address = f"https://huggingface.co/{repository}/resolve/main/{pretrained.FILE}"
-    try:
-        file = Path(hf_hub_download(repository, pretrained.FILE))
-    except Exception as error:  # whichever HTTP library is below raises its own: all mean that the file is not here
-        problem = f"cannot fetch the weights of {name} ({type(error).__name__}): asked for {address}"
-        raise UserError(problem, where="--pretrained", fix=pretrained.BY_HAND) from None
+    file = pretrained.from_hub(name, repository)
     tensors, _ = modelfile.unpack(file.read_bytes(), where=str(file))
     report = weights.load_matching(network, network.translated(tensors))
     missing = [key for key in report.missing if not key.endswith("num_batches_tracked")]
     others = [text for text in report.other if not any(part in text for part in OF_CLASSES)]
     if missing or others:
         raise UserError(f"the weights of {repository} do not fit {name}: {report}", where=str(file), fix="pip install -U transformers")
-    return {"weights": repository, "license": "apache-2.0", "source": address}
+    return {"weights": repository, "license": "apache-2.0", "source": f"{pretrained.HUB}/{repository}"}
 
 
 def rebuild(card: Card, elements: int | None = None) -> Detr:
