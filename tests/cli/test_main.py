@@ -147,6 +147,25 @@ def test_sigterm_raises_interrupted_and_the_handler_is_put_back(api: Any, capsys
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_finalizer_is_not_lost(api: Any, capsys: Captured, number: int, code: int) -> None:
+    """What a finalizer raises, Python prints and drops."""
+    hook = sys.unraisablehook
+
+    class Interrupts:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def long_work(**options: Any) -> None:
+        Interrupts()
+        time.sleep(10)
+
+    api.answer = long_work
+    assert main(["eval", "run"]) == code
+    assert "Traceback" not in capsys.readouterr().err
+    assert sys.unraisablehook is hook
+
+
 def test_warnings_of_libraries_stay_out_of_sight(api: Any, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "warnoptions", [])
     caught: list[str] = []

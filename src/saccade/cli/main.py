@@ -160,7 +160,8 @@ def _quiet_libraries() -> Iterator[None]:
 @contextmanager
 def _termination(received: list[int]) -> Iterator[None]:
     """SIGTERM raises Interrupted, SIGINT KeyboardInterrupt, so that temporary files are removed and the code is 143 or 130; `received`
-    keeps their numbers, since compiled code may turn the exception of a handler into another. Training has handlers of its own."""
+    keeps their numbers, since compiled code may turn the exception of a handler into another. Training has handlers of its own.
+    Where the exception was raised in code that can pass none on (a finalizer, a callback of C), the signal is sent once more."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -178,11 +179,25 @@ def _termination(received: list[int]) -> Iterator[None]:
 
         raise Interrupted(number, "terminated")
 
+    swallowed: list[threading.Timer] = []
+
+    def unraisable(lost: sys.UnraisableHookArgs) -> None:
+        if not received or lost.exc_type.__name__ not in ("KeyboardInterrupt", "Interrupted"):
+            hook_before(lost)
+            return
+        swallowed.append(threading.Timer(0.02, os.kill, (owner, received[-1])))
+        swallowed[-1].daemon = True
+        swallowed[-1].start()
+
+    hook_before, sys.unraisablehook = sys.unraisablehook, unraisable
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as of jobs that a shell starts with &
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, *(() if ignored else (signal.SIGINT,)))}
     try:
         yield
     finally:
+        sys.unraisablehook = hook_before
+        for timer in swallowed:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
