@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from saccade.api import (
         Adopted,
         Bench,
+        Changed,
         Edited,
         Embeddings,
         Evaluation,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         predict_each,
         preview,
         quickstart,
+        set,
         train,
         verify,
     )
@@ -52,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adopted",
     "Bench",
+    "Changed",
     "Classification",
     "Detections",
     "Edited",
@@ -89,6 +92,7 @@ __all__ = [
     "predict_each",
     "preview",
     "quickstart",
+    "set",
     "train",
     "verify",
 ]

@@ -60,6 +60,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "skip_bad": FLAG,
     "shard": FLAG,
     "images": FLAG,
+    "edits": ([("[]", ()), ('["at step 5: deepen 0 +1"]', ("at step 5: deepen 0 +1",))], ["x", "1", "[1]"]),
     "augment.flip": SHARE,
     "augment.crop": ([("0.01", 0.01), ("1", 1.0)], ["0", "1.01", "-1", "nan"]),
     "augment.shift": ([("0.5", 0.5)], ["0.51", "-0.1", "nan"]),

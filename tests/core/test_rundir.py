@@ -118,7 +118,7 @@ def test_one_of_many_starters_wins_and_the_others_name_it(tmp_path: Path) -> Non
     for child in children:
         assert end(child) == ""
     with run.lock():
-        assert RunDir(run.path)._holder() == f"process {os.getpid()} on {socket.gethostname()}"
+        assert RunDir(run.path).holder() == (os.getpid(), socket.gethostname())
     assert os.listdir(run.path) == [".lock"]
 
 
@@ -156,9 +156,9 @@ def test_a_stale_holder_is_not_named(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path, "run")
     for raw in (b"", b"{}", b'{"pid": 999999999, "host": "%s"}' % socket.gethostname().encode(), b'{"pid": "x", "host": 1}', b"[]"):
         (run.path / ".holder.json").write_bytes(raw)
-        assert run._holder() == ""
+        assert run.holder() is None
     files.write_json(run.path / ".holder.json", {"pid": 7, "host": "elsewhere"})
-    assert run._holder() == "process 7 on elsewhere"
+    assert run.holder() == (7, "elsewhere")
 
 
 def test_a_given_folder(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_it_stops_before_the_step_and_says_where(tmp_path: Path, what: str) -> N
     clean = Trainer(job(tmp_path / "clean", PLAIN))
     for _ in range(5):
         clean._step(next(iter([clean.job.loader.step(clean.state.position)])))
-    for (key, mine), theirs in zip(trainer.job.model.state_dict().items(), clean.job.model.state_dict().values(), strict=True):
+    for (key, mine), theirs in zip(trainer.learner.model.state_dict().items(), clean.learner.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs), f"{key} was changed"
 
 

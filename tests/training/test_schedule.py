@@ -1,4 +1,4 @@
-"""The learning rate: golden values, no jump where it is shortened."""
+"""The learning rate: golden values, no jump where its end is moved."""
 
 from __future__ import annotations
 
@@ -37,22 +37,28 @@ def test_rises_then_falls_within_bounds(total: int, warmup: float) -> None:
 
 
 @given(totals, warmups, st.data())
-def test_shortening_has_no_jump_and_ends_at_zero(total: int, warmup: float, data: st.DataObject) -> None:
-    plain, cut = Schedule(total, warmup), Schedule(total, warmup)
-    step = data.draw(st.integers(0, total - 1))
-    new = data.draw(st.integers(step + 1, total))
-    cut.shorten(step, new)
-    assert [cut.factor(s) for s in range(step + 1)] == [plain.factor(s) for s in range(step + 1)]
-    done = [cut.progress(s) for s in range(new + 1)]
-    assert done == sorted(done)
-    assert done[-1] == pytest.approx(1)
-    pace = (1 - plain.progress(step)) / (new - step)
-    assert done[step + 1] - done[step] == pytest.approx(pace)
-    with pytest.raises(ValueError):
-        cut.shorten(step, new)
+def test_moving_the_end_has_no_jump_and_ends_at_zero(total: int, warmup: float, data: st.DataObject) -> None:
+    """Earlier or later, several times."""
+    now = Schedule(total, warmup)
+    step = 0
+    for _ in range(data.draw(st.integers(1, 3))):
+        before = [now.progress(s) for s in range(now.total + 1)]
+        step = data.draw(st.integers(step, now.total - 1))
+        new = data.draw(st.integers(step + 1, 2 * total))
+        pace = (1 - now.progress(step)) / (new - step)
+        now.end_at(step, new)
+        done = [now.progress(s) for s in range(new + 1)]
+        assert done[: step + 1] == before[: step + 1]
+        assert done == sorted(done)
+        assert done[-1] == pytest.approx(1)
+        assert done[step + 1] - done[step] == pytest.approx(pace)
+        assert now.total == new
+    assert now.factor(now.total) == pytest.approx(0, abs=1e-9) or warmup == 1
 
 
-@pytest.mark.parametrize(("step", "total"), [(5, 5), (5, 4), (5, 11)])
-def test_an_end_in_the_past_or_beyond_is_refused(step: int, total: int) -> None:
+@pytest.mark.parametrize(("step", "total"), [(5, 5), (5, 4), (2, 8), (11, 12)])
+def test_an_end_in_the_past_or_a_change_before_another_is_refused(step: int, total: int) -> None:
+    now = Schedule(10, 0.1)
+    now.end_at(3, 10)
     with pytest.raises(ValueError):
-        Schedule(10, 0.1).shorten(step, total)
+        now.end_at(step, total)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade.api.adopting import Adopted, adopt
     from saccade.api.benching import Bench, bench
+    from saccade.api.controlling import Changed, set
     from saccade.api.editing import Edited, edit
     from saccade.api.embedding import embed
     from saccade.api.evaluating import eval, eval_predictions
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adopted",
     "Bench",
+    "Changed",
     "Edited",
     "Embeddings",
     "Evaluation",
@@ -59,6 +61,7 @@ __all__ = [
     "predict_each",
     "preview",
     "quickstart",
+    "set",
     "train",
     "verify",
 ]
@@ -68,6 +71,7 @@ _MODULES = {
     "adopt": "saccade.api.adopting",
     "Bench": "saccade.api.benching",
     "Embeddings": "saccade.prediction.embeddings",
+    "Changed": "saccade.api.controlling",
     "Edited": "saccade.api.editing",
     "Evaluation": "saccade.evaluation.result",
     "Explanations": "saccade.api.explaining",
@@ -92,6 +96,7 @@ _MODULES = {
     "predict_each": "saccade.api.predicting",
     "preview": "saccade.api.previewing",
     "quickstart": "saccade.api.starting",
+    "set": "saccade.api.controlling",
     "train": "saccade.api.training",
     "verify": "saccade.api.verifying",
 }

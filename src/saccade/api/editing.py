@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saccade.api import controlling
 from saccade.api.models import load_model
 from saccade.core import modelfile
 from saccade.core.card import MAX_CARD_BYTES, Card
@@ -23,14 +25,16 @@ if TYPE_CHECKING:
 class Edited:
     """What was changed. model: the new file, None where nothing was written; edits: of each the text, the promise ("exact": the outputs
     stay what they were, for classes that stay and pictures that both networks can be shown), parameters and FLOPs of one image before and
-    after, the modules that were touched, the largest difference of the outputs it was tried on, and the tensors with other shapes."""
+    after, the modules that were touched, the largest difference of the outputs it was tried on, and the tensors with other shapes; step:
+    of the run that trains on with it."""
 
     model: Path | None
     edits: Sequence[Mapping[str, Any]] = field(repr=False)
+    step: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of `--json`."""
-        return {"edits": [dict(row) for row in self.edits], "step": None, "model": None if self.model is None else str(self.model)}
+        return {"edits": [dict(row) for row in self.edits], "step": self.step, "model": None if self.model is None else str(self.model)}
 
 
 def edit(
@@ -41,21 +45,23 @@ def edit(
     out: str | Path | None = None,
     seed: int = 0,
 ) -> Edited:
-    """Change the network of a model file by `edits`, one line each, such as "widen layer2 1.5", in turn, and write it to a new file.
+    """Change the network of a model file by `edits`, one line each, such as "widen layer2 1.5", in turn, and write it to a new file; or
+    that of a run which trains now, between two of its steps.
 
-    dry_run: say what would change, and write nothing; undo: take the last edit back instead; out: by default NAME-edited.safetensors
-    beside the model; seed: of weights that are new. Raises UserError, and writes nothing, for an edit that cannot be made.
+    dry_run: say what would change, and change nothing; undo: take the last edit back instead; out: by default NAME-edited.safetensors
+    beside the model; seed: of weights that are new (a run has its own). Raises UserError, and writes nothing, for an edit that cannot be
+    made; of a run, those before it are made then.
     """
     from saccade.editing import planning
     from saccade.nn import weights
 
     path = Path(target)
-    if path.is_dir() and RunDir(path).run_file.is_file():
-        raise UserError("a run cannot be edited yet", where=str(target), fix=f"give a model file, {RunDir(path).best}, and --out")
     if undo == bool(edits):
         raise UserError("must be edits, or --undo alone", where="edit", fix='saccade edit MODEL "widen layer2 1.5"')
     for text in edits:
         planning.parse(text)
+    if path.is_dir():
+        return _of_run(controlling.found(path), edits, dry_run=dry_run, undo=undo, out=out)
     new = Path(out) if out is not None else path.with_name(f"{path.stem}-edited.safetensors")
     if not dry_run and (new.exists() or new.suffix != ".safetensors"):
         problem = "exists already" if new.exists() else "must end in .safetensors"
@@ -74,6 +80,21 @@ def edit(
     buffers = weights.to_buffers(network)
     _check_opens(card, buffers)
     return Edited(None if dry_run else modelfile.save(new, buffers, card), rows)
+
+
+def _of_run(run: RunDir, edits: Sequence[str], *, dry_run: bool, undo: bool, out: str | Path | None) -> Edited:
+    """Ask the process that trains it, one edit after the other."""
+    if out is not None:
+        raise UserError("a run keeps its network to itself", where="--out", fix=f"edit its model: {run.best}")
+    if undo and dry_run:
+        raise UserError("a run's edit is taken back or not", where="--dry-run", fix="leave --dry-run out")
+    if not controlling.trains(run):
+        controlling.check_resumable(run)
+        again = f"saccade train --resume --out {shlex.quote(str(run.path))}"
+        raise UserError("the run does not train now", where=str(run.path), fix=f"go on with: {again}; or edit its model, {run.best}")
+    told = [controlling.asked(run, {"edit": text, **({"dry_run": True} if dry_run else {})}) for text in edits]
+    told += [controlling.asked(run, {"undo": True})] if undo else []
+    return Edited(None, [row for one in told for row in one["edits"]], None if dry_run else int(told[-1]["step"]))
 
 
 def _check_opens(card: Card, buffers: Mapping[str, Buffer]) -> None:

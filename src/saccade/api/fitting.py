@@ -17,7 +17,9 @@ from saccade import __version__
 from saccade.api.displaying import conclude, keep_samples, pictures
 from saccade.api.judging import save_features
 from saccade.api.runs import Run, load_run
+from saccade.api.scheduling import editor
 from saccade.api.setup import Setup
+from saccade.core import requests
 from saccade.core.card import Card
 from saccade.core.errors import Interrupted, UserError
 from saccade.core.progress import Progress, Silent
@@ -62,6 +64,7 @@ def fit(start: Start) -> Run:
         if setup.features is not None:
             found = setup.features
             ranks.first(lambda: save_features(run.features, found))
+        ranks.first(lambda: requests.clear(run))
         trainer = _trainer(start)
         if start.resume:
             take_up(trainer, run, setup.progress)
@@ -108,6 +111,7 @@ def _trainer(start: Start) -> Trainer:
             setup.progress,
             deadline,
             setup.ranks,
+            editor(setup),
         )
     )
     return trainer

@@ -15,6 +15,7 @@ from saccade.core import files, modelfile
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError, unknown
+from saccade.core.scheduled import Scheduled
 from saccade.data.dataset import Dataset
 from saccade.task import Budget
 from saccade.tasks import ROOMS, room
@@ -121,6 +122,8 @@ def _option(name: str, value: Any) -> list[str]:
         return [FLAGS[name, value]]
     if name == "size" and isinstance(value, tuple):
         return ["--size", "x".join(map(str, value))]
+    if name == "edits":
+        return [word for text in value for word in ("--edit", text)]
     if name in VALUED and value is not None:
         return [f"--{name}", str(value)]
     return ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
@@ -132,6 +135,8 @@ def _checked(values: Mapping[str, Any]) -> TrainConfig:
     for key, value in configs.dotted(asdict(config)).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} must be a finite number, got {value}", where="--set")
+    for text in config.edits:
+        Scheduled.parse(text)
     if config.minutes is not None and not config.minutes:
         raise UserError("minutes must be above 0", where="--minutes")
     if "epochs" in values and not config.epochs and config.minutes is None:

@@ -124,7 +124,11 @@ def _event(event: Mapping[str, Any]) -> str:
         return f"shortened from {event['from']} to {event['total_steps']} steps to keep to the minutes"
     if event.get("event") == "back" and "fault" in event:
         return f"{event['fault']}: gone back to step {event['to']}, on at half the rate"
-    return str(event.get("event", ""))
+    if event.get("event") == "set":
+        return ", ".join(f"{key}={value}" for key, value in event.get("settings", {}).items())
+    if event.get("event") == "undo":
+        return f"undo {event.get('text', '')}"
+    return str(event.get("text") or event.get("event", ""))
 
 
 def _next_steps(run: RunDir, split: str, *, making: bool) -> Sequence[Mapping[str, str]]:

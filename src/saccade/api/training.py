@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saccade.api import scheduling
 from saccade.api.fitting import Start, fit, record
 from saccade.api.planning import command, plan, settle
 from saccade.api.runs import Run, read_record
@@ -51,6 +52,7 @@ def train(  # the verb's options, by name
     on_nan: str | None = None,
     other_torch: bool = False,
     shard: bool = False,
+    edits: Sequence[str] = (),
     images: bool = True,
     report: bool = True,
     device: str = "auto",
@@ -62,8 +64,10 @@ def train(  # the verb's options, by name
     """Train a model on a folder of images and keep the best; see `saccade train --help`.
 
     `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` the run
-    ends with its model: no answers are kept and no page is written, for many short runs. Under torchrun every process calls this and gets
-    the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted after a signal.
+    ends with its model: no answers are kept and no page is written, for many short runs. `edits` change the network on the way, each a line
+    with its time, "at step 2000: deepen layer2 +1" or "when accuracy stalls 5: widen layer3 1.5". Under torchrun every process calls this
+    and gets the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted after a
+    signal.
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
@@ -77,7 +81,8 @@ def train(  # the verb's options, by name
     }
     values |= {"device": None if device == "auto" else device, "precision": None if precision == "auto" else precision}
     values |= {name: True for name, on in flags.items() if on} | ({} if images else {"images": False})
-    asked = {name: value for name, value in values.items() if value is not None} | dict(set or {})
+    asked: dict[str, Any] = {name: value for name, value in values.items() if value is not None} | dict(set or {})
+    asked |= {"edits": tuple(edits)} if edits else {}
     place = Path(out) if out is not None else None
     with notices_ignored(), Ranks.joined() as ranks:
         now = _Now(ranks, progress if ranks.is_first else Silent(), started, report)
@@ -148,6 +153,7 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
     model, card = ranks.after_first(setup.fresh_model)
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))
+    ranks.first(lambda: scheduling.check(setup, model, card, resolved))
 
     made: list[RunDir] = []
 

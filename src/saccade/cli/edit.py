@@ -23,7 +23,7 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
 
 
 @click.command("edit", epilog=EDITS)
-@click.argument("target", metavar="MODEL", type=click.Path())
+@click.argument("target", metavar="RUN|MODEL", type=click.Path())
 @click.argument("edits", metavar="EDIT...", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
 @click.option("--undo", is_flag=True, help="Take the last edit back.")
@@ -31,7 +31,7 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
 @options.seed
 @options.output
 def command(target: str, edits: tuple[str, ...], as_json: bool, quiet: bool, **request: Any) -> None:
-    """Change the network of a trained model: wider, deeper, for other classes."""
+    """Change a network: that of a model file, or of a run that trains now."""
     from saccade import api
 
     found = api.edit(target, *edits, **request).to_dict()
@@ -40,7 +40,8 @@ def command(target: str, edits: tuple[str, ...], as_json: bool, quiet: bool, **r
         return
     for row in found["edits"]:
         show(row)
-    output.say(f"model  {found['model']}" if found["model"] else "nothing was written")
+    made = f"made at step {found['step']}" if found["step"] is not None else "nothing was written"
+    output.say(f"model  {found['model']}" if found["model"] else made)
 
 
 def show(row: Mapping[str, Any]) -> None:

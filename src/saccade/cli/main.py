@@ -35,6 +35,7 @@ VERBS = {
     "generate": "images that a trained GAN or VAE makes",
     "explain": "where a model looks, and its worst mistakes",
     "edit": "change a network: wider, deeper, other classes, other activations",
+    "set": "change how a run trains, while it does",
     "export": "a file for another runtime, with the proof that it answers the same",
     "verify": "repeat that proof anywhere, without torch",
     "bench": "how fast, how large and how good models are on this machine",

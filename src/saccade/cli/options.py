@@ -40,9 +40,14 @@ def _batch(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 def _overrides(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> dict[str, Any]:
+    return parsed(value, "--set")
+
+
+def parsed(texts: Sequence[str], where: str) -> dict[str, Any]:
+    """KEY=VALUE texts as what they set; `where` is named in errors."""
     from saccade.core.config import parse_override
 
-    return dict(parse_override(text) for text in value)
+    return dict(parse_override(text, where) for text in texts)
 
 
 def output(function: F) -> F:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 )
 @click.option("--shard", is_flag=True, help="Under torchrun: spread weights and moments over the processes (FSDP2).")
 @click.option("--other-torch", is_flag=True, help="Resume with another version of torch than the run's; last bits may differ.")
+@click.option(
+    "--edit", "edits", metavar='"WHEN: EDIT"', multiple=True, help='A change of the network on the way: "at step 2000: deepen layer2 +1".'
+)
 @click.option("--no-images", "images", is_flag=True, flag_value=False, default=True, help="No pictures in the report.")
 @options.compute
 @options.seed_if_given

@@ -128,7 +128,8 @@ class TrainConfig:
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
-    are facts of the machine; workers change no result at all. shard: spread weights and moments over the processes of the run.
+    are facts of the machine; workers change no result at all. shard: spread weights and moments over the processes of the run. edits:
+    changes of the network on the way, each with its time: "at step 2000: deepen layer2 +1" (`core/scheduled.py`).
     """
 
     data: str = ""
@@ -162,23 +163,33 @@ class TrainConfig:
     shard: bool = False
     skip_bad: bool = False
     images: bool = True
+    edits: tuple[str, ...] = ()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, nested as the fields are."""
-        return dataclasses.asdict(self) | {"size": list(self.size), "betas": list(self.betas)}
+        return dataclasses.asdict(self) | {"size": list(self.size), "betas": list(self.betas), "edits": list(self.edits)}
 
 
 # The nested ones, by the key before the dot.
 GROUPS = {"augment": AugmentConfig, "generation": GenerationConfig, "segmentation": SegmentationConfig}
+CHANGEABLE = {"lr", "weight_decay", "momentum", "betas", "clip", "label_smoothing", "patience", "batch", "micro_batch", "epochs"}
 
 
 def keys() -> list[str]:
     """Every name that `key=value` takes, nested ones with a dot."""
     nested = [f"{group}.{f.name}" for group, kind in GROUPS.items() for f in dataclasses.fields(kind)]
     return [f.name for f in dataclasses.fields(TrainConfig) if f.name not in GROUPS] + nested
+
+
+def check_changeable(settings: Iterable[str]) -> None:
+    """Raise UserError for a key that cannot be set while a run is on its way."""
+    names = [key for key in keys() if key in CHANGEABLE or key.startswith("augment.")]
+    for key in settings:
+        if key not in names:
+            raise unknown("setting of a run in progress", key, names, where="set")
 
 
 def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,14 +201,14 @@ def dotted(values: Mapping[str, Any]) -> dict[str, Any]:
 _TEXTS = frozenset(f.name for f in dataclasses.fields(TrainConfig) if f.type == "str") | {"generation.features"}
 
 
-def parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str, where: str = "--set") -> tuple[str, Any]:
     """`key=value` -> (key, value): the value is JSON where it reads as JSON, else text; sizes may be S or HxW."""
     key, separator, value = text.partition("=")
     key = key.strip()
     if not separator:
-        raise UserError(f"an override must be key=value, got {text!r}", where="--set")
+        raise UserError(f"an override must be key=value, got {text!r}", where=where)
     if key not in keys():
-        raise unknown("key", key, keys(), where="--set")
+        raise unknown("key", key, keys(), where=where)
     return key, parse_size(value) if key == "size" else _value(value, text_only=key in _TEXTS)
 
 

@@ -141,6 +141,11 @@ class RunDir:
         return self.path / "not-finite"
 
     @property
+    def requests(self) -> Path:
+        """What is asked of the process that trains, and its answers."""
+        return self.path / "requests"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -298,7 +303,7 @@ class RunDir:
 
     def _check_links(self) -> None:
         """What a run writes must stay in its folder, and what it removes is its own."""
-        folders = (self.checkpoints, self.tensorboard, self.predictions, self.exports, self.explanations, self.not_finite)
+        folders = (self.checkpoints, self.tensorboard, self.predictions, self.exports, self.explanations, self.not_finite, self.requests)
         try:
             links = [folder for folder in folders if folder.is_symlink()]
         except OSError as error:
@@ -313,15 +318,16 @@ class RunDir:
     def _in_use(self) -> UserError:
         """Names the holder, for whom it may take a moment to say who it is."""
         deadline = time.monotonic() + _HOLDER_WAIT
-        who = self._holder()
-        while not who and time.monotonic() < deadline:
+        who = self.holder()
+        while who is None and time.monotonic() < deadline:
             time.sleep(0.02)
-            who = self._holder()
+            who = self.holder()
         fix = "wait for it, stop it, or choose another --out"
-        return UserError(f"the run folder is in use by {who or 'another process'}", where=str(self.path), fix=fix)
+        name = "another process" if who is None else f"process {who[0]} on {who[1]}"
+        return UserError(f"the run folder is in use by {name}", where=str(self.path), fix=fix)
 
-    def _holder(self) -> str:
-        """`process N on HOST`; nothing where that is unknown, or left by a process that is gone."""
+    def holder(self) -> tuple[int, str] | None:
+        """(process, host) of who trains the run; None where that is unknown, or left by a process that is gone."""
         try:
             raw = read_json(self.path / HOLDER)
             pid, host = int(raw["pid"]), str(raw["host"])
@@ -330,8 +336,8 @@ class RunDir:
         except PermissionError:
             pass
         except (UserError, OSError, TypeError, KeyError, ValueError):
-            return ""
-        return f"process {pid} on {host}"
+            return None
+        return pid, host
 
 
 def _is_ours(name: str) -> bool:

@@ -52,12 +52,13 @@ class Edit:
         names = [getattr(step, "module", None) or getattr(step, "at", None) or getattr(step, "layer", "") for step in self.steps]
         return list(dict.fromkeys(name for name in names if name))
 
-    def apply(self, network: nn.Module) -> list[Sources]:
-        """Change `network` in place; gives, by step, where the tensors that were touched come from."""
+    def apply(self, network: nn.Module) -> list[tuple[Sources, frozenset[str]]]:
+        """Change `network` in place; gives, by step, where the tensors that were touched come from, and the names of all after it."""
         draws, followed = Draws(self.seed, self.number), []
         for step in self.steps:
-            followed.append(step.sources(network))
+            sources = step.sources(network)
             step.apply(network, draws)
+            followed.append((sources, frozenset(network.state_dict())))
         return followed
 
     def before(self, card: Card) -> Card:
@@ -71,12 +72,17 @@ class Edit:
 
 def edits_of(card: Card) -> list[Edit]:
     """The edits of a card that may come from an untrusted file; raises UserError for what is none."""
+    return edits_from(card.edits)
+
+
+def edits_from(raw: Sequence[Mapping[str, Any]]) -> list[Edit]:
+    """The same of edits as a card has them."""
     from pydantic import TypeAdapter, ValidationError
 
-    if len(card.edits) > MOST_EDITS:
-        raise UserError(f"a model has at most {MOST_EDITS} edits, this one {len(card.edits)}", where="card")
+    if len(raw) > MOST_EDITS:
+        raise UserError(f"a model has at most {MOST_EDITS} edits, this one {len(raw)}", where="card")
     try:
-        edits = TypeAdapter(list[Edit]).validate_json(dumps([dict(edit) for edit in card.edits]))
+        edits = TypeAdapter(list[Edit]).validate_json(dumps([dict(edit) for edit in raw]))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -104,13 +110,15 @@ def rebuild(card: Card, build: Build, buffers: Mapping[str, Buffer]) -> nn.Modul
     base = unedited(card)
     # Cards of files are checked field by field, also as they were before.
     network = build(Card.from_json(base.to_json(), where="card"), held * SHRUNK if _may_shrink(edits) else held)
-    _check(network, edits, buffers, held * SHRUNK)
+    check(network, edits, {name: tuple(buffer.shape) for name, buffer in buffers.items()}, held * SHRUNK)
     for edit in edits:
         edit.apply(network)
     return network
 
 
-def _check(network: nn.Module, edits: Sequence[Edit], buffers: Mapping[str, Buffer], most: int) -> None:
+def check(network: nn.Module, edits: Sequence[Edit], wanted: Mapping[str, tuple[int, ...]] | None, most: int) -> None:
+    """Make the edits on shapes alone. Raises UserError where they do not end in the `wanted` tensors, or would on the way hold more than
+    `most` numbers."""
     import copy
 
     shapes = copy.deepcopy(network).to("meta")
@@ -123,8 +131,7 @@ def _check(network: nn.Module, edits: Sequence[Edit], buffers: Mapping[str, Buff
             if sum(value.numel() for value in shapes.state_dict().values()) > most:
                 raise UserError(f"the edits need more than the file holds: {edit.text[:80]!r}", where="card")
     found = {name: tuple(value.shape) for name, value in shapes.state_dict().items()}
-    wanted = {name: tuple(buffer.shape) for name, buffer in buffers.items()}
-    if found != wanted:
+    if wanted is not None and found != wanted:
         name = next(iter(sorted({*found} ^ {*wanted}) or (key for key in found if found[key] != wanted[key])))
         raise UserError(f"the edits do not give the tensors of the file: {name}", where="card", fix="the file was put together wrongly")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from saccade.core import config as configs
 from saccade.core import modelfile
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
@@ -27,17 +29,17 @@ from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader
 from saccade.nn import weights
 from saccade.task import Task
-from saccade.training import checkpoint, optim, sharding
+from saccade.training import checkpoint
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
-from saccade.training.ema import Average
+from saccade.training.changes import Changes
+from saccade.training.learner import Editing, Learner, Workshop, blank
 from saccade.training.ranks import Ranks, reachable
 from saccade.training.recovery import BackError, Recovery
 from saccade.training.saver import Saver
 from saccade.training.schedule import Schedule
 from saccade.training.signals import StopSignals
 from saccade.training.state import State, read_events
-from saccade.training.step import Updater
 
 CHECKPOINT_SECONDS = 60.0
 LOGGED_STEPS = 500
@@ -47,7 +49,8 @@ LATE = 1.03
 @dataclass(frozen=True)
 class Job:
     """Everything that a run needs. `evaluate` gives a module's figures on the validation images; deadline: monotonic seconds, or None;
-    ranks: the processes that share the work, of which the first alone has a `progress` that is seen."""
+    ranks: the processes that share the work, of which the first alone has a `progress` that is seen; editor: where the network may be
+    edited on the way."""
 
     task: Task
     model: nn.Module
@@ -60,6 +63,7 @@ class Job:
     progress: Progress
     deadline: float | None = None
     ranks: Ranks = field(default_factory=Ranks)
+    editor: Editing | None = None
 
 
 class Trainer:
@@ -73,17 +77,16 @@ class Trainer:
         metric = job.task.metrics(job.card)
         self.primary, self.sign = metric.primary, 1 if metric.higher_is_better else -1
         self.schedule = Schedule(resolved.total_steps, config.warmup)
-        self.average = Average(job.model, config.ema * resolved.total_steps) if config.ema else None
-        plain = copy.deepcopy(job.model) if config.shard and not config.ema else job.model
-        phases = job.task.phases(job.model, config)
-        self.updater = Updater(job.model, phases, config, resolved.precision, job.ranks)
-        self._plain = plain if self.updater.sharded else job.model
-        if self.average is not None:
-            self.average.spread(job.model)
+        kind = (resolved.precision, resolved.total_steps, job.ranks)
+        shapes = blank(job.model) if job.editor is not None else None
+        self.learner = Learner(job.task, job.model, job.card, config, kind)
+        self.workshop = Workshop(job.task, self.learner, shapes, kind, job.editor)
+        self.loader, self.deadline = job.loader, job.deadline
         self.log_every = max(1, resolved.total_steps // LOGGED_STEPS)
         self.rows: list[dict[str, Any]] = []
         self.planned: dict[str, Any] | None = None
-        self.recovery = Recovery(self.updater, job.loader, job.run, config, job.progress)
+        self.recovery = Recovery(self.learner.updater, job.loader, job.run, config, job.progress)
+        self.changes = Changes(self)
         self.stream: Generator[list[Batch], None, None]
         self.saver = Saver()
         self.steps_taken = 0
@@ -103,40 +106,69 @@ class Trainer:
         for line in passed_over:
             self.job.progress.message(line)
         where = str(run.checkpoints)
-        names = ["model", *(["average"] if self.average else []), *(f"optimizer-{name}" for name in self.updater.optimizers)]
-        groups, saved = checkpoint.decode(contents, names, where=where)
+        groups, saved = checkpoint.decode(contents, self.learner.groups(), where=where)
         contents.clear()
-        if saved.loop.step != step or saved.loop.position != step * self.job.config.batch:
+        moved = "batch" in saved.loop.settings
+        if saved.loop.step != step or (saved.loop.position != step * self.job.config.batch and not moved):
             message = f"state.json says step {saved.loop.step} and position {saved.loop.position}, which cannot be in step-{step}"
             raise DamagedError(message, where=where)
-        weights.load_into(self.job.model, groups["model"], where=where)
-        if self.average is not None:
-            self.average.load(groups["average"], where)
-        for name, optimizer in self.updater.optimizers.items():
-            optim.restore(optimizer, groups[f"optimizer-{name}"], where=f"{where}/optimizer-{name}")
-        if self.updater.scaler.is_enabled():
-            self.updater.scaler.load_state_dict(saved.scaler)
+        if list(self.learner.card.edits) != saved.loop.edits or self.state.settings != saved.loop.settings:
+            configs.check_changeable(saved.loop.settings)
+            self.use(self.workshop.again(saved.loop.edits, saved.loop.settings, groups["model"]), stream=False)
+        self.learner.load(groups, saved.scaler, where)
         if ranks.is_first:
             run.truncate_metrics(saved.metrics_bytes)
         self.state = saved.loop
+        self.schedule.ends = []
+        for at, end in saved.loop.ends:
+            self._end_at(at, end, where)
         self.plan_again()
-        if self.planned is not None and self.planned["step"] <= self.state.step and not self.schedule.before:
-            self.schedule.shorten(self.planned["step"], self.planned["total_steps"])
         return step
 
     def plan_again(self) -> None:
-        """Know from the run's events whether its schedule is shortened."""
-        events = read_events(self.job.run, list(self.updater.optimizers))
+        """Know from the run's events what changes on the way."""
+        events = read_events(self.job.run, list(self.learner.updater.optimizers))
         self.planned = next((event for event in events if event["event"] == "shorten"), None)
-        if self.planned is not None and self.planned["total_steps"] > self.job.resolved.total_steps:
-            raise DamagedError("a schedule must become shorter", where=str(self.job.run.events_file))
+        self.changes.read()
+
+    def use(self, learner: Learner, *, stream: bool) -> None:
+        """Train this one from here on; stream: with batches as its configuration says."""
+        config, loader, former = learner.config, self.loader, self.learner.config
+        self.learner = learner
+        self.recovery.updater, self.recovery.config = learner.updater, config
+        if (config.augment, config.batch, config.micro_batch) != (former.augment, former.batch, former.micro_batch):
+            augment = self.job.task.augment(config)
+            self.loader = self.recovery.loader = Loader(
+                loader.source, augment, seed=loader.seed, batch=config.batch, micro_batch=config.micro_batch, workers=loader.workers
+            )
+            if stream:
+                self.stream.close()
+                self.stream = self._stream()
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the images so far."""
+        return self.state.position / (self.job.resolved.steps_per_epoch * self.job.config.batch)
+
+    def end_at(self, total: int) -> None:
+        """Move the end of the schedule, from this step on; a deadline counts no longer."""
+        self._end_at(self.state.step, total, str(self.job.run.events_file))
+        self.state.ends.append((self.state.step, total))
+        self.deadline = None
+        self._show_stage()
+
+    def _end_at(self, step: int, total: int, where: str) -> None:
+        try:
+            self.schedule.end_at(step, total)
+        except ValueError as error:
+            raise DamagedError(str(error), where=where) from None
 
     def fit(self) -> State:
         """Train to the end; raises Interrupted (state saved) when a signal came."""
         job = self.job
-        job.ranks.same(job.model)
-        if self.average is not None:
-            job.ranks.same(self.average.module)
+        job.ranks.same(self.learner.model)
+        if self.learner.average is not None:
+            job.ranks.same(self.learner.average.module)
         board = Board(job.run.tensorboard if job.ranks.is_first else None, purge_step=self.state.step or None)
         if job.config.on_nan == "back" and not job.ranks.first(job.run.has_checkpoint):
             self._checkpoint()  # or there would be nothing to go back to
@@ -160,20 +192,25 @@ class Trainer:
     def _run(self, board: Board, signals: StopSignals) -> int:
         """Step until the end or a signal, whose number is returned (0: none)."""
         begun = saved_at = time.monotonic()
-        stop = 0
+        stop, changes = 0, self.changes
+        asked = bool(self.job.ranks.highest([changes.asked()])[0])
         while not self._ended() and not stop:
-            due = False
-            try:
-                self._step(next(self.stream))
-                if self._due():
-                    due = self._evaluate(board)
-            except BackError as error:
-                self._go_back(error)
-                continue
-            logged = self._log(board, (time.monotonic() - begun) / self.steps_taken)
+            changes.take(asked)
+            due = logged = False
+            if changes.stopped:
+                return signal.SIGTERM
+            if changes.paused:
+                changes.wait()
+            else:
+                try:
+                    due = self._advance(board)
+                except BackError as error:
+                    self._go_back(error)
+                    continue
+                logged = self._log(board, (time.monotonic() - begun - changes.away) / self.steps_taken)
             self.saver.check()
             due = due or signals.noticed or (logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS)
-            stop, total, due = self._agreed(signals.received or 0, self._affordable(begun) or 0, due)
+            stop, total, due, asked = self._agreed(signals.received or 0, self._affordable(begun) or 0, due)
             self._keep_time(total)
             if due:
                 signals.noticed = False
@@ -181,41 +218,40 @@ class Trainer:
                 saved_at = time.monotonic()
         return stop
 
-    def _agreed(self, signal: int, total: int, save: bool) -> tuple[int, int, bool]:
-        """What clocks and signals say, the same on all ranks: the signal that ends the run, the new end of the schedule, whether to save.
+    def _advance(self, board: Board) -> bool:
+        """A step, and an evaluation where one is due, which may say that this state is to be kept."""
+        self._step(next(self.stream))
+        return self._due() and self._evaluate(board)
+
+    def _agreed(self, stop: int, total: int, save: bool) -> tuple[int, int, bool, bool]:
+        """What clocks, signals and others say, the same on all ranks: the signal that ends the run, the new end of the schedule, whether to
+        save, whether there is a request.
 
         The first one's clock counts, and a signal that any of them got.
         """
         if not self.job.ranks.is_first:
             total = 0
-        agreed = self.job.ranks.highest([signal, total, save])
-        return int(agreed[0]), int(agreed[1]), bool(agreed[2])
+        agreed = self.job.ranks.highest([stop, total, save, self.changes.asked()])
+        return int(agreed[0]), int(agreed[1]), bool(agreed[2]), bool(agreed[3])
 
     def _stream(self) -> Generator[list[Batch], None, None]:
         ranks = self.job.ranks
-        return self.job.loader.share(ranks.rank, ranks.world).stream(self.state.position)
+        return self.loader.share(ranks.rank, ranks.world).stream(self.state.position)
 
     def _ended(self) -> bool:
         return self.state.step >= self.schedule.total or self.state.stopped
 
-    def shipped(self) -> nn.Module:
-        """The model that is kept, whole: the averaged one where there is one. All ranks must ask for it."""
-        if self.average is not None:
-            return self.average.settle()
-        if self.updater.sharded:
-            self._plain.load_state_dict(sharding.whole(self.job.model.state_dict()))
-        return self._plain
-
     def _show_stage(self) -> None:
-        batch = self.job.config.batch
-        self.job.progress.start("training", self.schedule.total * batch, "images", done=self.state.step * batch)
+        batch, state = self.learner.config.batch, self.state
+        total = state.position + (self.schedule.total - state.step) * batch
+        self.job.progress.start("training", total, "images", done=state.position)
 
     def _step(self, batches: list[Batch]) -> None:
-        state, config = self.state, self.job.config
+        state, config, learner = self.state, self.learner.config, self.learner
         moved = [batch.to(self.device, channels_last=config.channels_last) for batch in batches]
         means = self.recovery.step(moved, state.step, self.schedule.factor(state.step), self.schedule.total)
-        if self.average is not None:
-            self.average.update(self.job.model, state.step)
+        if learner.average is not None:
+            learner.average.update(learner.model, state.step)
         for name, value in means.items():
             state.sums[name] = state.sums.get(name, 0.0) + value
             state.counts[name] = state.counts.get(name, 0) + 1
@@ -245,10 +281,10 @@ class Trainer:
         means = {name: value / state.counts[name] for name, value in state.sums.items()}
         row: dict[str, Any] = {
             "step": state.step,
-            "epoch": round(state.step / self.job.resolved.steps_per_epoch, 4),
+            "epoch": round(self.epoch, 4),
             **means,
-            "lr": self.job.config.lr * self.schedule.factor(state.step - 1) * self.recovery.slowdown(state.step - 1),
-            "time": {"images_per_second": self.job.config.batch / max(seconds_per_step, 1e-9)},
+            "lr": self.learner.config.lr * self.schedule.factor(state.step - 1) * self.recovery.slowdown(state.step - 1),
+            "time": {"images_per_second": self.learner.config.batch / max(seconds_per_step, 1e-9)},
         }
         state.sums, state.counts = {}, {}
         self.rows.append(row)
@@ -260,7 +296,7 @@ class Trainer:
     def _note(self, loss: float) -> None:
         value = self.state.best
         best = f"  best {self.primary} {value:.4f}" if value is not None else ""
-        self.job.progress.note(f"epoch {self.state.step / self.job.resolved.steps_per_epoch:.1f}  loss {loss:.4f}{best}")
+        self.job.progress.note(f"epoch {self.epoch:.1f}  loss {loss:.4f}{best}")
 
     def _evaluate(self, board: Board) -> bool:
         """Measure, keep the model if it is the best so far, and count how long nothing got better.
@@ -269,10 +305,10 @@ class Trainer:
         """
         state, job = self.state, self.job
         begin = time.monotonic()
-        metrics = dict(job.evaluate(self.shipped()))
+        metrics = dict(job.evaluate(self.learner.shipped()))
         row = {
             "step": state.step,
-            "epoch": round(state.step / job.resolved.steps_per_epoch, 4),
+            "epoch": round(self.epoch, 4),
             "split": "val",
             "metrics": metrics,
             "time": {"seconds": time.monotonic() - begin},
@@ -287,7 +323,7 @@ class Trainer:
             self._save(job.run.best)
         else:
             state.stale += 1
-            state.stopped = 0 < job.config.patience <= state.stale
+            state.stopped = 0 < self.learner.config.patience <= state.stale
         if job.config.on_nan == "back":
             state.good = state.step
         return job.config.on_nan == "back"
@@ -295,17 +331,24 @@ class Trainer:
     def _keep_time(self, total: int) -> None:
         """Once, when the run is clearly too slow for its deadline, shorten the schedule to `total` and record it; resume does it again."""
         job, state, schedule = self.job, self.state, self.schedule
-        if schedule.before or state.step >= schedule.total:
+        if state.shortened or state.step >= schedule.total:
             return
+        before = schedule.total
         if self.planned is not None:
-            if state.step == self.planned["step"]:
-                schedule.shorten(state.step, self.planned["total_steps"])
+            if state.step != self.planned["step"]:
+                return
+            total = self.planned["total_steps"]
+        elif total:
+            self._record({"event": "shorten", "step": state.step, "total_steps": total, "from": before})
+        else:
             return
-        if not total:
-            return
-        self._record({"event": "shorten", "step": state.step, "total_steps": total, "from": schedule.total})
-        schedule.shorten(state.step, total)
-        job.progress.message(f"slower than measured: {schedule.before} steps shortened to {total} to keep to the minutes asked for")
+        if total > before:
+            raise DamagedError("a schedule must become shorter", where=str(job.run.events_file))
+        self._end_at(state.step, total, str(job.run.events_file))
+        state.ends.append((state.step, total))
+        state.shortened = True
+        if self.planned is None:
+            job.progress.message(f"slower than measured: {before} steps shortened to {total} to keep to the minutes asked for")
         self._show_stage()
 
     def _record(self, event: Mapping[str, Any]) -> None:
@@ -314,13 +357,13 @@ class Trainer:
 
     def _affordable(self, begun: float) -> int | None:
         """The last step that the deadline allows at the speed so far, where that is clearly before the schedule's end."""
-        state, schedule, deadline = self.state, self.schedule, self.job.deadline
+        state, schedule, deadline = self.state, self.schedule, self.deadline
         done = self.steps_taken
-        if deadline is None or schedule.before or self.planned is not None or done < 20:
+        if deadline is None or state.shortened or self.planned is not None or done < 20:
             return None
         if state.step % self.log_every or schedule.progress(state.step) < 0.25:
             return None
-        now = time.monotonic()
+        now = time.monotonic() - self.changes.away
         per_step = (now - begun) / done
         allowed = max(1.0, deadline - now)
         if per_step * (schedule.total - state.step) <= allowed * LATE:
@@ -331,16 +374,11 @@ class Trainer:
     def _checkpoint(self) -> None:
         """Take a snapshot, which the saver writes while training goes on."""
         rows, self.rows = self.rows, []
-        tensors: dict[str, Mapping[str, Tensor]] = {"model": self.job.model.state_dict()}
-        if self.average is not None:
-            tensors["average"] = self.average.state()
-        for name, optimizer in self.updater.optimizers.items():
-            tensors[f"optimizer-{name}"] = optim.state(optimizer)
-        tensors = {name: sharding.whole(group) for name, group in tensors.items()}
+        tensors = self.learner.tensors()
         if not self.job.ranks.is_first:
             return
         kept = checkpoint.snapshot(tensors)
-        state = {"loop": copy.deepcopy(vars(self.state)), "scaler": self.updater.scaler.state_dict()}
+        state = {"loop": copy.deepcopy(vars(self.state)), "scaler": self.learner.updater.scaler.state_dict()}
         run, step = self.job.run, self.state.step
         good = self.state.good if self.job.config.on_nan == "back" else None
 
@@ -351,9 +389,14 @@ class Trainer:
 
         self.saver.submit(write)
 
+    def save_now(self) -> None:
+        """A checkpoint, and return when it is on the disk."""
+        self._checkpoint()
+        self.saver.wait()
+
     def _save(self, path: Path) -> None:
         """The same for the model that is shipped."""
-        shipped = self.shipped()
+        shipped = self.learner.shipped()
         if self.job.ranks.is_first:
-            card, kept = self.job.card.with_metrics(self.state.best_metrics), weights.to_buffers(shipped)
+            card, kept = self.learner.card.with_metrics(self.state.best_metrics), weights.to_buffers(shipped)
             self.saver.submit(lambda: modelfile.save(path, kept, card))

@@ -16,6 +16,8 @@ from saccade.nn import weights
 from saccade.nn.weights import is_sharded, like
 from saccade.task import Phase
 
+Moments = Mapping[str, Mapping[str, Tensor]]  # by parameter, then by part: exp_avg, exp_avg_sq, step; momentum_buffer
+
 
 def build(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum over the phase's parameters.
@@ -70,6 +72,30 @@ def restore(optimizer: torch.optim.Optimizer, buffers: Mapping[str, Buffer], *, 
         optimizer.state[parameter][name] = kept
     if any(held.keys() != _names(optimizer) for held in optimizer.state.values()):
         raise DamagedError("a parameter lacks a part of its state", where=where)
+
+
+def moments(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> Moments:
+    """What is remembered of each parameter, by its name; names: by the identity of the parameter."""
+    held = ((names.get(id(parameter)), optimizer.state.get(parameter)) for parameter in _parameters(optimizer))
+    return {name: dict(state) for name, state in held if name is not None and state}
+
+
+def take(optimizer: torch.optim.Optimizer, held: Moments, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Take up copies of what another optimizer of the same kind has left, for those parameters that this one trains."""
+    mine = {id(parameter) for parameter in _parameters(optimizer)}
+    for name, state in held.items():
+        parameter = parameters.get(name)
+        if parameter is None or id(parameter) not in mine:
+            continue
+        for part, value in state.items():
+            if value.ndim or part != "step":
+                kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+            else:
+                kept = value.clone()
+            optimizer.state[parameter][part] = kept
+    if held and isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"]:
+        for parameter in _parameters(optimizer):  # a fused kernel takes all buffers or none; 0 is what none means
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter, requires_grad=False))
 
 
 def _place(optimizer: torch.optim.Optimizer, places: list[Any], key: str, where: str) -> tuple[nn.Parameter, bool, str]:

@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
 class Schedule:
-    """`total` steps, of which the share `warmup` rises. `shorten` ends it earlier without a jump in the rate."""
+    """`planned` steps, of which the share `warmup` rises. `end_at` moves the end, earlier or later, without a jump in the rate; ends: each
+    (from which step on, the new end), in turn."""
 
-    total: int
+    planned: int
     warmup: float
-    cut_at: int = 0
-    before: int = 0
+    ends: list[tuple[int, int]] = field(default_factory=list)
 
-    def shorten(self, step: int, total: int) -> None:
-        """From `step` on, run through what is left so that the end is at `total`. May be used once."""
-        if self.before:
-            raise ValueError("the schedule has been shortened already")
-        if not step < total <= self.total:
-            raise ValueError(f"the new end must lie after step {step} and not after {self.total}, got {total}")
-        self.before, self.cut_at, self.total = self.total, step, total
+    @property
+    def total(self) -> int:
+        """Where the end is now."""
+        return self.ends[-1][1] if self.ends else self.planned
+
+    def end_at(self, step: int, total: int) -> None:
+        """From `step` on, run through what is left so that the end is at `total`."""
+        if not (self.ends[-1][0] if self.ends else 0) <= step < min(total, self.total + 1):
+            raise ValueError(
+                f"the new end must lie after step {step}, which must not lie before another change or after the end; got {total}"
+            )
+        self.ends.append((step, total))
 
     def progress(self, step: int) -> float:
         """How much of the schedule is done before `step`: 0..1."""
-        if not self.before or step <= self.cut_at:
-            return min(1.0, step / max(1, self.before or self.total))
-        done = self.cut_at / self.before
-        return min(1.0, done + (1 - done) * (step - self.cut_at) / max(1, self.total - self.cut_at))
+        done, start, total = 0.0, 0, self.planned
+        for at, end in self.ends:
+            if step <= at:
+                break
+            done += (1 - done) * (at - start) / max(1, total - start)
+            start, total = at, end
+        return min(1.0, done + (1 - done) * (step - start) / max(1, total - start))
 
     def factor(self, step: int) -> float:
         """What the peak rate is multiplied by at `step` (counted from 0)."""
-        first = 1 / max(1, self.before or self.total)
+        first = 1 / max(1, self.planned)
         progress = self.progress(step)
         if progress < self.warmup:
             return min(1.0, (progress + first) / self.warmup)

@@ -31,6 +31,12 @@ class State:
     counts: dict[str, Count] = field(default_factory=dict)
     stopped: bool = False
     good: Count = 0  # the step of the last evaluation that found no fault and was kept
+    ends: list[tuple[Count, Count]] = field(default_factory=list)  # of the schedule, each (from which step on, the new end)
+    shortened: bool = False  # one of them is to keep to the minutes asked for
+    edits: list[dict[str, Any]] = field(default_factory=list)  # of the network, as its card has them
+    settings: dict[str, Any] = field(default_factory=dict)  # of the configuration that were changed on the way, by dotted key
+    changes: Count = 0  # edits, takings-back and settings so far
+    planned: list[Count] = field(default_factory=list)  # the places of the edits of the configuration whose time has come
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,24 @@ class _Shorten(_Event):
     total_steps: Annotated[int, Ge(1), Lt(1 << 62)]
 
 
-_EVENTS: Mapping[str, type[_Event]] = {"skip": _Event, "back": _Back, "micro_batch": _MicroBatch, "shorten": _Shorten}
+@dataclass(frozen=True)
+class _Change(_Event):
+    number: Count
+    planned: Count | None = None
+
+
+@dataclass(frozen=True)
+class _Edit(_Change):
+    edit: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Set(_Change):
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+CHANGES: Mapping[str, type[_Event]] = {"edit": _Edit, "undo": _Change, "set": _Set, "withdrawn": _Change}
+_EVENTS: Mapping[str, type[_Event]] = {"skip": _Event, "back": _Back, "micro_batch": _MicroBatch, "shorten": _Shorten, **CHANGES}
 
 
 def read_events(run: RunDir, phases: Collection[str]) -> list[dict[str, Any]]:

@@ -96,6 +96,9 @@ def stand_in(network: nn.Module, seed: int) -> Draws:
     """Put keyed modules in the place of those inside `network` that draw from torch's generator; returns what they share."""
     draws = Draws(seed)
     for name, module in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(module, KeyedDropout):  # of a network that is made ready once more
+            module._draws, module._layer = draws, name
+            continue
         keyed = _keyed(module, draws, name)
         if keyed is not None and name:
             parent, _, last = name.rpartition(".")

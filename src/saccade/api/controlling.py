@@ -1,0 +1,102 @@
+"""What is asked of a run in progress from another process: edits of its network, settings, a pause, a snapshot."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saccade.core import config as configs
+from saccade.core import requests
+from saccade.core.errors import UserError
+from saccade.core.files import discard
+from saccade.core.rundir import RunDir
+
+POLL = 0.05
+_GONE = 2.0  # seconds that an answer may still come in after the run has ended
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What was set. step: from which step on; None where the run does not train and takes it up when it is resumed."""
+
+    run: Path
+    step: int | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    state: str | None = None
+    snapshot: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `--json`."""
+        facts = {"run": str(self.run), "step": self.step, "settings": dict(self.settings)}
+        return facts | {"state": self.state, "snapshot": self.snapshot}
+
+
+def set(run: str | Path, settings: Mapping[str, Any] | None = None, *, state: str | None = None, snapshot: bool = False) -> Changed:
+    """Change how a run trains, between two of its steps.
+
+    settings: keys of TrainConfig that may change on the way (lr, epochs, batch, weight_decay, augment.mixup ...); state: "paused",
+    "running" or "stopped"; snapshot: have a checkpoint written now. A run that was interrupted takes settings up when it is resumed. Raises
+    UserError for what cannot be set, and then nothing has changed.
+    """
+    place, given = found(run), dict(settings or {})
+    if not (given or state or snapshot):
+        raise UserError("nothing to set", where="set", fix=f"saccade set {shlex.quote(str(run))} lr=1e-4")
+    configs.override(configs.TrainConfig(), given, where="set")
+    configs.check_changeable(given)
+    request = {"settings": given, "state": state, "snapshot": snapshot}
+    request = {key: value for key, value in request.items() if value}
+    if trains(place):
+        return Changed(place.path, int(asked(place, request)["step"]), given, state, snapshot)
+    check_resumable(place)
+    if state or snapshot:
+        again = f"saccade train --resume --out {shlex.quote(str(run))}"
+        raise UserError("the run does not train now", where=str(run), fix=f"go on with: {again}")
+    requests.ask(place, request)
+    return Changed(place.path, None, given)
+
+
+def found(run: str | Path) -> RunDir:
+    """The folder of a run; raises UserError where there is none."""
+    place = RunDir(Path(run))
+    if not place.run_file.is_file():
+        raise UserError("no run: there is no run.json", where=str(run), fix="name the folder of a run")
+    return place
+
+
+def trains(run: RunDir) -> bool:
+    """Whether a process of this machine trains the run. Raises UserError where one of another does."""
+    holder = run.holder()
+    if holder is not None and holder[1] != socket.gethostname():
+        raise UserError(f"the run is on {holder[1]}", where=str(run.path), fix="ask for it there")
+    return holder is not None
+
+
+def check_resumable(run: RunDir) -> None:
+    """Raise UserError for a run that has come to its end."""
+    if run.read_run().get("state") == "done":
+        fix = f"train on from its model: saccade train DATA --weights {shlex.quote(str(run.best))}"
+        raise UserError("the run has ended", where=str(run.path), fix=fix)
+
+
+def asked(run: RunDir, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask the process that trains, and wait for its answer, which comes between two steps. Raises its UserError."""
+    path = requests.ask(run, request)
+    ended: float | None = None
+    try:
+        while (told := requests.answered(path)) is None:
+            now = time.monotonic()
+            ended = (ended or now) if run.holder() is None else None
+            if ended is not None and now - ended > _GONE:
+                raise UserError("the run ended before it could answer", where=str(run.path), fix="see its report")
+            time.sleep(POLL)
+    finally:
+        discard(path)
+    if "error" in told:
+        error = told["error"]
+        raise UserError(str(error.get("message")), where=str(error.get("where", "")), fix=str(error.get("fix", "")))
+    return told

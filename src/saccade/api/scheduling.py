@@ -1,0 +1,53 @@
+"""The edits that a configuration plans for a run, tried out before its first step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saccade.core.card import Card
+from saccade.core.errors import UserError
+from saccade.core.scheduled import Scheduled
+from saccade.tasks import MAKING, room
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from saccade.api.setup import Setup
+    from saccade.editing.live import Editor
+    from saccade.training.budget import Resolved
+
+
+def editor(setup: Setup) -> Editor | None:
+    """What edits the network of a run on its way; None where its room has no outputs to hold an edit to."""
+    from saccade.editing.live import Editor
+
+    task = setup.config.task
+    return None if task in MAKING else Editor(room(task).build, setup.config.seed)
+
+
+def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> None:
+    """Try the planned edits in turn on a copy, and say what they would change. Raises UserError for one that could not be made, or whose
+    time would never come."""
+    planned = [Scheduled.parse(text) for text in setup.config.edits]
+    if not planned:
+        return
+    known = editor(setup)
+    if known is None or setup.config.shard:
+        why = f"task {setup.config.task}" if known is None else "--shard"
+        raise UserError(f"a run of {why} cannot be edited", where="--edit")
+    primary = setup.task.metrics(card).primary
+    network = known.copied(model)
+    per_epoch = resolved.steps_per_epoch
+    for one in sorted(planned, key=lambda one: (one.by == "stalls", one.value * (per_epoch if one.by == "epoch" else 1))):
+        end = resolved.total_steps / (per_epoch if one.by == "epoch" else 1)
+        where = f"--edit {one.edit!r}"
+        if one.by != "stalls" and one.value >= end:
+            raise UserError(f"{one.by} {one.value:g} never comes, the run ends at {end:g}", where=where)
+        if one.by == "stalls" and one.metric != primary:
+            raise UserError(f"{one.metric!r} is not what the best model is told by", where=where, fix=f"when {primary} stalls")
+        edit, row = known.plan(one.edit, network, card)
+        known.apply(network, edit)
+        card = known.card(card, edit)
+        counts = f"{row['parameters_before']:,} -> {row['parameters_after']:,} parameters"
+        when = f"when {primary} stalls {one.value:g}" if one.by == "stalls" else f"at {one.by} {one.value:g}"
+        setup.progress.message(f"{when}: {row['text']} ({counts})")

@@ -1,0 +1,42 @@
+"""`saccade set`."""
+
+from __future__ import annotations
+
+import click
+
+from saccade.cli import options, output
+from saccade.core.errors import UserError
+
+SETTINGS = """\b
+KEY=VALUE, one or several:
+  lr=1e-4 epochs=30 batch=128 weight_decay=0.1 augment.mixup=0.2 ...
+  state=paused|running|stopped
+  snapshot=now              a checkpoint, as soon as the step in progress is done"""
+
+
+@click.command("set", epilog=SETTINGS)
+@click.argument("run", metavar="RUN", type=click.Path())
+@click.argument("settings", metavar="KEY=VALUE...", nargs=-1, required=True)
+@options.output
+def command(run: str, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Change how a run trains, while it does; an interrupted one takes it up when it is resumed."""
+    from saccade import api
+
+    state, snapshot, given = None, False, []
+    for text in settings:
+        key, _, value = text.partition("=")
+        if key == "state":
+            state = value
+        elif key == "snapshot":
+            if value != "now":
+                raise UserError(f"must be snapshot=now, got {text!r}", where="set")
+            snapshot = True
+        else:
+            given.append(text)
+    found = api.set(run, options.parsed(given, "set"), state=state, snapshot=snapshot).to_dict()
+    if as_json:
+        output.say_json(found)
+        return
+    words = [*settings]
+    when = "when it is resumed" if found["step"] is None else f"from step {found['step']} on"
+    output.say(f"{run}  {' '.join(words)}  {when}")

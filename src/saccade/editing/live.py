@@ -1,0 +1,70 @@
+"""Edits of a network in training, as the loop makes them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from saccade.core.card import Card
+from saccade.core.errors import UserError
+from saccade.editing import planning
+from saccade.editing.edit import Build, check, edits_from
+from saccade.editing.moments import Backward, Forward
+from saccade.editing.undoing import last_of, take_back
+
+MOST_GROWTH = 64  # times as many numbers as the network has now, that an edit from a run's record may lead to
+
+
+@dataclass(frozen=True)
+class Editor:
+    """What the loop needs to know of edits. build: the room's, from a card; seed: of the run."""
+
+    build: Build
+    seed: int
+
+    def plan(self, text: str, network: nn.Module, card: Card) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An edit as a card has it, and what it would change; `network` is left as it is. Raises UserError where it cannot be made, and
+        where it would not fit the data that the run is about."""
+        planned = planning.plan(text, network, card, self.build, self.seed)
+        if replace(planned.card, edits=card.edits, metrics=card.metrics) != replace(card, version=planned.card.version):
+            name = text.split()[0]
+            fix = "edit the model file after the run, and train on from it with --weights"
+            raise UserError(f"{name} does not go with the data that the run is about", where=text, fix=fix)
+        return planned.edit.to_dict(), planned.to_dict()
+
+    def check(self, edits: Sequence[Mapping[str, Any]], network: nn.Module, tensors: Mapping[str, tuple[int, ...]] | None = None) -> None:
+        """Raise UserError for edits from a file that cannot be made on `network`, or would ask for more memory than that and the
+        `tensors` that must come of them account for."""
+        shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        known = max(_count(shapes), _count(tensors or {}))
+        check(network, edits_from(edits), tensors, known * MOST_GROWTH)
+
+    def card(self, card: Card, edit: Mapping[str, Any]) -> Card:
+        """The card with one edit more."""
+        return replace(card, edits=(*card.edits, edit))
+
+    def apply(self, network: nn.Module, edit: Mapping[str, Any]) -> Forward:
+        """Change `network` where it stands; gives what becomes of an optimizer's moments."""
+        (made,) = edits_from([edit])
+        return Forward(made.apply(network))
+
+    def take_back(self, before: nn.Module, state: Mapping[str, Tensor], card: Card) -> Backward:
+        """Give the network as it was before the card's last edit what `state` has learned since. Raises UserError where that cannot be."""
+        return Backward(take_back(before, state, last_of(card)))
+
+    def effect(self, before: tuple[nn.Module, Card], after: tuple[nn.Module, Card]) -> dict[str, Any]:
+        """What differs between two networks, on the processor, as `plan` tells it."""
+        return planning.effect(*before, *after).to_dict()
+
+    def copied(self, network: nn.Module) -> nn.Module:
+        """A copy to plan on."""
+        return copy.deepcopy(network).cpu().eval()
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(map(math.prod, shapes.values()))

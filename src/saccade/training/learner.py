@@ -1,0 +1,208 @@
+"""A network with all that learns it, and how another is made of it when the network, or how it is trained, is changed on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from saccade.core import config as configs
+from saccade.core.card import Card
+from saccade.core.config import TrainConfig
+from saccade.core.modelfile import Buffer
+from saccade.nn import weights
+from saccade.nn.layers.keyed import stand_in
+from saccade.task import Task
+from saccade.training import optim, sharding
+from saccade.training.ema import Average
+from saccade.training.ranks import Ranks
+from saccade.training.step import Updater
+
+Moved = Callable[[optim.Moments], optim.Moments]
+
+
+class Editing(Protocol):
+    """What api hands in of `editing`."""
+
+    def plan(self, text: str, network: nn.Module, card: Card) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An edit as a card has it, and what it would change; raises UserError."""
+        ...
+
+    def check(self, edits: Sequence[Mapping[str, Any]], network: nn.Module, tensors: Mapping[str, tuple[int, ...]] | None = None) -> None:
+        """Raise UserError for edits from a file that cannot be made, or do not end in these tensors."""
+        ...
+
+    def apply(self, network: nn.Module, edit: Mapping[str, Any]) -> Moved:
+        """Change `network` where it stands; gives what becomes of moments."""
+        ...
+
+    def take_back(self, before: nn.Module, state: Mapping[str, Tensor], card: Card) -> Moved:
+        """Give the network as it was before the card's last edit what `state` has learned since."""
+        ...
+
+    def effect(self, before: tuple[nn.Module, Card], after: tuple[nn.Module, Card]) -> dict[str, Any]:
+        """What differs between two networks, as `plan` tells it."""
+        ...
+
+    def copied(self, network: nn.Module) -> nn.Module:
+        """A copy to plan on."""
+        ...
+
+
+class Learner:
+    """model, the average of its weights, and what steps them. card, config: as they are now; steps: that the run was planned to have."""
+
+    def __init__(
+        self, task: Task, model: nn.Module, card: Card, config: TrainConfig, kind: tuple[str, int, Ranks], average: Average | None = None
+    ) -> None:
+        precision, steps, ranks = kind
+        self.model, self.card, self.config = model, card, config
+        self.average = average
+        if config.ema and average is None:
+            self.average = Average(model, config.ema * steps)
+        plain = copy.deepcopy(model) if config.shard and not config.ema else model
+        self.updater = Updater(model, task.phases(model, config), config, precision, ranks)
+        self._plain = plain if self.updater.sharded else model
+        if self.average is not None:
+            self.average.spread(model)
+
+    def shipped(self) -> nn.Module:
+        """The model that is kept, whole: the averaged one where there is one. All ranks must ask for it."""
+        if self.average is not None:
+            return self.average.settle()
+        if self.updater.sharded:
+            self._plain.load_state_dict(sharding.whole(self.model.state_dict()))
+        return self._plain
+
+    def groups(self) -> list[str]:
+        """The names of what a checkpoint holds of it."""
+        return ["model", *(["average"] if self.average else []), *(f"optimizer-{name}" for name in self.updater.optimizers)]
+
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """What a checkpoint holds of it, whole. All ranks must ask for it."""
+        found: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict()}
+        if self.average is not None:
+            found["average"] = self.average.state()
+        for name, optimizer in self.updater.optimizers.items():
+            found[f"optimizer-{name}"] = optim.state(optimizer)
+        return {name: sharding.whole(group) for name, group in found.items()}
+
+    def load(self, groups: Mapping[str, Mapping[str, Buffer]], scaler: Mapping[str, float | int], where: str) -> None:
+        """Take up what `tensors` gave; raises UserError for what does not fit."""
+        weights.load_into(self.model, groups["model"], where=where)
+        if self.average is not None:
+            self.average.load(groups["average"], where)
+        for name, optimizer in self.updater.optimizers.items():
+            optim.restore(optimizer, groups[f"optimizer-{name}"], where=f"{where}/optimizer-{name}")
+        if self.updater.scaler.is_enabled():
+            self.updater.scaler.load_state_dict(dict(scaler))
+
+    def follow(self, other: Learner, moved: Moved | None) -> None:
+        """Take up the optimizers' state of the learner that this one was made of."""
+        names = {id(parameter): name for name, parameter in other.model.named_parameters()}
+        mine = dict(self.model.named_parameters())
+        for phase, optimizer in self.updater.optimizers.items():
+            if (before := other.updater.optimizers.get(phase)) is not None:
+                held = optim.moments(before, names)
+                optim.take(optimizer, moved(held) if moved else held, mine)
+        self.updater.scaler.load_state_dict(other.updater.scaler.state_dict())
+
+
+class Workshop:
+    """Makes learners of a run: the first, the same again for a checkpoint, and changed ones, while the one in use stays as it is."""
+
+    def __init__(self, task: Task, first: Learner, blank: nn.Module | None, kind: tuple[str, int, Ranks], editor: Editing | None) -> None:
+        self._task, self._blank, self._kind, self.editor = task, blank, kind, editor
+        self._device = next(first.model.parameters()).device
+        self._config, self._card = first.config, first.card
+
+    def again(self, edits: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], tensors: Mapping[str, Buffer]) -> Learner:
+        """The learner that a checkpoint was written of, whose weights are still to come; raises UserError for edits that do not fit."""
+        if edits:
+            self._known().check(edits, self._network([]), {name: tuple(buffer.shape) for name, buffer in tensors.items()})
+        config = configs.override(self._config, settings)
+        return self._made(self._network(edits), replace(self._card, edits=tuple(edits)), config)
+
+    def edited(self, old: Learner, edit: Mapping[str, Any]) -> Learner:
+        """With one edit more."""
+        editor, edits = self._known(), old.card.edits
+        model = self._network(edits, old.model.state_dict())
+        moved = editor.apply(model, edit)
+        new = self._made(self._laid_out(model), replace(old.card, edits=(*edits, edit)), old.config)
+        if old.average is not None and new.average is not None:
+            average = self._network(edits, old.average.state())
+            editor.apply(average, edit)
+            new.average.module.load_state_dict(average.state_dict())
+        new.follow(old, moved)
+        return new
+
+    def taken_back(self, old: Learner) -> Learner:
+        """Without the last edit. Raises UserError where that cannot be."""
+        editor, edits = self._known(), old.card.edits[:-1]
+        model = self._network(edits)
+        moved = editor.take_back(model, old.model.state_dict(), old.card)
+        new = self._made(self._laid_out(model), replace(old.card, edits=edits), old.config)
+        if old.average is not None and new.average is not None:
+            average = self._network(edits)
+            editor.take_back(average, old.average.state(), old.card)
+            new.average.module.load_state_dict(average.state_dict())
+        new.follow(old, moved)
+        return new
+
+    def set(self, old: Learner, config: TrainConfig) -> Learner:
+        """The same network, trained in another way."""
+        try:
+            new = Learner(self._task, old.model, old.card, config, self._kind, old.average)
+            new.follow(old, None)
+        except BaseException:
+            old.updater.draws = stand_in(old.model, old.config.seed)  # which the other has taken over
+            raise
+        return new
+
+    def _made(self, model: nn.Module, card: Card, config: TrainConfig) -> Learner:
+        return Learner(self._task, model, card, config, self._kind)
+
+    def _network(self, edits: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The network with these edits; its numbers are those of `state`, or any."""
+        if self._blank is None:
+            raise TypeError("a run without an editor has no edits")
+        network = filled(self._blank, self._device)
+        for edit in edits:
+            self._known().apply(network, edit)
+        if state is not None:
+            network.load_state_dict(state)
+        return self._laid_out(network)
+
+    def _laid_out(self, network: nn.Module) -> nn.Module:
+        """All tensors in the layout that they have after a resume too: the order of sums depends on it."""
+        for parameter in network.parameters():
+            images = parameter.ndim == 4 and self._config.channels_last
+            layout = torch.channels_last if images else torch.contiguous_format
+            parameter.data = torch.empty_like(parameter, memory_format=layout).copy_(parameter.detach())
+        return network.train()
+
+    def _known(self) -> Editing:
+        if self.editor is None:
+            raise TypeError("a run without an editor has no edits")
+        return self.editor
+
+
+def blank(network: nn.Module) -> nn.Module:
+    """A copy whose parameters are shapes alone."""
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in network.parameters()}
+    return copy.deepcopy(network, dict(empty))
+
+
+def filled(network: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of a blank network whose parameters are any numbers, on `device`; what was tied stays so."""
+    made = copy.deepcopy(network)
+    full = {id(p): nn.Parameter(torch.empty_like(p, device=device), p.requires_grad) for p in made.parameters()}
+    for module in made.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = full[id(parameter)]
+    return made

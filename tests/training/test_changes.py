@@ -1,0 +1,344 @@
+"""Edits and settings on the way: what is interrupted ends as if nothing had happened, moments follow, a refused change changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from saccade.core import requests
+from saccade.core.config import TrainConfig
+from saccade.core.errors import Interrupted, UserError
+from saccade.core.rundir import RunDir
+from saccade.editing.live import Editor
+from saccade.tasks.classification.task import Classification
+from saccade.training import changes
+from saccade.training.learner import Workshop
+from saccade.training.loop import Job, Trainer
+from small_jobs import CONFIG, STEPS, Outcome, Stopping, fit, go_on, job, making_job
+
+EDITS = ("at step 3: widen features.0.0 1.5", "at step 5: deepen features.2 +1", "at epoch 2: replace ReLU SiLU")
+CONFIGS: dict[str, TrainConfig] = {
+    "default": replace(CONFIG, edits=EDITS),
+    "sgd, no average": replace(CONFIG, edits=EDITS, optimizer="sgd", lr=0.02, ema=0.0),
+    "rows": replace(CONFIG, edits=("at step 4: prune features.2.0.conv1 0.5",), channels_last=False),
+}
+
+
+def editable(path: Path, config: TrainConfig = CONFIG, **more: Any) -> Job:
+    return job(path, replace(config, model="small_resnet_32px"), editor=Editor(Classification().build, config.seed), **more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
+    made: dict[str, Outcome] = {}
+
+    def outcome(name: str) -> Outcome:
+        if name not in made:
+            made[name] = fit(editable(tmp_path_factory.mktemp("whole"), CONFIGS[name]))
+        return made[name]
+
+    return outcome
+
+
+def interrupted(path: Path, config: TrainConfig, after: int) -> None:
+    with pytest.raises(Interrupted):
+        Trainer(editable(path, config, progress=Stopping(after))).fit()
+
+
+@pytest.mark.parametrize(
+    ("name", "after"), [*(("default", n) for n in (2, 3, 4, 5, 8, 9)), ("sgd, no average", 6), ("rows", 4), ("rows", 7)]
+)
+def test_resume_is_equal_to_the_bit(whole: Callable[[str], Outcome], tmp_path: Path, name: str, after: int) -> None:
+    """From a checkpoint before, at and after an edit."""
+    interrupted(tmp_path, CONFIGS[name], after)
+    assert go_on(editable(tmp_path, CONFIGS[name])).differs(whole(name)) == []
+    assert [event["step"] for event in whole(name).events] == ([4] if name == "rows" else [3, 5, 8])
+
+
+def test_a_kill_between_record_and_edit(whole: Callable[[str], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is there and the edit is not: it is made by resume."""
+
+    def killed(self: Any, *_: Any) -> None:
+        raise KeyboardInterrupt
+
+    interrupted(tmp_path, CONFIGS["default"], 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Workshop, "edited", killed)
+        trainer = Trainer(editable(tmp_path, CONFIGS["default"]))
+        trainer.resume()
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit()
+    assert len(RunDir(tmp_path).events()) == 1
+    assert go_on(editable(tmp_path, CONFIGS["default"])).differs(whole("default")) == []
+
+
+def test_the_best_model_is_rebuilt_from_its_file(whole: Callable[[str], Outcome], tmp_path: Path) -> None:
+    import saccade
+
+    (tmp_path / "last.safetensors").write_bytes(whole("default").files["last"])
+    model = saccade.load(tmp_path / "last.safetensors")
+    assert [edit["text"] for edit in model.card.edits] == [text.partition(": ")[2] for text in EDITS]
+    assert model.module.get_submodule("network.features.0.0").weight.shape[0] == 6
+
+
+def test_moments_move_as_the_weights_do(tmp_path: Path) -> None:
+    """Bit-equal where nothing was touched; gathered where it was; none for what is new."""
+    trainer = Trainer(editable(tmp_path, progress=Stopping(4)))
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    old, kept = trainer.learner, {}
+    for name, parameter in old.model.named_parameters():
+        kept[name] = {part: value.clone() for part, value in old.updater.optimizers["train"].state[parameter].items()}
+    editor = Editor(Classification().build, 0)
+    edit, _ = editor.plan("widen features.0.0 1.5", editor.copied(old.model), old.card)
+    new = trainer.workshop.edited(old, edit)
+    touched = []
+    for name, parameter in new.model.named_parameters():
+        state = new.updater.optimizers["train"].state[parameter]
+        assert float(state["step"]) == 4
+        if parameter.shape == kept[name]["exp_avg"].shape:
+            assert all(torch.equal(state[part], value) for part, value in kept[name].items()), name
+            continue
+        touched.append(name)
+        axis = next(i for i, (a, b) in enumerate(zip(parameter.shape, kept[name]["exp_avg"].shape, strict=True)) if a != b)
+        before, more = kept[name]["exp_avg"].shape[axis], parameter.shape[axis] - kept[name]["exp_avg"].shape[axis]
+        for part in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(state[part].narrow(axis, 0, before), kept[name][part])
+        assert not state["exp_avg"].narrow(axis, before, more).any()
+        assert torch.allclose(state["exp_avg_sq"].narrow(axis, before, more), kept[name]["exp_avg_sq"].mean())
+    assert {"network.features.0.0.weight", "network.features.1.0.conv1.weight", "network.features.2.0.shortcut.1.weight"} <= set(touched)
+    assert len(touched) < len(kept)
+    assert old.model.get_submodule("network.features.0.0").weight.shape[0] == 4, "the one in use is as it was"
+    deeper, _ = editor.plan("deepen features.2 +1", editor.copied(old.model), old.card)
+    more = trainer.workshop.edited(old, deeper)
+    held = more.updater.optimizers["train"].state
+    fresh = [name for name, parameter in more.model.named_parameters() if parameter not in held]
+    assert fresh and all(name.startswith("network.features.2.1.") for name in fresh)
+    back = trainer.workshop.taken_back(new)
+    for name, parameter in back.model.named_parameters():
+        state = back.updater.optimizers["train"].state[parameter]
+        assert all(torch.equal(state[part], value) for part, value in kept[name].items()), name
+
+
+def test_the_loss_goes_on_where_it_was(tmp_path: Path) -> None:
+    """At rate 0, without dropout: exact edits are exact in training too."""
+    losses = []
+    for number, edits in enumerate([(), EDITS[:2]]):
+        made = editable(tmp_path / str(number), replace(CONFIG, lr=0.0, edits=edits))
+        for module in made.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        losses.append([row["loss"] for row in fit(made).rows if "loss" in row])
+    assert len(losses[0]) == STEPS
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_an_edit_where_the_figure_stalls(tmp_path: Path) -> None:
+    values = [0.5, 0.6, 0.6, 0.6, 0.7, 0.7]
+    answers = iter(values)
+    config = replace(CONFIG, edits=("when accuracy stalls 2: widen features.0.0 1.5",))
+    from small_jobs import resolved
+
+    outcome = fit(editable(tmp_path, config, facts=resolved(every=2), evaluate=lambda module: {"accuracy": next(answers)}))
+    assert [(event["event"], event["step"]) for event in outcome.events] == [("edit", 8)]
+
+
+def test_a_planned_edit_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    heard = Stopping()
+    outcome = fit(
+        editable(tmp_path, replace(CONFIG, edits=("at step 2: widen nosuch 2", "at step 3: widen features.0.0 2")), progress=heard)
+    )
+    assert [event["event"] for event in outcome.events] == ["refused", "edit"]
+    assert "no module 'nosuch'" in heard.messages[0]
+    assert outcome.loop["planned"] == [0, 1]
+
+
+def test_an_edit_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is withdrawn, the run goes on, and does the same when it is resumed."""
+
+    def full(self: Any, *_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    config = replace(CONFIG, edits=("at step 3: widen features.0.0 2",))
+    with monkeypatch.context() as patch:
+        patch.setattr(Workshop, "edited", full)
+        outcome = fit(editable(tmp_path / "a", config))
+        interrupted(tmp_path / "b", config, 5)
+    assert [event["event"] for event in outcome.events] == ["edit", "withdrawn", "refused"]
+    plain = fit(job(tmp_path / "plain"))
+    assert {name for name in outcome.differs(plain) if name.endswith(".safetensors")} == set()
+    shutil.rmtree(tmp_path / "b/checkpoints")
+    trainer = Trainer(editable(tmp_path / "b", config))
+    trainer.plan_again()
+    trainer.fit()
+    assert Outcome.of(trainer.job.run).files == outcome.files
+
+
+def asking(run: RunDir, *wanted: dict[str, Any]) -> list[Path]:
+    run.path.mkdir(parents=True, exist_ok=True)
+    found = []
+    for request in wanted:
+        found.append(requests.ask(run, request))
+        time.sleep(0.001)
+    return found
+
+
+def test_requests_are_answered_in_turn(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    wanted: list[dict[str, Any]] = [
+        {"edit": "widen features.0.0 1.5"},
+        {"edit": "widen features.0.0 1.5", "dry_run": True},
+        {"edit": "widen nosuch 2"},
+        {"edit": "set-input-channels 1"},
+        {"edit": "set-classes +owl"},
+        {"settings": {"lr": 1e-4, "augment.flip": 0.0}},
+        {"settings": {"seed": 5}},
+        {"settings": {"lr": "high"}},
+        {"undo": True},
+        {"undo": True},
+        {"state": "asleep"},
+        {"snapshot": True},
+        {"odd": 1},
+        {},
+    ]
+    files = asking(run, *wanted)
+    files += [run.requests / f"{'9' * 20}-{n}.json" for n in range(3)]
+    files[-3].write_text("[1]")
+    files[-2].write_text("{")
+    files[-1].write_text('{"edit": ' + "[" * 5000)
+    (run.requests / "notes.txt").write_text("not a request")
+    trainer = Trainer(editable(run.path))
+    trainer.fit()
+    told = [requests.answered(file) or {} for file in files]
+    errors = [found.get("error", {}).get("message", "") for found in told]
+    assert [bool(error) for error in errors] == [False, False, True, True, True, False, True, True, False, True, True, False] + [True] * 5
+    assert "no module" in errors[2] and "data that the run is about" in errors[3] and "data that the run is about" in errors[4]
+    assert "unknown setting" in errors[6] and "no edit to take back" in errors[9] and "unknown state" in errors[10]
+    assert told[0]["step"] == 0 and told[0]["edits"][0]["parameters_after"] > told[0]["edits"][0]["parameters_before"]
+    assert told[8]["edits"][0]["parameters_after"] == told[0]["edits"][0]["parameters_before"]
+    assert [event["event"] for event in run.events()] == ["edit", "set", "undo"]
+    assert requests.pending(run) == []
+    assert {row["lr"] for row in run.metrics() if "lr" in row} != {0.0} and max(row.get("lr", 0) for row in run.metrics()) <= 1e-4
+
+
+def test_settings_are_replayed(tmp_path: Path) -> None:
+    """Rate, changes to images, batch and end: equal to the bit, wherever it is interrupted."""
+    settings = [{"lr": 1e-3, "weight_decay": 0.2}, {"augment.flip": 0.0, "batch": 4}, {"epochs": 5.0, "clip": 0.5}]
+
+    def run(path: Path, at: int, stop: int = 0) -> Job:
+        class Asks(Stopping):
+            def advance(self, n: int = 1) -> None:
+                super().advance(n)
+                if self.training and self.steps == at:
+                    asking(RunDir(path), *({"settings": one} for one in settings))
+                    time.sleep(2 * changes.LOOK_EVERY)
+
+        return editable(path, progress=Asks(stop))
+
+    whole = fit(run(tmp_path / "whole", 4))
+    assert whole.loop["settings"] == {key: value for one in settings for key, value in one.items()}
+    steps = [event["step"] for event in whole.events]
+    assert len(steps) == 3 and len(set(steps)) == 1 and 4 <= steps[0] < STEPS
+    images = 4 * CONFIG.batch
+    assert whole.loop["position"] >= 5 * images > whole.loop["position"] - 4
+    for after in (steps[0] - 1, steps[0], steps[0] + 1, steps[0] + 3):
+        path = tmp_path / str(after)
+        shutil.copytree(tmp_path / "whole", path)
+        for name in ("metrics.jsonl", "checkpoints", "best.safetensors", "last.safetensors"):
+            shutil.rmtree(path / name, ignore_errors=True)
+            (path / name).unlink(missing_ok=True) if not (path / name).is_dir() else None
+        trainer = Trainer(editable(path, progress=Stopping(after)))
+        trainer.plan_again()
+        with pytest.raises(Interrupted):
+            trainer.fit()
+        assert trainer.state.step == after
+        assert go_on(editable(path)).differs(whole) == []
+
+
+def test_pause_and_stop(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    asking(run, {"state": "paused"})
+    trainer = Trainer(editable(run.path))
+    ended: list[BaseException | None] = []
+
+    def train() -> None:
+        try:
+            trainer.fit()
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    time.sleep(1.0)
+    assert trainer.state.step == 0 and not ended
+    asking(run, {"state": "running"}, {"state": "stopped"})
+    thread.join(20)
+    assert isinstance(ended[0], Interrupted) and ended[0].exit_code == 143
+    assert [event["event"] for event in run.events()] == ["paused", "running"]
+    plain = fit(job(tmp_path / "plain"))
+    assert go_on(editable(run.path)).files == plain.files
+
+
+def test_a_run_without_an_editor_says_so(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    (file,) = asking(run, {"edit": "widen features.0.0 2"})
+    Trainer(making_job(run.path, "vae")).fit()
+    assert "cannot be edited" in (requests.answered(file) or {})["error"]["message"]
+
+
+def test_going_back_past_an_edit(tmp_path: Path) -> None:
+    """A run that goes back to a checkpoint from before an edit makes it again."""
+
+    class Failing(Classification):
+        def fault(self, metrics: Any, best: Any) -> str:
+            return "collapsed" if metrics["accuracy"] < 0.1 else ""
+
+    from small_jobs import resolved
+
+    answers = [0.5, 0.0, 0.6, 0.7]
+    config = replace(CONFIG, on_nan="back", edits=("at step 6: widen features.0.0 1.5",))
+    made = editable(tmp_path, config, facts=resolved(every=4), task=Failing(), evaluate=lambda module: {"accuracy": answers.pop(0)})
+    outcome = fit(made)
+    assert [event["event"] for event in outcome.events] == ["edit", "back"]
+    assert outcome.loop["changes"] == 1 and len(outcome.loop["edits"]) == 1
+    shape = json.loads(outcome.files["last"][8 : 8 + int.from_bytes(outcome.files["last"][:8], "little")])
+    assert shape["network.features.0.0.weight"]["shape"][0] == 6
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda loop: loop | {"edits": [{"text": "x"}]},
+        lambda loop: loop | {"edits": loop["edits"] * 2},
+        lambda loop: loop | {"edits": []},
+        lambda loop: loop | {"settings": {"device": "cuda"}},
+        lambda loop: loop | {"settings": {"lr": -1}},
+        lambda loop: loop | {"ends": [[5, 3]]},
+        lambda loop: loop | {"ends": [[1 << 70, 3]]},
+        lambda loop: loop | {"changes": 0},
+    ],
+)
+def test_a_state_that_no_run_has_left_is_refused(tmp_path: Path, harm: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    import hashlib
+
+    interrupted(tmp_path, CONFIGS["default"], 6)
+    folder = max((tmp_path / "checkpoints").iterdir())
+    state = json.loads((folder / "state.json").read_text())
+    state["loop"] = harm(state["loop"])
+    (folder / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    data = (folder / "state.json").read_bytes()
+    manifest["files"]["state.json"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError):
+        go_on(editable(tmp_path, CONFIGS["default"]))
