@@ -17,7 +17,8 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
   deepen PATH +N            N more residual blocks
   set-classes +a -b c=d     new, gone and renamed classes
   set-input-channels N      1, 3 or 4
-  replace TYPE|PATH TYPE    another activation: replace ReLU SiLU
+  replace TYPE|PATH TYPE    other activations or normalisations: replace ReLU SiLU,
+                            replace BatchNorm GroupNorm, replace LayerNorm RMSNorm
   prune PATH F              the share F of the channels goes
   fuse [PATH]               batch normalisations become part of the layers before"""
 

@@ -14,7 +14,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.files import dumps
 from saccade.core.modelfile import Buffer
-from saccade.editing.steps import Draws, Fold, Input, Insert, Mix, Replace, Resize, Sources
+from saccade.editing.steps import Draws, Sources, Step
 
 MOST_EDITS, MOST_STEPS = 1000, 5000
 SHRUNK = 8  # times as many numbers as a file holds may stand in its network before the edits, or between them
@@ -35,7 +35,7 @@ class Edit:
     promise: Promise
     seed: Annotated[int, Ge(0), Le((1 << 63) - 1)]
     number: Annotated[int, Ge(0), Le(MOST_EDITS)]
-    steps: list[Resize | Insert | Replace | Fold | Mix | Input]
+    steps: list[Step]
     classes: list[str] | None = None
     channels: Annotated[int, Ge(1), Le(4)] | None = None
     mean: list[float] | None = None
@@ -138,7 +138,7 @@ def check(network: nn.Module, edits: Sequence[Edit], wanted: Mapping[str, tuple[
 
 def _may_shrink(edits: Sequence[Edit]) -> bool:
     """Whether a network may have been larger than it is now; one that only grew fits into what its file holds."""
-    return any(step.do in ("resize", "fold", "mix") for edit in edits for step in edit.steps)
+    return any(step.shrinks for edit in edits for step in edit.steps)
 
 
 def _count(shape: Sequence[int]) -> int:

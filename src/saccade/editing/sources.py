@@ -73,6 +73,6 @@ def _started(block: nn.Module, like: str, name: str, value: Tensor) -> Source:
         if last == "bias":
             return Source("")
         return Source("", std=math.sqrt(2 / max(1, math.prod(value.shape[1:]))))  # He et al. 2015, equation 10
-    if isinstance(owner, _NormBase | nn.LayerNorm | nn.GroupNorm):
+    if isinstance(owner, _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
         return Source("", value=float(last in ("weight", "running_var")))
     return Source(f"{like}.{name}")

@@ -47,7 +47,7 @@ def by_channel(module: nn.Module) -> bool:
 
 def _whole(module: nn.Module) -> bool:
     """Whether a module takes channels together, so that one more changes all."""
-    return isinstance(module, nn.LayerNorm | nn.GroupNorm) or (isinstance(module, _ConvNd) and module.groups > 1)
+    return isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm) or (isinstance(module, _ConvNd) and module.groups > 1)
 
 
 def width(module: Any) -> int:
@@ -59,7 +59,7 @@ def width(module: Any) -> int:
 
 def channel_axis(module: nn.Module) -> int:
     """Where the channels of its input and output stand."""
-    return -1 if isinstance(module, nn.Linear | nn.LayerNorm) else 1
+    return -1 if isinstance(module, nn.Linear | nn.LayerNorm | nn.RMSNorm) else 1
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What every edit comes down to: few steps on modules, plain values that a model's card carries and that may come from an untrusted file.
 
 Each says where the tensors that it touches come from (`sources`), and changes the network; `check` refuses, before anything is allocated,
-what does not fit the network or is larger than it may be.
+what does not fit the network or is larger than it may be. shrinks: whether the network may have held more numbers before it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from saccade.editing.steps.base import MOST_MODULES, Count, Draws, Place, Runs, 
 from saccade.editing.steps.image import Input, first_step
 from saccade.editing.steps.inserting import Insert
 from saccade.editing.steps.layers import Fold, Mix, Resize, foldable, spread
-from saccade.editing.steps.replacing import ACTIVATIONS, Replace
+from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
 
-Step: TypeAlias = Resize | Insert | Replace | Fold | Mix | Input
+Step: TypeAlias = Resize | Insert | Replace | Group | Unbiased | Fold | Mix | Input
 
 __all__ = [
     "ACTIVATIONS",
@@ -22,6 +22,7 @@ __all__ = [
     "Count",
     "Draws",
     "Fold",
+    "Group",
     "Input",
     "Insert",
     "Mix",
@@ -31,8 +32,11 @@ __all__ = [
     "Runs",
     "Sources",
     "Step",
+    "Unbiased",
     "first_step",
     "foldable",
+    "groupable",
+    "layered",
     "part",
     "put",
     "spread",

@@ -19,6 +19,7 @@ class Input:
     """Another normalisation of the image."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    shrinks: ClassVar[bool] = False
 
     channels: Annotated[int, Ge(1), Le(4)]
     mean: list[float]

@@ -22,6 +22,7 @@ class Insert:
     `channels`; zero: its tensors that start at 0."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    shrinks: ClassVar[bool] = False
 
     at: str
     like: str = ""

@@ -15,6 +15,7 @@ from saccade.core.errors import UserError
 from saccade.editing.pieces import length
 from saccade.editing.sources import Source, generator
 from saccade.editing.steps.base import STRICT, Draws, Place, Runs, Sources, part, put, set_tensor
+from saccade.editing.steps.replacing import beside
 from saccade.editing.tracing import by_channel, depthwise, layer_types, mixes, transposed
 
 
@@ -23,6 +24,7 @@ class Resize:
     """A layer with other outputs, or other inputs. std: of the weights of fresh outputs; bias: theirs; fresh inputs have weights of 0."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    shrinks: ClassVar[bool] = True
 
     module: str
     outputs: Runs | None = None
@@ -97,6 +99,7 @@ class Fold:
     """A batch normalisation taken up by the layer before it."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    shrinks: ClassVar[bool] = True
 
     layer: str
     norm: str
@@ -120,7 +123,7 @@ class Fold:
         numbers = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
         weight, bias = fused(layer.weight, layer.bias, *numbers)
         layer.weight, layer.bias = (nn.Parameter(value.detach().clone()) for value in (weight, bias))
-        rest = [module for name in ("drop", "act") if isinstance(module := getattr(norm, name, None), nn.Module)]
+        rest = beside(norm)
         put(network, self.norm, (nn.Sequential(*rest) if rest else nn.Identity()).train(norm.training))
 
 
@@ -134,6 +137,7 @@ class Mix:
     """A first layer for other channels of the image. terms: (new input, old input, factor), of which each new one is the sum."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    shrinks: ClassVar[bool] = True
 
     module: str
     inputs: Annotated[int, Ge(1), Le(1 << 16)]
