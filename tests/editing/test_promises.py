@@ -33,6 +33,13 @@ EXACT = [
     pytest.param("classify", "convnext_atto", "deepen stages.1.blocks +1", marks=pytest.mark.long),
     pytest.param("classify", "vit_tiny_patch16_224", "widen blocks.*.mlp 1.25", marks=pytest.mark.long),
     pytest.param("classify", "vit_tiny_patch16_224", "deepen blocks +1", marks=pytest.mark.long),
+    ("classify", "small_resnet_8px", "insert-after features.2 SqueezeExcite"),
+    ("classify", "small_resnet_8px", "insert-after features.*.0.conv1 SqueezeExcite"),
+    ("classify", "flattening", "insert-after features.6 SqueezeExcite"),
+    pytest.param("classify", "convnext_atto", "insert-after stages.1 SqueezeExcite", marks=pytest.mark.long),
+    pytest.param("classify", "densenet121", "insert-after features.denseblock1 SqueezeExcite", marks=pytest.mark.long),
+    ("segment", "small_unet", "insert-after stages.1 SqueezeExcite"),
+    pytest.param("detect", "small_detector", "insert-after backbone.stages.2 SqueezeExcite", marks=pytest.mark.long),
     ("segment", "small_unet", "widen stages.2 1.5"),
     pytest.param("segment", "small_unet", "widen ups.1.block.conv2 1.5", marks=pytest.mark.long),
     pytest.param("segment", "small_unet", "deepen ups.2 +1", marks=pytest.mark.long),
@@ -80,6 +87,7 @@ def fresh_is_alive(edited: nn.Module, original: nn.Module) -> None:
     [
         ("classify", "small_resnet_8px", "widen features.2 1.5"),
         ("classify", "small_resnet_8px", "deepen features.2 +1"),
+        ("classify", "small_resnet_8px", "insert-after features.2.0.conv1 SqueezeExcite"),
         ("classify", "resnet18", "widen layer2.0.conv2 1.3"),
         ("segment", "small_unet", "deepen ups.2 +1"),
         ("detect", "small_detector", "widen head 1.25"),
@@ -251,6 +259,9 @@ def test_channels_that_reach_nothing_can_be_pruned_without_a_change(networks: Ge
         ["set-classes +x"],
         ["set-classes 'a cat=y'"],
         ["replace ReLU SiLU"],
+        ["insert-after features.2 SqueezeExcite"],
+        ["insert-after features.2.0.conv1 SqueezeExcite", "insert-after features.2.0.conv1 GELU"],
+        ["insert-after dropout Dropout 0.3", "remove dropout"],
         ["widen features.2 1.5", "deepen features.2 +1", "widen features.2.1 2"],
     ],
 )
@@ -269,7 +280,7 @@ def test_undo_gives_the_file_of_before(networks: Get, tmp_path: Path, texts: lis
     assert first.read_bytes() == (tmp_path / "back0.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("text", ["prune features.2 0.5", "set-classes -b", "set-input-channels 1"])
+@pytest.mark.parametrize("text", ["prune features.2 0.5", "set-classes -b", "set-input-channels 1", "remove features.1.0"])
 def test_what_has_been_thrown_away_does_not_come_back(networks: Get, tmp_path: Path, text: str) -> None:
     file = saccade.edit(networks("classify", "small_resnet_8px").save(tmp_path / "m.safetensors"), text).model
     with pytest.raises(saccade.UserError, match="is gone"):

@@ -19,6 +19,8 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
   set-input-channels N      1, 3 or 4
   replace TYPE|PATH TYPE    other activations or normalisations: replace ReLU SiLU,
                             replace BatchNorm GroupNorm, replace LayerNorm RMSNorm
+  insert-after PATH MODULE  SqueezeExcite, Dropout [P], Dropout2d [P], an activation
+  remove PATH               a module that gives what has the shape of what it takes
   prune PATH F              the share F of the channels goes
   fuse [PATH]               batch normalisations become part of the layers before"""
 

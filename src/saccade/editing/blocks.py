@@ -1,11 +1,16 @@
-"""The residual block that is put where a network has none of its own to copy, and what holds it."""
+"""Modules that edits put into networks, and what holds them."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.nn.layers.residual import conv
+
+REDUCTION = 16  # of the channels in between (Hu et al. 2018, section 6.1)
 
 
 class Residual(nn.Module):
@@ -22,6 +27,29 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
         return x + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+
+
+class SqueezeExcite(nn.Module):
+    """Each channel of a map times a factor that follows from the means of all (Hu et al. 2018, "Squeeze-and-excitation networks", equations
+    2 to 4): `[B, C, H, W]` -> the same. The factors are twice the sigmoid, so that a last layer of zeros changes no map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(1, channels // REDUCTION)
+        self.fc1 = nn.Conv2d(channels, inner, 1)
+        self.fc2 = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the class says."""
+        return x * (2 * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True))))))
+
+
+class Passed(nn.Module):
+    """What stands where a module was removed: gives the first of its inputs."""
+
+    def forward(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
+        """As the class says."""
+        return x
 
 
 class Followed(nn.Sequential):

@@ -15,6 +15,7 @@ from saccade.core.errors import UserError
 from saccade.editing.sources import of_block
 from saccade.editing.steps import Insert, part
 from saccade.editing.subject import Operation, Subject, usage
+from saccade.editing.tracing import is_map
 from saccade.nn.features import evaluating
 
 MOST_BLOCKS = 64
@@ -60,7 +61,7 @@ class Deepen(Operation):
             zero = _exits(block, like, output)
             if zero is not None:
                 return Insert(name, like, zero=zero)
-        if output.ndim != 4 or not _is_map(stage, output):
+        if output.ndim != 4 or not is_map(stage, output):
             kind = "x".join(map(str, output.shape))
             raise UserError(
                 f"cannot deepen {subject.shown(name)}: it has no residual block to copy, and gives no map [B, C, H, W] but {kind}",
@@ -82,13 +83,6 @@ def _output(network: nn.Module, stage: nn.Module, images: Tensor) -> Tensor | No
         handle.remove()
     alone = len(found) == 1 and isinstance(found[0], Tensor) and found[0].is_floating_point()
     return found[0] if alone else None
-
-
-def _is_map(stage: nn.Module, output: Tensor) -> bool:
-    """Whether the channels stand on the second axis: the last layer in the stage that gives as many says so."""
-    layers = [one for one in stage.modules() if isinstance(one, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)]
-    sizes = {getattr(one, "out_channels", getattr(one, "num_features", 0)) for one in layers}
-    return not layers or output.shape[1] in sizes or output.shape[3] not in sizes
 
 
 @torch.no_grad()

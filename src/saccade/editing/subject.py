@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,6 +19,7 @@ from saccade.core.geometry import whole
 from saccade.editing.edit import Build, Promise
 from saccade.editing.steps import Draws, Step
 from saccade.editing.tracing import Trace, trace
+from saccade.nn.features import evaluating
 
 TINY, SMALL = 8, 32  # pixels of a side that a network is traced at, and tried at, where it takes them
 WRAPPER = "network."  # in front of every name of a network that stands behind its normalisation
@@ -47,6 +49,23 @@ class Subject:
         """The network as it is now, run once."""
         return trace(self.network, self.card.input.channels, sizes(self.card, least=TINY))
 
+    def calls(self) -> dict[str, list[tuple[Any, Any]]]:
+        """By module that runs: of each call the first input and the output, for two images of a small size."""
+        found: dict[str, list[tuple[Any, Any]]] = {}
+
+        def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            found.setdefault(name, []).append((inputs[0] if inputs else None, output))
+
+        images = self.trace().images
+        handles = [part.register_forward_hook(partial(note, name)) for name, part in self.network.named_modules()]
+        try:
+            with evaluating(self.network), torch.no_grad():
+                self.network(torch.cat([images, images.flip(-1)]))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
     def shown(self, name: str) -> str:
         """A module's name as users give it."""
         return shown(self.network, name)
@@ -73,7 +92,8 @@ class Subject:
 
 
 class Operation(ABC):
-    """One kind of edit. name, usage: of its text; promise: what becomes of the outputs; keeps: whether the card's figures hold after it."""
+    """One kind of edit. name, usage: of its text; promise: what becomes of the outputs;
+    keeps: whether the card's figures hold after it, where it is exact."""
 
     name: ClassVar[str]
     usage: ClassVar[str]
@@ -122,3 +142,13 @@ def shown(network: nn.Module, name: str) -> str:
 def usage(operation: type[Operation], words: Sequence[str]) -> UserError:
     """The error for words that are no edit of this kind."""
     return UserError(f"must be {operation.usage!r}", where=" ".join([operation.name, *words]))
+
+
+def common(one: str, other: str) -> int:
+    """How many parts two names have in common from the first on."""
+    count = 0
+    for a, b in zip(one.split("."), other.split("."), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

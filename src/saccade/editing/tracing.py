@@ -282,3 +282,10 @@ def layer_types() -> tuple[type, ...]:
 def transposed(module: nn.Module) -> bool:
     """Whether a layer's weight has its inputs first."""
     return isinstance(module, _ConvTransposeNd)
+
+
+def is_map(stage: nn.Module, output: Tensor) -> bool:
+    """Whether the channels stand on the second axis: the last layer in the stage that gives as many says so."""
+    layers = [one for one in stage.modules() if isinstance(one, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)]
+    sizes = {getattr(one, "out_channels", getattr(one, "num_features", 0)) for one in layers}
+    return not layers or output.shape[1] in sizes or output.shape[3] not in sizes

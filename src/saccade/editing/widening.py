@@ -14,7 +14,7 @@ from saccade.core.errors import UserError
 from saccade.editing.groups import Channels, Group, TiedError, inputs_after
 from saccade.editing.pieces import FRESH, Pieces, pieces
 from saccade.editing.steps import Resize, part, spread
-from saccade.editing.subject import Operation, Subject, usage
+from saccade.editing.subject import Operation, Subject, common, usage
 from saccade.editing.tracing import by_channel, depthwise, mixes, transposed
 
 MOST_FACTOR = 16.0
@@ -95,7 +95,7 @@ class _Resizing(Operation):
                 possible.append(layer)
             except TiedError:
                 continue
-        inside = [one for one in possible if one.startswith(f"{name}.")] or sorted(possible, key=lambda one: -_common(one, name))
+        inside = [one for one in possible if one.startswith(f"{name}.")] or sorted(possible, key=lambda one: -common(one, name))
         fix = f"{self.name} {subject.shown(inside[0])} {self.factor:g} would go" if inside else "no layer of this network would go"
         why = " ".join(subject.shown(word) for word in error.message.split())
         return UserError(f"cannot {self.name} {subject.shown(name)}: {why}", fix=fix)
@@ -149,13 +149,3 @@ class Prune(_Resizing):
             strength += (weight.transpose(0, 1) if transposed(layer) else weight).flatten(1).sum(1)
         order = torch.sort(strength, descending=True, stable=True).indices[:kept]
         return pieces(sorted(order.tolist()))
-
-
-def _common(one: str, other: str) -> int:
-    """How many parts two names have in common from the first on."""
-    count = 0
-    for a, b in zip(one.split("."), other.split("."), strict=False):
-        if a != b:
-            break
-        count += 1
-    return count

@@ -10,15 +10,17 @@ from typing import TypeAlias
 
 from saccade.editing.steps.base import MOST_MODULES, Count, Draws, Place, Runs, Sources, part, put
 from saccade.editing.steps.image import Input, first_step
-from saccade.editing.steps.inserting import Insert
+from saccade.editing.steps.inserting import DROPS, OF_MAPS, Insert, Remove
 from saccade.editing.steps.layers import Fold, Mix, Resize, foldable, spread
 from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
 
-Step: TypeAlias = Resize | Insert | Replace | Group | Unbiased | Fold | Mix | Input
+Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input
 
 __all__ = [
     "ACTIVATIONS",
+    "DROPS",
     "MOST_MODULES",
+    "OF_MAPS",
     "Count",
     "Draws",
     "Fold",
@@ -27,6 +29,7 @@ __all__ = [
     "Insert",
     "Mix",
     "Place",
+    "Remove",
     "Replace",
     "Resize",
     "Runs",

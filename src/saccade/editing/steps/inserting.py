@@ -11,35 +11,47 @@ from annotated_types import Ge, Le
 from torch import nn
 
 from saccade.core.errors import UserError
-from saccade.editing.blocks import Followed, Residual
+from saccade.editing.blocks import Followed, Passed, Residual, SqueezeExcite
 from saccade.editing.sources import Source, generator, of_block
 from saccade.editing.steps.base import MOST_MODULES, STRICT, Draws, Sources, part, put, set_tensor
+from saccade.editing.steps.replacing import ACTIVATIONS
+
+OF_MAPS: dict[str, type[nn.Module]] = {"Residual": Residual, "SqueezeExcite": SqueezeExcite}
+DROPS: dict[str, type[nn.Module]] = {"Dropout": nn.Dropout, "Dropout2d": nn.Dropout2d}
+KINDS = {*OF_MAPS, *DROPS, *ACTIVATIONS}
 
 
 @dataclass(frozen=True)
 class Insert:
-    """A new block at the end of a stage, or, where `at` is none, behind it. like: the block that it is a copy of, "": a residual one of
-    `channels`; zero: its tensors that start at 0."""
+    """A new module at the end of a stage, or, where `at` is none, behind it. like: the block that it is a copy of, "": one of `kind`, for
+    maps of `channels`, or that drops with probability `p`; zero: its tensors that start at 0."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
     shrinks: ClassVar[bool] = False
 
     at: str
     like: str = ""
+    kind: str = "Residual"
     channels: Annotated[int, Ge(0), Le(1 << 20)] = 0
+    p: float = 0.0
     zero: list[str] = field(default_factory=list)
     do: Literal["insert"] = "insert"
 
     def check(self, network: nn.Module, most: int) -> None:
         """As of all steps."""
         part(network, self.at)
-        block = part(network, self.like) if self.like else None
-        needed = sum(p.numel() for p in block.parameters()) if block is not None else 18 * self.channels**2
-        modules = sum(1 for _ in block.modules()) if block is not None else 5
+        if not self.at or not (self.like or self.kind in KINDS):
+            raise UserError(f"{self.kind[:200]!r} cannot stand behind {self.at!r}", where="card")
+        if not self.like and self.kind in OF_MAPS and not self.channels:
+            raise UserError("a block must be like another, or have channels", where="card")
+        if not 0 <= self.p <= 1:
+            raise UserError(f"nothing drops with probability {self.p}", where="card")
+        with torch.device("meta"):
+            block = part(network, self.like) if self.like else self.block(network)
+        needed = sum(p.numel() for p in block.parameters())
+        modules = sum(1 for _ in block.modules())
         if needed > most or modules + sum(1 for _ in network.modules()) > MOST_MODULES:
             raise UserError(f"a block of {needed:,} numbers is more than the file holds, {most:,}", where="card")
-        if not self.like and not self.channels:
-            raise UserError("a block must be like another, or have channels", where="card")
 
     def name(self, network: nn.Module) -> str:
         """Of the new block."""
@@ -52,7 +64,12 @@ class Insert:
             return copy.deepcopy(part(network, self.like))
         value = next(network.parameters())
         with torch.device(value.device):
-            return Residual(self.channels).to(value.dtype)
+            return self._made().to(value.dtype)
+
+    def _made(self) -> nn.Module:
+        if self.kind in OF_MAPS:
+            return OF_MAPS[self.kind](self.channels)
+        return DROPS[self.kind](self.p) if self.kind in DROPS else ACTIVATIONS[self.kind]()
 
     def sources(self, network: nn.Module) -> Sources:
         """The tensors of the new block, and, where it stands behind a module, those of that, which has a new name."""
@@ -75,3 +92,28 @@ class Insert:
             stage.append(block)
         else:
             put(network, self.at, Followed(stage, block).train(stage.training))
+
+
+@dataclass(frozen=True)
+class Remove:
+    """A module taken out, so that what it takes goes on as it is."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+    shrinks: ClassVar[bool] = True
+
+    module: str
+    do: Literal["remove"] = "remove"
+
+    def check(self, network: nn.Module, most: int) -> None:
+        """As of all steps."""
+        part(network, self.module)
+        if not self.module:
+            raise UserError("a network cannot be removed from itself", where="card")
+
+    def sources(self, network: nn.Module) -> Sources:
+        """None: nothing is left of it."""
+        return {}
+
+    def apply(self, network: nn.Module, draws: Draws) -> None:
+        """Take it out; its name stays."""
+        put(network, self.module, Passed().train(part(network, self.module).training))
