@@ -21,6 +21,9 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
                             replace BatchNorm GroupNorm, replace LayerNorm RMSNorm
   insert-after PATH MODULE  SqueezeExcite, Dropout [P], Dropout2d [P], an activation
   remove PATH               a module that gives what has the shape of what it takes
+  add-lora R PATH           two thin layers beside each, which learn in its place
+  merge-lora [PATH]         what they have learned becomes part of the layers
+  factorize PATH RANK       each layer as two thin ones, by its singular vectors
   prune PATH F              the share F of the channels goes
   fuse [PATH]               batch normalisations become part of the layers before"""
 

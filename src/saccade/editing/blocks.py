@@ -52,6 +52,23 @@ class Passed(nn.Module):
         return x
 
 
+class Adapted(nn.Module):
+    """A layer, and two thin ones beside it, whose outputs are added (Hu et al. 2021, "LoRA", equation 3, of scale 1)."""
+
+    def __init__(self, base: nn.Module, down: nn.Module, up: nn.Module) -> None:
+        super().__init__()
+        self.base, self.down, self.up = base, down, up
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer gives, and more."""
+        total: Tensor = self.base(x) + self.up(self.down(x))
+        return total
+
+
+class Factored(nn.Sequential):
+    """A layer as two thin ones, one after the other."""
+
+
 class Followed(nn.Sequential):
     """A module of any number of inputs, with blocks behind it."""
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError, unknown
+from saccade.editing.blocks import Adapted, Factored, Followed
 from saccade.editing.edit import Promise, unedited
 from saccade.editing.groups import Channels, TiedError
 from saccade.editing.pieces import FRESH, pieces
@@ -93,7 +95,8 @@ class SetClasses(Operation):
             names = tuple(f"{number}" for number in range(kept + 1))
             first = subject.build(_of_classes(card, key, names[:-1]), None)
             found = weights.rows_of_classes(first, subject.build(_of_classes(card, key, names), None), kept)
-        layers = {name.removesuffix(".weight"): rows for name, rows in found.items() if name.endswith(".weight")}
+        named = {name.removesuffix(".weight"): rows for name, rows in found.items() if name.endswith(".weight")}
+        layers = {last: rows for name, rows in named.items() for last in _last(subject.network, name)}
         mixed = any(rows.each != 1 for rows in found.values()) and card.architecture.get("source") != "saccade"
         if mixed or not layers:
             raise UserError("the classes of this network stand among its anchors", where=self.name, fix="train a model for the new classes")
@@ -106,6 +109,16 @@ class SetClasses(Operation):
     def kept(self, card: Card) -> Sequence[tuple[int, int]]:
         """Those that are neither new nor gone."""
         return [(old, new) for new, (_, old) in enumerate(self._origins(card)) if old >= 0]
+
+
+def _last(network: nn.Module, name: str) -> list[str]:
+    """The layers that give what a module gives, which other edits may have put into its place."""
+    module = part(network, name)
+    if isinstance(module, Adapted):
+        return [f"{name}.base", f"{name}.up"]
+    if isinstance(module, Factored):
+        return [f"{name}.1"]
+    return _last(network, f"{name}.0") if isinstance(module, Followed) else [name]
 
 
 def _of_classes(card: Card, key: str, names: tuple[str, ...]) -> Card:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError, unknown
 from saccade.editing.edit import Promise
 from saccade.editing.steps import ACTIVATIONS, DROPS, OF_MAPS, Insert, Remove, part
-from saccade.editing.subject import WRAPPER, Operation, Subject, common, usage
+from saccade.editing.subject import Operation, Subject, nearest_of, usage
 from saccade.editing.tracing import is_map
 
 MODULES = ["SqueezeExcite", *DROPS, *(name for name in ACTIVATIONS if name != "Identity")]
@@ -53,7 +53,7 @@ class InsertAfter(Operation):
         for name in subject.find(self.path):
             problem, channels = self._channels(subject.network, name, calls)
             if problem:
-                near = _nearest(subject.network, name, (one for one in calls if not self._channels(subject.network, one, calls)[0]))
+                near = nearest_of(subject.network, name, (one for one in calls if not self._channels(subject.network, one, calls)[0]))
                 fix = f"{self.name} {subject.shown(near)} {self.kind} would go" if near else "no module of this network would go"
                 raise UserError(f"cannot insert {self.kind} behind {subject.shown(name)}: {problem}", where=self.path, fix=fix)
             if self.kind in OF_MAPS:
@@ -101,7 +101,7 @@ class Take(Operation):
         for name in subject.find(self.path):
             problem = _kept(calls.get(name, []))
             if problem:
-                near = _nearest(subject.network, name, (one for one, met in calls.items() if not _kept(met)))
+                near = nearest_of(subject.network, name, (one for one, met in calls.items() if not _kept(met)))
                 fix = f"{self.name} {subject.shown(near)} would go" if near else "no module of this network would go"
                 raise UserError(f"cannot remove {subject.shown(name)}: {problem}", where=self.path, fix=fix)
             subject.take(Remove(name))
@@ -123,16 +123,6 @@ def _kept(met: Sequence[tuple[Any, Any]]) -> str:
 def _sizes(x: Tensor) -> str:
     kind = "" if x.is_floating_point() else f"{x.dtype} ".removeprefix("torch.")
     return kind + "x".join(map(str, x.shape))
-
-
-def _nearest(network: nn.Module, name: str, others: Iterable[str]) -> str:
-    """Of other modules with weights one of the same type, else one that has most of a name; "" where there is none."""
-
-    def near(other: str) -> tuple[bool, int, int]:
-        return type(part(network, other)) is type(part(network, name)), common(other, name), -other.count(".")
-
-    fitting = (other for other in others if other not in ("", WRAPPER[:-1], name) and part(network, other).state_dict())
-    return max(fitting, key=near, default="")
 
 
 def probability(word: str) -> bool:

@@ -21,13 +21,15 @@ from saccade.editing.deepening import Deepen
 from saccade.editing.edit import MOST_EDITS, Build, Edit
 from saccade.editing.fusing import Fuse
 from saccade.editing.inserting import InsertAfter, Take
+from saccade.editing.low_rank import AddLora, Factorize, MergeLora
 from saccade.editing.replacing import Exchange
 from saccade.editing.subject import Operation, Subject, shown, sizes
 from saccade.editing.widening import Prune, Widen
 from saccade.nn.features import evaluating
 
 OPERATIONS: dict[str, type[Operation]] = {
-    kind.name: kind for kind in (SetClasses, SetInputChannels, Widen, Deepen, Exchange, InsertAfter, Take, Prune, Fuse)
+    kind.name: kind
+    for kind in (SetClasses, SetInputChannels, Widen, Deepen, Exchange, InsertAfter, Take, Prune, Fuse, AddLora, MergeLora, Factorize)
 }
 TOLERANCE = 1e-5  # of outputs before and after an exact edit, float32; of the largest, where that is above 1
 

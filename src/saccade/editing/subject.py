@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -17,7 +17,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError, nearest
 from saccade.core.geometry import whole
 from saccade.editing.edit import Build, Promise
-from saccade.editing.steps import Draws, Step
+from saccade.editing.steps import Draws, Step, part
 from saccade.editing.tracing import Trace, trace
 from saccade.nn.features import evaluating
 
@@ -152,3 +152,13 @@ def common(one: str, other: str) -> int:
             break
         count += 1
     return count
+
+
+def nearest_of(network: nn.Module, name: str, others: Iterable[str]) -> str:
+    """Of other modules with weights one of the same type, else one that has most of a name; "" where there is none."""
+
+    def near(other: str) -> tuple[bool, int, int]:
+        return type(part(network, other)) is type(part(network, name)), common(other, name), -other.count(".")
+
+    fitting = (other for other in others if other not in ("", WRAPPER[:-1], name) and part(network, other).state_dict())
+    return max(fitting, key=near, default="")

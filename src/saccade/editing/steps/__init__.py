@@ -12,21 +12,25 @@ from saccade.editing.steps.base import MOST_MODULES, Count, Draws, Place, Runs, 
 from saccade.editing.steps.image import Input, first_step
 from saccade.editing.steps.inserting import DROPS, OF_MAPS, Insert, Remove
 from saccade.editing.steps.layers import Fold, Mix, Resize, foldable, spread
+from saccade.editing.steps.low_rank import Adapt, Factor, Merge, sides, thinned
 from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
 
-Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input
+Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor
 
 __all__ = [
     "ACTIVATIONS",
     "DROPS",
     "MOST_MODULES",
     "OF_MAPS",
+    "Adapt",
     "Count",
     "Draws",
+    "Factor",
     "Fold",
     "Group",
     "Input",
     "Insert",
+    "Merge",
     "Mix",
     "Place",
     "Remove",
@@ -42,5 +46,7 @@ __all__ = [
     "layered",
     "part",
     "put",
+    "sides",
     "spread",
+    "thinned",
 ]

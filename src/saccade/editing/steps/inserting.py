@@ -61,7 +61,7 @@ class Insert:
     def block(self, network: nn.Module) -> nn.Module:
         """The new block, not yet with its numbers; on the device of the network."""
         if self.like:
-            return copy.deepcopy(part(network, self.like))
+            return copy.deepcopy(part(network, self.like)).requires_grad_(True)
         value = next(network.parameters())
         with torch.device(value.device):
             return self._made().to(value.dtype)
