@@ -80,6 +80,15 @@ HOSTILE: list[Any] = [
     [of({"do": "factor", "module": CONV, "rank": 33})],
     [of({"do": "factor", "module": "network.features.0.1", "rank": 1})],
     [of({"do": "factor", "module": CONV, "rank": 4})] * 2,
+    [of({"do": "drop", "module": "network.dropout", "p": 1.5})],
+    [of({"do": "drop", "module": CONV, "p": 0.5})],
+    [of({"do": "drop", "module": "", "p": 0.5})],
+    [of({"do": "drop", "module": "network.features.1.0.shortcut", "p": 0.5})],
+    [of({"do": "size", "height": 0, "width": 8})],
+    [of({"do": "size", "height": 1 << 20, "width": 8})],
+    [of(size=[0, 8])],
+    [of(size=[8])],
+    [of(size=[8, 1 << 20])],
     [of({"do": "group", "module": "network.features.0.1", "groups": 5})],
     [of({"do": "group", "module": "network.features.0.1", "groups": 0})],
     [of({"do": "group", "module": "network.features.0.1", "groups": 1 << 20})],
@@ -151,6 +160,14 @@ def test_a_base_that_is_larger_than_the_file_allows_is_not_built(networks: Get, 
     card = replace(network.card, architecture=architecture, edits=(of(resize(outputs=[[0, 32]])),))
     file = modelfile.save(tmp_path / "m.safetensors", weights.to_buffers(network.module), card)
     with pytest.raises(UserError, match=r"needs .* numbers"):
+        saccade.load(file, device="cpu")
+
+
+def test_positions_for_more_places_than_the_file_allows_are_not_made(networks: Get, tmp_path: Path) -> None:
+    network = networks("classify", "vit_tiny_patch16_224")
+    card = replace(network.card, edits=(of({"do": "size", "height": 16384, "width": 16384}, size=[32, 32]),))
+    file = Network(network.module, card, network.build).save(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="more than the file holds"):
         saccade.load(file, device="cpu")
 
 

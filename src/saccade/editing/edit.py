@@ -26,8 +26,8 @@ Build = Callable[[Card, int | None], nn.Module]
 
 @dataclass(frozen=True)
 class Edit:
-    """seed, number: what fresh numbers follow from; steps: in turn; classes, channels, mean, std: those of the card before it, where it
-    changed them."""
+    """seed, number: what fresh numbers follow from; steps: in turn; classes, channels, size, mean, std: those of the card before it, where
+    it changed them."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
@@ -38,6 +38,7 @@ class Edit:
     steps: list[Step]
     classes: list[str] | None = None
     channels: Annotated[int, Ge(1), Le(4)] | None = None
+    size: Annotated[list[int], MinLen(2), MaxLen(2)] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
 
@@ -66,6 +67,8 @@ class Edit:
         spec = card.input
         if self.channels is not None:
             spec = replace(spec, channels=self.channels, mean=tuple(self.mean or ()), std=tuple(self.std or ()))
+        if self.size is not None:
+            spec = replace(spec, size=(self.size[0], self.size[1]))
         classes = card.classes if self.classes is None else tuple(self.classes)
         return replace(card, classes=classes, input=spec, edits=card.edits[:-1])
 

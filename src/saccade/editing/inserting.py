@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +12,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError, unknown
 from saccade.editing.edit import Promise
 from saccade.editing.steps import ACTIVATIONS, DROPS, OF_MAPS, Insert, Remove, part
-from saccade.editing.subject import Operation, Subject, nearest_of, usage
+from saccade.editing.subject import Operation, Subject, nearest_of, probability, usage
 from saccade.editing.tracing import is_map
 
 MODULES = ["SqueezeExcite", *DROPS, *(name for name in ACTIVATIONS if name != "Identity")]
@@ -123,8 +122,3 @@ def _kept(met: Sequence[tuple[Any, Any]]) -> str:
 def _sizes(x: Tensor) -> str:
     kind = "" if x.is_floating_point() else f"{x.dtype} ".removeprefix("torch.")
     return kind + "x".join(map(str, x.shape))
-
-
-def probability(word: str) -> bool:
-    """Whether a word is a number of [0, 1)."""
-    return bool(re.fullmatch(r"0|0?\.\d+|0\.", word))

@@ -23,13 +23,29 @@ from saccade.editing.fusing import Fuse
 from saccade.editing.inserting import InsertAfter, Take
 from saccade.editing.low_rank import AddLora, Factorize, MergeLora
 from saccade.editing.replacing import Exchange
+from saccade.editing.running import SetDrop, SetSize
 from saccade.editing.subject import Operation, Subject, shown, sizes
 from saccade.editing.widening import Prune, Widen
 from saccade.nn.features import evaluating
 
 OPERATIONS: dict[str, type[Operation]] = {
     kind.name: kind
-    for kind in (SetClasses, SetInputChannels, Widen, Deepen, Exchange, InsertAfter, Take, Prune, Fuse, AddLora, MergeLora, Factorize)
+    for kind in (
+        SetClasses,
+        SetInputChannels,
+        Widen,
+        Deepen,
+        Exchange,
+        InsertAfter,
+        Take,
+        Prune,
+        Fuse,
+        AddLora,
+        MergeLora,
+        Factorize,
+        SetDrop,
+        SetSize,
+    )
 }
 TOLERANCE = 1e-5  # of outputs before and after an exact edit, float32; of the largest, where that is above 1
 
@@ -128,17 +144,25 @@ def _flops(network: nn.Module, card: Card) -> int:
 
 def _tried(network: nn.Module, card: Card, edited: nn.Module, after: Card, kept: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """The largest difference of outputs on images that both networks see alike, and the largest output."""
+    if card.input.size != after.input.size:
+        _ran(edited, images(after.input.channels, card.input.channels, whole(after.input.size, after.input.resize)))
+        return 0.0, 0.0
     for size in sizes(card):
         try:
             old = _outputs(network, images(card.input.channels, after.input.channels, size))
         except Exception:  # a network of fixed size
             continue
-        try:
-            new = _outputs(edited, images(after.input.channels, card.input.channels, size))
-        except Exception as error:
-            raise UserError(f"the edited network would not run: {error}", fix="this network cannot be edited there") from None
-        return _compared(old, new, kept, card, after)
+        return _compared(old, _ran(edited, images(after.input.channels, card.input.channels, size)), kept, card, after)
     raise UserError("the network does not run on images of its size")
+
+
+def _ran(edited: nn.Module, pixels: Tensor) -> list[Tensor]:
+    """The outputs of an edited network; raises UserError where it does not run."""
+    try:
+        return _outputs(edited, pixels)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"the edited network would not run: {said}", fix="this network cannot be edited there") from None
 
 
 def images(channels: int, other: int, size: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -162,3 +163,8 @@ def nearest_of(network: nn.Module, name: str, others: Iterable[str]) -> str:
 
     fitting = (other for other in others if other not in ("", WRAPPER[:-1], name) and part(network, other).state_dict())
     return max(fitting, key=near, default="")
+
+
+def probability(word: str) -> bool:
+    """Whether a word is a number of [0, 1)."""
+    return bool(re.fullmatch(r"0|0?\.\d+|0\.", word))

@@ -14,8 +14,9 @@ from saccade.editing.steps.inserting import DROPS, OF_MAPS, Insert, Remove
 from saccade.editing.steps.layers import Fold, Mix, Resize, foldable, spread
 from saccade.editing.steps.low_rank import Adapt, Factor, Merge, sides, thinned
 from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
+from saccade.editing.steps.running import Drop, Size, droppable, drops, sized
 
-Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor
+Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size
 
 __all__ = [
     "ACTIVATIONS",
@@ -25,6 +26,7 @@ __all__ = [
     "Adapt",
     "Count",
     "Draws",
+    "Drop",
     "Factor",
     "Fold",
     "Group",
@@ -37,9 +39,12 @@ __all__ = [
     "Replace",
     "Resize",
     "Runs",
+    "Size",
     "Sources",
     "Step",
     "Unbiased",
+    "droppable",
+    "drops",
     "first_step",
     "foldable",
     "groupable",
@@ -47,6 +52,7 @@ __all__ = [
     "part",
     "put",
     "sides",
+    "sized",
     "spread",
     "thinned",
 ]
