@@ -15,7 +15,7 @@ from saccade.core.card import MAX_CARD_BYTES, Card
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
 from saccade.core.rundir import RunDir
-from saccade.tasks import answering, room
+from saccade.tasks import room
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +67,6 @@ def edit(
         problem = "exists already" if new.exists() else "must end in .safetensors"
         raise UserError(problem, where=str(new), fix="name a new file with --out")
     model = load_model(path, device="cpu")
-    answering(model.card.task, "edit")
     network, card, rows = model.module, model.card, []
     build = room(card.task).build
     if undo:

@@ -13,6 +13,7 @@ from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError, unknown
 from saccade.editing.blocks import Adapted, Factored, Followed
 from saccade.editing.edit import Promise, unedited
+from saccade.editing.feeding import makes
 from saccade.editing.groups import Channels, TiedError
 from saccade.editing.pieces import FRESH, pieces
 from saccade.editing.steps import Input, Mix, Resize, first_step, part
@@ -88,7 +89,7 @@ class SetClasses(Operation):
         card = unedited(subject.card)
         arguments = dict(card.architecture.get("arguments", {}))
         key = next((key for key in ("num_classes", "classes") if key in arguments), None)
-        if not card.classes or key is None:
+        if not card.classes or key is None or makes(subject.network):
             raise UserError("this model has no classes that could be others", where=self.name)
         kept = arguments[key]
         with torch.random.fork_rng():

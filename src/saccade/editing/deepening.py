@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from saccade.core.errors import UserError
+from saccade.editing.feeding import Inputs, doubled, run
 from saccade.editing.sources import of_block
 from saccade.editing.steps import Insert, part
 from saccade.editing.subject import Operation, Subject, usage
 from saccade.editing.tracing import is_map
-from saccade.nn.features import evaluating
 
 MOST_BLOCKS = 64
 CLOSE = 1e-6
@@ -42,15 +42,15 @@ class Deepen(Operation):
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Put the blocks in one by one."""
-        size = subject.trace().images
+        inputs = doubled(subject.trace().inputs)
         for name in subject.find(self.path):
             for _ in range(self.count):
-                subject.take(self._step(subject, name, size))
+                subject.take(self._step(subject, name, inputs))
         return {}
 
-    def _step(self, subject: Subject, name: str, images: Tensor) -> Insert:
+    def _step(self, subject: Subject, name: str, inputs: Inputs) -> Insert:
         stage = part(subject.network, name)
-        output = _output(subject.network, stage, images)
+        output = _output(subject.network, stage, inputs)
         if output is None:
             raise UserError(
                 f"cannot deepen {subject.shown(name)}: it gives no single tensor", where=self.path, fix="name a stage of blocks"
@@ -71,14 +71,13 @@ class Deepen(Operation):
         return Insert(name, channels=output.shape[1], zero=["bn2.weight", "bn2.bias"])
 
 
-def _output(network: nn.Module, stage: nn.Module, images: Tensor) -> Tensor | None:
+def _output(network: nn.Module, stage: nn.Module, inputs: Inputs) -> Tensor | None:
     """What a stage gives, float32; of a list of modules its last one."""
     found: list[Any] = []
     met = stage[-1] if isinstance(stage, nn.ModuleList) and len(stage) else stage
     handle = met.register_forward_hook(lambda module, inputs, output: found.append(output))
     try:
-        with evaluating(network), torch.no_grad():
-            network(torch.cat([images, images.flip(-1)]))
+        run(network, inputs)
     finally:
         handle.remove()
     alone = len(found) == 1 and isinstance(found[0], Tensor) and found[0].is_floating_point()

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.core.errors import UserError
+from saccade.editing.feeding import Inputs, run
 from saccade.editing.steps import Fold, foldable
 from saccade.editing.subject import Operation, Subject, usage
-from saccade.nn.features import evaluating
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Fuse(Operation):
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Fold each normalisation that reads nothing but one layer's output."""
         within = subject.find(self.path) if self.path else [""]
-        pairs = _pairs(subject.network, subject.trace().images)
+        pairs = _pairs(subject.network, subject.trace().inputs)
         wanted = [pair for pair in pairs if any(not name or f"{pair[1]}.".startswith(f"{name}.") for name in within)]
         if not wanted:
             raise UserError("no batch normalisation stands right behind a layer", where=f"fuse {self.path}")
@@ -45,7 +44,7 @@ class Fuse(Operation):
         return {}
 
 
-def _pairs(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
+def _pairs(network: nn.Module, inputs: Inputs) -> list[tuple[str, str]]:
     """Layers and the normalisations that take just what they give; both run once."""
     given: list[tuple[str, Tensor]] = []
     taken: list[tuple[str, str]] = []
@@ -63,8 +62,7 @@ def _pairs(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
         elif isinstance(part, _BatchNorm):
             handles.append(part.register_forward_pre_hook(partial(take, name)))
     try:
-        with evaluating(network), torch.no_grad():
-            network(images)
+        run(network, inputs)
     finally:
         for handle in handles:
             handle.remove()

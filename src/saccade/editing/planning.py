@@ -19,6 +19,7 @@ from saccade.core.results import OBJECTS
 from saccade.editing.classes import SetClasses, SetInputChannels
 from saccade.editing.deepening import Deepen
 from saccade.editing.edit import MOST_EDITS, Build, Edit
+from saccade.editing.feeding import Inputs, latents, makes, run
 from saccade.editing.fusing import Fuse
 from saccade.editing.inserting import InsertAfter, Take
 from saccade.editing.low_rank import AddLora, Factorize, MergeLora
@@ -137,29 +138,34 @@ def _parameters(network: nn.Module) -> int:
 
 def _flops(network: nn.Module, card: Card) -> int:
     height, width = whole(card.input.size, card.input.resize)
+    blank = [torch.zeros(1, card.input.channels, height, width, dtype=torch.uint8)]
+    inputs = latents(network, 1) if makes(network) else blank
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, card.input.channels, height, width, dtype=torch.uint8))
+        network(*inputs)
     return int(counter.get_total_flops())
 
 
 def _tried(network: nn.Module, card: Card, edited: nn.Module, after: Card, kept: Sequence[tuple[int, int]]) -> tuple[float, float]:
-    """The largest difference of outputs on images that both networks see alike, and the largest output."""
+    """The largest difference of outputs on images that both networks see alike, or of the images that they make, and the largest output."""
+    if makes(network):
+        inputs = latents(network, 2)
+        return _compared(_outputs(network, inputs), _ran(edited, inputs), kept, card, after)
     if card.input.size != after.input.size:
-        _ran(edited, images(after.input.channels, card.input.channels, whole(after.input.size, after.input.resize)))
+        _ran(edited, [images(after.input.channels, card.input.channels, whole(after.input.size, after.input.resize))])
         return 0.0, 0.0
     for size in sizes(card):
         try:
-            old = _outputs(network, images(card.input.channels, after.input.channels, size))
+            old = _outputs(network, [images(card.input.channels, after.input.channels, size)])
         except Exception:  # a network of fixed size
             continue
-        return _compared(old, _ran(edited, images(after.input.channels, card.input.channels, size)), kept, card, after)
+        return _compared(old, _ran(edited, [images(after.input.channels, card.input.channels, size)]), kept, card, after)
     raise UserError("the network does not run on images of its size")
 
 
-def _ran(edited: nn.Module, pixels: Tensor) -> list[Tensor]:
+def _ran(edited: nn.Module, inputs: Inputs) -> list[Tensor]:
     """The outputs of an edited network; raises UserError where it does not run."""
     try:
-        return _outputs(edited, pixels)
+        return _outputs(edited, inputs)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"the edited network would not run: {said}", fix="this network cannot be edited there") from None
@@ -174,10 +180,8 @@ def images(channels: int, other: int, size: tuple[int, int]) -> Tensor:
     return torch.cat([colours, torch.full_like(colours[:, :1], 255)], 1) if channels == 4 else colours
 
 
-@torch.no_grad()
-def _outputs(network: nn.Module, pixels: Tensor) -> list[Tensor]:
-    with evaluating(network):
-        return [leaf for leaf in tree_leaves(network(pixels)) if isinstance(leaf, Tensor)]
+def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(run(network, inputs)) if isinstance(leaf, Tensor)]
 
 
 def _compared(old: list[Tensor], new: list[Tensor], kept: Sequence[tuple[int, int]], before: Card, after: Card) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from torch import nn
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.geometry import whole
+from saccade.editing.feeding import makes
 from saccade.editing.steps import Drop, Size, droppable, drops, sized
 from saccade.editing.subject import Operation, Subject, probability, usage
 from saccade.nn.stems import Resized, is_a
@@ -76,7 +77,7 @@ class SetSize(Operation):
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Tell the parts that have a size of their own."""
         old = subject.card.input.size
-        if subject.card.task == "generate":
+        if makes(subject.network):
             raise UserError("a model that makes images makes them of the size that it has learned", where=self.name)
         if old == self.size:
             raise UserError(f"the model takes images of {old[0]}x{old[1]} already", where=self.name)

@@ -18,9 +18,9 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError, nearest
 from saccade.core.geometry import whole
 from saccade.editing.edit import Build, Promise
+from saccade.editing.feeding import doubled, run
 from saccade.editing.steps import Draws, Step, part
 from saccade.editing.tracing import Trace, trace
-from saccade.nn.features import evaluating
 
 TINY, SMALL = 8, 32  # pixels of a side that a network is traced at, and tried at, where it takes them
 WRAPPER = "network."  # in front of every name of a network that stands behind its normalisation
@@ -51,17 +51,16 @@ class Subject:
         return trace(self.network, self.card.input.channels, sizes(self.card, least=TINY))
 
     def calls(self) -> dict[str, list[tuple[Any, Any]]]:
-        """By module that runs: of each call the first input and the output, for two images of a small size."""
+        """By module that runs: of each call the first input and the output, for two images or what they are made from."""
         found: dict[str, list[tuple[Any, Any]]] = {}
 
         def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             found.setdefault(name, []).append((inputs[0] if inputs else None, output))
 
-        images = self.trace().images
+        inputs = doubled(self.trace().inputs)
         handles = [part.register_forward_hook(partial(note, name)) for name, part in self.network.named_modules()]
         try:
-            with evaluating(self.network), torch.no_grad():
-                self.network(torch.cat([images, images.flip(-1)]))
+            run(self.network, inputs)
         finally:
             for handle in handles:
                 handle.remove()

@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
 from saccade.core.errors import UserError
-from saccade.nn.features import evaluating
+from saccade.editing.feeding import Inputs, latents, makes, run
 from saccade.nn.layers.normalize import Normalize
 
 NONE, SEVERAL = -1, -2  # codes of a channel that the marks do not reach, and of one that several do
@@ -94,14 +94,14 @@ class _Pass:
 
 
 class Trace:
-    """A network that has run once on `images` `[1, ...]`; its layers may be resized afterwards, and marked again.
+    """A network that has run once on `inputs`, each `[1, ...]`; its layers may be resized afterwards, and marked again.
 
     shapes: by module that was met, the outputs of each call; order: layers in the order in which they ran. Raises UserError where the
     network does not run.
     """
 
-    def __init__(self, network: nn.Module, images: Tensor) -> None:
-        self.network, self.images = network, images
+    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+        self.network, self.inputs = network, inputs
         self.shapes: dict[str, list[torch.Size]] = {}
         self._met = {
             name: part
@@ -110,8 +110,7 @@ class Trace:
         }
         handles = [part.register_forward_hook(self._note(name)) for name, part in self._met.items()]
         try:
-            with evaluating(network), torch.no_grad():
-                network(images)
+            run(network, inputs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -151,17 +150,17 @@ class Trace:
                 found[name] = Reach({layer: row for layer, row in rows.items() if row.any()}, whole, bool(reached[sample]))
         return found
 
-    def _run(self, run: _Pass) -> NDArray[np.bool_]:
+    def _run(self, marking: _Pass) -> NDArray[np.bool_]:
         """In which samples marks reach the output."""
         try:
-            with evaluating(self.network), torch.no_grad(), self._stood_in(run):
-                outputs = self.network(self.images.repeat(run.samples, *[1] * (self.images.ndim - 1)))
+            with self._stood_in(marking):
+                outputs = run(self.network, [one.repeat(marking.samples, *[1] * (one.ndim - 1)) for one in self.inputs])
         except Exception as error:  # of a network that computes with what it has found: boxes, indices
             raise UserError(f"what reaches what cannot be seen in this network: {type(error).__name__}: {str(error)[:100]}") from None
-        reached = np.zeros(run.samples, bool)
+        reached = np.zeros(marking.samples, bool)
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
-                reached |= _samples(leaf, run.samples)
+                reached |= _samples(leaf, marking.samples)
         return reached
 
     @contextmanager
@@ -262,13 +261,16 @@ def _joined(calls: Sequence[Codes]) -> Codes:
 
 
 def trace(network: nn.Module, channels: int, sizes: Sequence[tuple[int, int]]) -> Trace:
-    """A trace at the first of the (height, width) `sizes` that the network takes; raises UserError where it takes none."""
+    """A trace at the first of the (height, width) `sizes` that the network takes, or of one that makes images; raises UserError where it
+    takes none."""
+    if makes(network):
+        return Trace(network, latents(network, 1))
     generator = torch.Generator().manual_seed(0)
     problem: Exception | None = None
     for height, width in sizes:
         images = torch.randint(0, 256, (1, channels, height, width), generator=generator).to(torch.uint8)
         try:
-            return Trace(network, images)
+            return Trace(network, [images])
         except Exception as error:  # a network of fixed size says so in its own way
             problem = error
     raise UserError(f"the network does not run, so that nothing can be known of its channels: {problem}")

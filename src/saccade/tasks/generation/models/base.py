@@ -41,6 +41,11 @@ class Maker(nn.Module, ABC):
         """As `make`."""
         return self.make(latents, labels)
 
+    def run_through(self, latents: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """As `make`, and then what all its other networks say of the images: so that each layer runs once. Raises UserError for a family
+        of which this cannot be told."""
+        raise UserError(f"{type(self).__name__} cannot be edited so far", fix="a GAN or a VAE can")
+
     def labelled(self, latents: Tensor, labels: Tensor | None) -> Tensor | None:
         """The labels, checked; None where images are not made by class."""
         if not self.classes:

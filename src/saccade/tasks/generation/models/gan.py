@@ -28,6 +28,11 @@ class Gan(Maker):
         images: Tensor = self.generator(latents, self.labelled(latents, labels))
         return images
 
+    def run_through(self, latents: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Images, and how real they look to the judge."""
+        images = self.make(latents, labels)
+        return images, self.judge(images, self.labelled(latents, labels))
+
 
 class Generator(nn.Module):
     """The residual generator: latents `[N, L]`, labels `[N]` or None -> images float `[N, C, H, W]` (not squashed)."""

@@ -82,6 +82,12 @@ class Variational(Likely):
         """See `Maker`: the mean of each pixel's distribution."""
         return self.pixels.mean(self.decode(latents, self.labelled(latents, labels)))
 
+    def run_through(self, latents: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The parameters of each pixel's distribution; mean and log variance of the latents of an image that is always the same."""
+        labels = self.labelled(latents, labels)
+        pattern = torch.arange(math.prod(self.shape), device=latents.device).remainder(251).byte()
+        return self.decode(latents, labels), *self.encode(pattern.view(1, *self.shape).expand(len(latents), -1, -1, -1), labels)
+
     def terms(self, images: Tensor, labels: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(log p of the pixels `[B]`, divergence by latent `[B, latent]`, the expected images float `[B, C, H, W]`) at a draw of the
         posterior by `noise`."""
