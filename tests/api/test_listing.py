@@ -20,7 +20,7 @@ def test_every_row_of_every_room() -> None:
     assert {entry.task for entry in found} == set(ROOMS)
     assert [entry.name for entry in found] == sorted(entry.name for entry in found)
     json.dumps(found.to_dict(), allow_nan=False)
-    known = {"name", "task", "source", "parameters", "flops", "size", "license", "metric", "dataset", "local"}
+    known = {"name", "task", "source", "parameters", "flops", "size", "license", "metric", "dataset", "local", "descent"}
     assert set(found.to_dict()["models"][0]) == known
 
 

@@ -20,6 +20,7 @@ CARD = Card(
     metrics={"accuracy": 0.5, "ece": None},
     version="0.1.0",
     licenses=({"weights": "w", "license": "MIT"},),
+    data="photos",
 )
 
 
@@ -34,11 +35,16 @@ def test_round_trip() -> None:
     assert Card.from_json('{"task":"classify","classes":["a"],"architecture":{},"input":{"channels":1,"size":[2,3]}}').edits == ()
 
 
+def test_a_trained_model_is_the_last_link_of_its_descent() -> None:
+    assert CARD.descent == (*CARD.licenses, {"weights": "this model", "data": "photos"})
+    assert replace(CARD, data="").descent == CARD.licenses
+
+
 def test_canonical() -> None:
     """Golden, with the keys in order: the same model hashes the same whoever wrote it and in whatever order."""
     text = CARD.to_json()
     assert text == (
-        '{"architecture":{"arguments":{"blocks":[1,2]},"name":"n","source":"saccade"},"classes":["Katze","wäßrig","犬"],"edits":[{"op":"freeze"}],'
+        '{"architecture":{"arguments":{"blocks":[1,2]},"name":"n","source":"saccade"},"classes":["Katze","wäßrig","犬"],"data":"photos","edits":[{"op":"freeze"}],'
         '"input":{"channels":3,"mean":[0.5,0.4,0.3],"resize":"crop","size":[17,11],"std":[0.2,0.2,0.25]},'
         '"licenses":[{"license":"MIT","weights":"w"}],"metrics":{"accuracy":0.5,"ece":null},"task":"classify","version":"0.1.0"}'
     )
@@ -100,6 +106,7 @@ HOSTILE = {
     "edits are texts": raw(edits=["a"]),
     "edits is a number": raw(edits=1),
     "licenses are lists": raw(licenses=[[]]),
+    "data is a number": raw(data=1),
     "license is a number": raw(licenses=[{"license": 1}]),
     "metrics is a number": raw(metrics=5),
     "metrics are texts": raw(metrics={"a": "b"}),

@@ -25,6 +25,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "pretrained": FLAG,
     "weights": TEXT,
     "weights_share": SHARE,
+    "license": ([('["mit","bsd"]', ("mit", "bsd")), ("[]", ())], ["mit", "[1]", "null"]),
     "epochs": POSITIVE,
     "minutes": ([("null", None), ("0.5", 0.5)], ["-1", "nan", "inf", "soon"]),
     "size": (

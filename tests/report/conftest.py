@@ -71,7 +71,7 @@ def make(names: list[str], each: int = 30, **changes: Any) -> ReportData:
         "config": {"epochs": 30, "optim.lr": 0.003}, "environment": {"python": "3.12", "device": "cpu"},
         "command": "saccade train data/digits --seed 0",
         "next_steps": [{"text": "Name images:", "command": "saccade predict runs/digits-1 x/"}],
-        "licenses": [{"what": "saccade", "license": "Apache-2.0"}], "notes": ["skipped 1 file"],
+        "descent": ["resnet18.a1_in1k · licence apache-2.0"], "notes": ["skipped 1 file"],
     }  # fmt: skip
     return ReportData(**{**values, **changes})
 
@@ -106,7 +106,7 @@ def attack(texts: list[str]) -> ReportData:
         reasons=texts, notes=texts * 20,
         counts={texts[0]: dict.fromkeys(texts, 3), texts[3]: dict.fromkeys(texts, 4)}, mistakes=wrong, examples=wrong,
         marks=[{"step": i, "text": text} for i, text in enumerate(texts)], config=dict(zip(texts, reversed(texts), strict=True)),
-        environment={texts[1]: texts[0]}, licenses=[{texts[2]: texts[10]}], next_steps=[{"text": texts[0], "command": texts[1]}],
+        environment={texts[1]: texts[0]}, descent=[texts[2] + texts[10]], next_steps=[{"text": texts[0], "command": texts[1]}],
         headline=[{"name": texts[0], "value": 0.5, "low": 0.4, "high": 0.6}],
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from saccade import __version__
 from saccade.api import planning
 from saccade.core import config as configs
-from saccade.core import modelfile
+from saccade.core import licenses, modelfile
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
@@ -67,14 +67,17 @@ def adopt(  # the verb's options, by name
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     bgr: bool = False,
-    license: str = "unknown",
+    license: str = licenses.UNKNOWN,
+    source: str = "",
+    data: str = "",
 ) -> Adopted:
     """Make a model file `out` of a file of weights (.safetensors, or pickled: .pt, .pth, .th, .bin, .ckpt) for the network `model`.
 
     classes: names in the order of the weights, a text with commas between them, or a file of a name a line; None numbers them. size,
     channels, mean, std: what the weights expect of their input, None as the network's table says; mean and std by channel, of values in
-    0..1, or of values in 0..255 where a mean is above 1; bgr: blue comes first, in them too. license: of the weights, as their makers state
-    it. All of the network must be filled. Raises UserError, and then nothing is written.
+    0..1, or of values in 0..255 where a mean is above 1; bgr: blue comes first, in them too. license, source, data: of the weights, as
+    their makers state it, where they are from and what they learned from, which the file carries on. All of the network must be filled.
+    Raises UserError, and then nothing is written.
     """
     seen = _Pixels(configs.parse_size(str(size)) if isinstance(size, str | int) else size, channels, mean, std, bgr)
     target = Path(out)
@@ -87,7 +90,7 @@ def adopt(  # the verb's options, by name
     config = _config(task, model, seen)
     named = _names(classes) if classes is not None else _numbered(config, checkpoint)
     network, card = room(task).create(config, _schema(task, named, config))
-    card = replace(card, version=__version__, input=_input(card.input, seen), licenses=(checkpoint.license(license),))
+    card = replace(card, version=__version__, input=_input(card.input, seen), licenses=checkpoint.descent(license.lower(), source, data))
     taken = checkpoints.take(network, checkpoint, {}, (), least=1.0)
     from saccade.nn import weights
     from saccade.nn.layers import normalize

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saccade.api.models import Model, Predictor, load_model
+from saccade.api import licensing, taking
+from saccade.api.models import Model, Predictor, load_model, model_path
 from saccade.api.predicting import answered, watched
 from saccade.core import config as configs
-from saccade.core import folders, keys
+from saccade.core import folders, keys, licenses, modelfile
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
@@ -32,6 +35,8 @@ def embed(
     layer: str | None = None,
     out: str | Path | None = None,
     pretrained: bool = False,
+    weights: str | Path | None = None,
+    license: str | Sequence[str] | None = None,
     size: tuple[int, int] | str | int | None = None,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -43,15 +48,15 @@ def embed(
     """A vector for each image, float32 `[N, D]`, of inputs as `predict` takes them: what the last layer of a classifier decides by.
 
     target: a run, a model file or what `load` gave, or the name of a network that classifies (`saccade.models`), with its published weights
-    where `pretrained`, else with random ones that follow from `seed`; `size`, (height, width), is that of its input (by default that of the
-    published weights, else 224). layer: a module of the network by name, such as "layer3", averaged over places, in the last one's place.
-    out: a .npz file for "embeddings" and "sources". Bad images have no row and stand in `.failed`; raises UserError when none could be
-    read, for the first bad one with `strict`, and for models of other tasks.
+    where `pretrained`, with those of the file `weights`, else with random ones that follow from `seed`; `license`: see `train`; `size`,
+    (height, width), is that of its input (by default that of the weights, else 224). layer: a module of the network by name, such as
+    "layer3", averaged over places, in the last one's place. out: a .npz file for "embeddings" and "sources". Bad images have no row and
+    stand in `.failed`; raises UserError when none could be read, for the first bad one with `strict`, and for models of other tasks.
     """
     progress = progress or automatic()
     if out is not None:
         check_file(out)
-    model = opened(target, pretrained=pretrained, size=size, device=device, seed=seed, progress=progress)
+    model = opened(target, pretrained=pretrained, weights=weights, license=license, size=size, device=device, seed=seed, progress=progress)
     begin = time.perf_counter()
     answers = answered(lambda streams: _session(model, layer or "", precision, streams), inputs, max_pixels=max_pixels, finish=rows)
     if out is not None:
@@ -68,6 +73,8 @@ def opened(
     target: str | Path | Predictor,
     *,
     pretrained: bool = False,
+    weights: str | Path | None = None,
+    license: str | Sequence[str] | None = None,
     size: tuple[int, int] | str | int | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -75,12 +82,21 @@ def opened(
 ) -> Model:
     """The model that embeds: see `embed`."""
     if not isinstance(target, Predictor) and not _is_place(target):
-        return _named(str(target), pretrained, size, device, seed, progress or automatic())
-    for option, given in (("--pretrained", pretrained), ("--size", size is not None)):
+        asked = TrainConfig(
+            model=str(target),
+            pretrained=pretrained,
+            weights=str(weights) if weights is not None else "",
+            license=licenses.names(license),
+            seed=seed,
+        )
+        return _named(asked, size, device, progress or automatic())
+    for option, given in (("--pretrained", pretrained), ("--weights", weights is not None), ("--size", size is not None)):
         if given:
             raise UserError("goes with the name of a network: a trained model has its own weights and size", where=option)
     if isinstance(target, Predictor) and not isinstance(target, Model):
         target = target.path  # of an exported file, which is refused as its path is
+    if license is not None and not isinstance(target, Model):
+        licensing.of_file(model_path(target), licenses.names(license), where="--license")
     model = target if isinstance(target, Model) else load_model(target, device=device)
     if model.card.task != TASK:
         raise UserError(f"only models that classify embed images, this one was trained to {model.card.task}", where=str(model.path))
@@ -93,32 +109,45 @@ def _is_place(target: str | Path) -> bool:
     return isinstance(target, Path) or path.exists() or len(path.parts) != 1 or path.suffix in (".safetensors", ".onnx", ".xml")
 
 
-def _named(name: str, pretrained: bool, size: tuple[int, int] | str | int | None, device: str, seed: int, progress: Progress) -> Model:
+def _named(asked: TrainConfig, size: tuple[int, int] | str | int | None, device: str, progress: Progress) -> Model:
     """A network of the catalogue as a model without a file."""
-    room = answering(TASK, "embed")
+    room, name = answering(TASK, "embed"), asked.model
     try:
-        room.check(TrainConfig(model=name))
+        room.check(asked)
     except UserError as error:
         raise UserError(f"no such run, model file or network: {name!r}", where="embed", fix=error.fix) from None
+    if asked.pretrained and asked.weights:
+        raise UserError("stands in the place of --pretrained", where="--weights", fix="give one of them")
+    licensing.check(asked)
     import torch
 
-    from saccade.nn import pretrained as published
     from saccade.training import precision
 
     on = precision.device(device)
-    if size is not None:
-        height, width = configs.parse_size(str(size)) if isinstance(size, str | int) else size
-    elif pretrained and any(row.name == name.partition(".")[0] and row.source in ("timm", "torchvision") for row in room.models()):
-        height, width = published.weights(name).size
-    else:
-        height, width = TrainConfig().size
-    settings = TrainConfig(model=name, pretrained=pretrained, size=(height, width), seed=seed)
-    if not pretrained:
-        progress.message(f"{name} has random weights: --pretrained takes those that are published")
+    config = replace(asked, size=_size(asked, size))
+    if not (config.pretrained or config.weights):
+        progress.message(f"{name} has random weights: --pretrained takes those that are published, --weights those of a file")
+    schema = Schema(TASK, CLASSES, {}, 3, config.size, True)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(keys.derive(seed, "init", 0))
-        module, card = room.create(settings, Schema(TASK, CLASSES, {}, 3, (height, width), True))
+        torch.manual_seed(keys.derive(config.seed, "init", 0))
+        module, card = room.create(config, schema)
+        if config.weights:
+            card = taking.take(room, config, schema, module, card, progress)
     return Model(card, Path(name), module.to(on).eval(), str(on))
+
+
+def _size(asked: TrainConfig, size: tuple[int, int] | str | int | None) -> tuple[int, int]:
+    """(height, width) of the input: as asked, else that of the weights, else of any network."""
+    from saccade.nn import pretrained as published
+
+    if size is not None:
+        return configs.parse_size(str(size)) if isinstance(size, str | int) else size
+    if asked.weights and not modelfile.is_pickled(asked.weights) and (card := modelfile.peek(asked.weights)) is not None:
+        return card.input.size
+    row = next((row for row in answering(TASK, "embed").models() if row.name == asked.model.partition(".")[0]), None)
+    if asked.pretrained and row is not None and row.source in ("timm", "torchvision"):
+        return published.weights(asked.model).size
+    return (row.size if asked.weights and row is not None else None) or TrainConfig().size
 
 
 def _session(model: Model, layer: str, precision: str, streams: int) -> Session:

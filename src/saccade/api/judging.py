@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.api.licensing import LEARNED
 from saccade.api.sets import Split
 from saccade.core import alpha, keys, modelfile
 from saccade.core.card import Card
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from saccade.tasks.generation.metrics import GenerationMetric
 
 Array = NDArray[Any]
-OWN = ("classifier", "clusters")  # features that are learned from the run's own images
 GROUPS = 16  # of alike images, where there are no classes
 SEEN, EPOCHS = 24_000, 10  # images that a network learns its features from, and times that it sees each, at most
 THUMB = 8  # pixels a side by which images are alike
@@ -108,7 +108,7 @@ def features(config: TrainConfig, schema: Schema, train: Split, device: str, fil
     Raises UserError for a name that is neither theirs, a model's nor a file's.
     """
     name = config.generation.features
-    if name in OWN:
+    if name in LEARNED:
         if file is not None and file.is_file():
             return _loaded(name, file, device)
         return _learned(name, config, schema, train, device, progress)
@@ -128,7 +128,7 @@ def named(name: str, device: str) -> Features:
         task.check(config)
         module, card = task.create(config, Schema("classify", ("a", "b"), {}, 3, (224, 224), True))
     except UserError as error:
-        fix = f"{error.fix}; features are {', '.join(OWN)}, a model of timm, or a classifier's .safetensors file"
+        fix = f"{error.fix}; features are {', '.join(LEARNED)}, a model of timm, or a classifier's .safetensors file"
         raise UserError(error.message, where="generation.features", fix=fix) from None
     return Features(name_of(name), module.to(device).eval(), card, device)
 
@@ -189,7 +189,7 @@ def save_features(path: Path, found: Features) -> None:
     """Keep learned features beside the run that is measured on them, as a model file."""
     from saccade.nn import weights
 
-    if found.name in OWN:
+    if found.name in LEARNED:
         modelfile.save(path, weights.to_buffers(found.module), found.card)
 
 

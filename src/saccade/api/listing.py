@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from saccade.core import modelfile
+from saccade.core import licenses, modelfile
 from saccade.core.errors import UserError, unknown
 from saccade.tasks import ROOMS, room
 
@@ -27,7 +27,8 @@ FILE = "file"  # source of a model that lies in a file
 class Entry:
     """One model. source: the library that builds it; parameters: see `Task.models`; flops: operations for one image of `size` (height,
     width), None where not counted; license: of the published weights, "" without any; metric on dataset: published of them (accuracy, mean
-    average precision, mean overlap), None where not known; local: whether weights lie on this machine."""
+    average precision, mean overlap), None where not known; local: whether weights lie on this machine; descent: of a model file, the
+    weights that it descends from, oldest first (`core.licenses`)."""
 
     name: str
     task: str
@@ -39,6 +40,7 @@ class Entry:
     metric: float | None
     dataset: str
     local: bool
+    descent: tuple[Mapping[str, str], ...] = ()
 
 
 class Models(Sequence[Entry]):
@@ -105,9 +107,8 @@ def models(
         most = _count(max_params)
         kept = [entry for entry in kept if entry.parameters <= most]
     if license is not None:
-        names = license.split(",") if isinstance(license, str) else list(license)
-        wanted = {one.strip().lower() for one in names}
-        kept = [entry for entry in kept if entry.license.lower() in wanted]
+        wanted = licenses.names(license)
+        kept = [entry for entry in kept if entry.license and licenses.allowed(entry.license, wanted)]
     return Models(sorted(kept, key=_order(sort)))
 
 
@@ -170,10 +171,10 @@ def _of_file(path: Path) -> Entry:
     file = model_path(path)
     buffers, card = modelfile.load(file)
     primary = room(card.task).metrics(card).primary
-    licenses = ",".join(sorted({str(row.get("license", "")) for row in card.licenses} - {""}))
+    under = ",".join(sorted({row.get("license", "") for row in card.licenses} - {""}))
     count = sum(math.prod(buffer.shape) for buffer in buffers.values())
     name, figure = str(card.architecture.get("name", "")), card.metrics.get(primary)
-    return Entry(name, card.task, FILE, count, None, card.input.size, licenses, figure, str(path), True)
+    return Entry(name, card.task, FILE, count, None, card.input.size, under, figure, card.data, True, card.descent)
 
 
 def _local() -> set[str]:

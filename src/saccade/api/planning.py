@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from saccade.api import licensing
 from saccade.core import config as configs
 from saccade.core import files, modelfile
 from saccade.core.card import Card
@@ -49,6 +50,9 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
         name = str(card.architecture.get("name", ""))
         if "model" not in values and any(row.name == name for row in room(card.task).models()):
             values["model"] = name
+    if checked.license:
+        model = str(values.get("model", ""))
+        licensing.check(replace(checked, model=model, task=checked.task if "task" in values or not model else knowing(model)))
     return values
 
 
@@ -124,6 +128,8 @@ def _option(name: str, value: Any) -> list[str]:
         return ["--size", "x".join(map(str, value))]
     if name == "edits":
         return [word for text in value for word in ("--edit", text)]
+    if name == "license":
+        return ["--license", ",".join(value)]
     if name in VALUED and value is not None:
         return [f"--{name}", str(value)]
     return ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.api import drawing, mapping
+from saccade.core import licenses
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.core.results import OBJECTS, WITHIN
@@ -79,7 +80,7 @@ def _data(
         environment={**record["versions"], **record["machine"]},
         command=record["command"],
         next_steps=_next_steps(run, evaluation.split, making=config["task"] in MAKING),
-        licenses=[{"what": row.get("weights", ""), **row} for row in model.card.licenses],
+        descent=licenses.words(model.card.descent),
         notes=_notes(data),
     )
 

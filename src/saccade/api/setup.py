@@ -15,14 +15,13 @@ import numpy as np
 import PIL
 
 from saccade import __version__
-from saccade.api import judging
+from saccade.api import judging, taking
 from saccade.api.judging import Features, Looked
 from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split, refusal
 from saccade.core import keys
 from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import Packed
 from saccade.core.config import TrainConfig
-from saccade.core.errors import UserError
 from saccade.core.progress import Progress, Silent
 from saccade.data.cache import BadFile
 from saccade.data.dataset import Dataset
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saccade.data.loader import Loader
-    from saccade.nn.weights import Rows
     from saccade.training.budget import Resolved
 
 
@@ -104,52 +102,11 @@ class Setup:
 
         torch.manual_seed(keys.derive(self.config.seed, "init", 0))
         model, card = self.task.create(self.config, self.dataset.schema)
-        card = replace(card, version=__version__)
+        card = replace(card, version=__version__, data=self.dataset.name)
         if self.config.weights:
-            card = self._start_from(Path(self.config.weights), model, card)
+            card = taking.take(self.task, self.config, self.dataset.schema, model, card, self.progress)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         return model.to(self.device).to(memory_format=layout), card
-
-    def _start_from(self, file: Path, model: nn.Module, card: Card) -> Card:
-        """Take the weights of a file where they fit, and of what a model of ours knows of each class those that are here too; the card
-        carries its preprocessing and licences on."""
-        from saccade.nn import checkpoints
-        from saccade.nn.layers import normalize
-
-        checkpoint = checkpoints.read(file)
-        theirs = checkpoint.card
-        known = theirs.classes if theirs is not None else ()
-        same = [(known.index(name), place) for place, name in enumerate(card.classes) if name in known]
-        try:
-            taken = checkpoints.take(model, checkpoint, self._rows_of_classes(model, card), same, self.config.weights_share)
-        except UserError as error:
-            fix = f"it is a {theirs.architecture.get('name')}: give --model" if theirs is not None else error.fix
-            raise UserError(error.message, where=error.where, fix=f"{fix}, or allow it by --set weights_share=0") from None
-        kept = f"; of {len(same)} of {len(card.classes)} classes what it knows of them" if card.classes else ""
-        self.progress.message(f"took from {file}: {taken}{kept}")
-        if theirs is None:
-            return replace(card, licenses=(checkpoint.license(),))
-        if theirs.input.channels == card.input.channels:
-            card = replace(card, input=replace(card.input, mean=theirs.input.mean, std=theirs.input.std))
-            normalize.standardise(model, card.input)
-        return replace(card, licenses=theirs.licenses)
-
-    def _rows_of_classes(self, model: nn.Module, card: Card) -> dict[str, Rows]:
-        """Which tensors have rows of classes. Those of libraries that mix classes with anchors are left out: their order is not known."""
-        import torch
-
-        from saccade.nn import weights
-
-        if not card.classes:
-            return {}
-        schema = self.dataset.schema
-        one_more = "\0".join((*schema.classes, ""))  # a name that none of them is
-        wider = replace(schema, classes=(*schema.classes, one_more), shares=())
-        config = replace(self.config, pretrained=False, segmentation=replace(self.config.segmentation, class_weights=()))
-        with torch.random.fork_rng():
-            other, _ = self.task.create(config, wider)
-        found = weights.rows_of_classes(model, other, len(card.classes))
-        return {name: rows for name, rows in found.items() if rows.each == 1 or card.architecture.get("source") == "saccade"}
 
     def loader(self, workers: int) -> Loader:
         """The stream of training batches."""

@@ -18,7 +18,7 @@ from saccade.api.runs import Run, read_record
 from saccade.api.sets import check_labels, check_trainable
 from saccade.api.setup import Setup
 from saccade.core import config as configs
-from saccade.core import launch
+from saccade.core import launch, licenses
 from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
 from saccade.core.progress import Progress, Silent, automatic
@@ -47,6 +47,7 @@ def train(  # the verb's options, by name
     set: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
     pretrained: bool = False,
+    license: str | Sequence[str] | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
     on_nan: str | None = None,
@@ -63,22 +64,19 @@ def train(  # the verb's options, by name
 ) -> Run:
     """Train a model on a folder of images and keep the best; see `saccade train --help`.
 
-    `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` the run
-    ends with its model: no answers are kept and no page is written, for many short runs. `edits` change the network on the way, each a line
-    with its time, "at step 2000: deepen layer2 +1" or "when accuracy stalls 5: widen layer3 1.5". Under torchrun every process calls this
+    `license` names the licences that weights from elsewhere may be under: others, and unknown ones, are refused before anything is read or
+    fetched. `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report`
+    the run ends with its model: no answers are kept and no page is written, for many short runs. `edits` change the network on the way,
+    each a line with its time, "at step 2000: deepen layer2 +1" or "when accuracy stalls 5: widen layer3 1.5". Under torchrun every process calls this
     and gets the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted after a
     signal.
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
     flags = {"pretrained": pretrained, "skip_bad": skip_bad, "shard": shard}
-    values = {"task": task, "model": model, "epochs": epochs, "minutes": minutes, "size": _size(size), "seed": seed}
-    values |= {
-        "batch": None if batch == "auto" else batch,
-        "weights": str(Path(weights).absolute()) if weights else None,
-        "workers": workers,
-        "on_nan": on_nan,
-    }
+    values: dict[str, Any] = {"task": task, "model": model, "epochs": epochs, "minutes": minutes, "size": _size(size), "seed": seed}
+    values |= {"batch": None if batch == "auto" else batch, "workers": workers, "on_nan": on_nan}
+    values |= {"license": licenses.names(license) or None, "weights": str(Path(weights).absolute()) if weights else None}
     values |= {"device": None if device == "auto" else device, "precision": None if precision == "auto" else precision}
     values |= {name: True for name, on in flags.items() if on} | ({} if images else {"images": False})
     asked: dict[str, Any] = {name: value for name, value in values.items() if value is not None} | dict(set or {})

@@ -19,6 +19,8 @@ from saccade.cli.predict import check_inputs, report_failed
     "--layer", metavar="NAME", help="Of a module of the network, as layer3: averaged over places. Default: what its last layer gets."
 )
 @click.option("--pretrained", is_flag=True, help="A network by name gets its published weights (a download), not random ones.")
+@click.option("--weights", type=click.Path(), metavar="FILE", help="A network by name gets the weights of this file.")
+@options.licenses
 @options.size(None, "Input of a network by name. Default: that of its published weights, else 224.")
 @click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
 @options.max_pixels

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from saccade.cli import options, output
+from saccade.core import licenses
 
 COLUMNS = ("name", "task", "source", "parameters", "flops", "size", "license", "metric", "dataset", "local")
 
@@ -27,6 +28,8 @@ def command(as_json: bool, quiet: bool, **request: Any) -> None:
         output.say_json(found.to_dict())
         return
     output.table(COLUMNS, [[_cell(getattr(entry, name)) for name in COLUMNS] for entry in found])
+    for line in (line for entry in found for line in licenses.words(entry.descent)):
+        output.say(f"descent  {line}")
     if not quiet:
         click.echo(f"{len(found):,} models", err=True)
 

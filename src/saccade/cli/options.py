@@ -79,6 +79,9 @@ batch = click.option("--batch", metavar="N|auto", callback=_batch, help="Images 
 overrides = click.option("--set", "set", metavar="KEY=VALUE", multiple=True, callback=_overrides, help=_SET_HELP)
 
 
+licenses = click.option("--license", metavar="A,B,C", help="Licences that weights from elsewhere may be under; others are refused unread.")
+
+
 def size(default: str | None, help: str) -> Callable[[F], F]:
     """--size S or HxW, given on as (height, width)."""
     return click.option("--size", metavar="S|HxW", default=default, show_default=default is not None, callback=_size, help=help)

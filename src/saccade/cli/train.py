@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @options.overrides
 @click.option("--weights", type=click.Path(), metavar="FILE", help="Start from the weights of a model file.")
 @click.option("--pretrained", is_flag=True, help="Start from published weights; the only option that downloads.")
+@options.licenses
 @click.option("--workers", metavar="N", type=click.IntRange(0), help="Threads that prepare batches; changes no result.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option(

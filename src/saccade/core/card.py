@@ -32,7 +32,8 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Card:
-    """Task, classes, architecture, input, edits, metrics and the licence chain of one model."""
+    """Task, classes, architecture, input, edits, metrics, the data set it was trained on (its name) and what it descends from
+    (`core.licenses`: the chain of weights before it, oldest first)."""
 
     task: str
     classes: tuple[str, ...]
@@ -42,6 +43,12 @@ class Card:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     version: str = ""
     licenses: tuple[Mapping[str, str], ...] = ()
+    data: str = ""
+
+    @property
+    def descent(self) -> tuple[Mapping[str, str], ...]:
+        """The chain with this model at its end, where it was trained here."""
+        return (*self.licenses, {"weights": "this model", "data": self.data}) if self.data else self.licenses
 
     def with_metrics(self, metrics: Mapping[str, float | None]) -> Card:
         """A copy that carries these metrics."""
@@ -78,7 +85,7 @@ class Card:
             raise ValueError("input must have channels and a size of two positive integers")
         _check_values(spec)
         spec = replace(spec, size=(spec.size[0], spec.size[1]), mean=tuple(map(float, spec.mean)), std=tuple(map(float, spec.std)))
-        _check_fields({"edits": [], "metrics": {}, "version": "", "licenses": []} | raw)
+        _check_fields({"edits": [], "metrics": {}, "version": "", "licenses": [], "data": ""} | raw)
         raw = {**raw, "input": spec, "classes": tuple(raw["classes"])}
         raw["edits"], raw["licenses"] = tuple(raw.get("edits", ())), tuple(raw.get("licenses", ()))
         return cls(**raw)
@@ -102,8 +109,8 @@ def _check_fields(raw: Mapping[str, Any]) -> None:
     classes = raw["classes"]
     if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes)):
         raise ValueError("classes must be a list of different names")
-    if not (isinstance(raw["task"], str) and isinstance(raw["version"], str)):
-        raise ValueError("task and version must be texts")
+    if not all(isinstance(raw[name], str) for name in ("task", "version", "data")):
+        raise ValueError("task, version and data must be texts")
     if not (isinstance(raw["architecture"], dict) and isinstance(raw["metrics"], dict)):
         raise ValueError("architecture and metrics must be objects")
     if not all(value is None or type(value) in (int, float) for value in raw["metrics"].values()):

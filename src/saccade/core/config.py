@@ -120,7 +120,8 @@ class SegmentationConfig:
 class TrainConfig:
     """Everything a run is made from, but for data and seed-independent facts of the machine.
 
-    data: absolute path. weights: a file to start from; weights_share: the least share of the network's numbers that it must fill. epochs
+    data: absolute path. weights: a file to start from; weights_share: the least share of the network's numbers that it must fill; license:
+    names of the licences that weights from elsewhere may be under (none: any). epochs
     counts passes over the training split; minutes is wall time from the start of the command and wins where both are given. size: (height,
     width) of the model's input. batch: images per optimizer step; micro_batch: images per forward pass (0: the whole batch). lr: peak
     learning rate; warmup: share of all steps spent rising to it. betas: of AdamW. weight_decay spares biases and norms. ema: half-life of
@@ -138,6 +139,7 @@ class TrainConfig:
     pretrained: bool = False
     weights: str = ""
     weights_share: Share = 0.5
+    license: tuple[str, ...] = ()
     epochs: Annotated[float, Ge(0)] = 0.0
     minutes: Annotated[float, Ge(0)] | None = None
     size: tuple[Annotated[int, Ge(1), Le(16384)], Annotated[int, Ge(1), Le(16384)]] = (224, 224)

@@ -52,7 +52,7 @@ def classifier(
     architecture = _first_that_works(_architectures(bare, name, arguments, size, ways), size)
     if not pretrained:
         return _build(architecture), architecture
-    file = published.fetch(name) if pretrained is True else published.local(Path(pretrained))
+    file = published.fetch(name) if pretrained is True else published.local(Path(pretrained), name)
     return _build(architecture, weights=file), architecture
 
 

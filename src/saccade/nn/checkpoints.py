@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from saccade.core import modelfile
+from saccade.core import licenses, modelfile
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
@@ -30,9 +29,12 @@ class Checkpoint:
     inside: str = ""
     ordered: bool = False
 
-    def license(self, name: str = "unknown") -> dict[str, str]:
-        """A row of the licence chain for a file from elsewhere: its name and sum, and what the user knows of it."""
-        return {"weights": self.path.name, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(), "license": name}
+    def descent(self, license: str = licenses.UNKNOWN, source: str = "", data: str = "") -> tuple[Mapping[str, str], ...]:
+        """The chain that ends in this file. What a card states is its own; of a file from elsewhere the user says what he knows."""
+        if self.card is not None:
+            trained = licenses.link(licenses.name_of(self.path), file=self.path, data=self.card.data)
+            return (*self.card.licenses, trained)
+        return (licenses.link(licenses.name_of(self.path), license=license, source=source, file=self.path, data=data),)
 
 
 @dataclass(frozen=True)

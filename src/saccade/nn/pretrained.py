@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saccade.core import licenses
 from saccade.core.errors import UserError, unknown
 from saccade.core.files import write_bytes
 
@@ -18,7 +19,38 @@ HUB = "https://huggingface.co"
 FILE = "model.safetensors"
 OPEN_CLIP = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 TORCHVISION = "torchvision/"
+# Of torchvision, whose published weights expect values in -1..1: its own constructors turn ImageNet's normalisation into that.
+HALVES, HALF = ("googlenet", "inception_v3"), (0.5, 0.5, 0.5)
 BSD, SWAG = "bsd-3-clause", "cc-by-nc-4.0"  # torchvision's licence, and that of the weights which it names by the address of SWAG's
+# What a part of a tag of timm's ("augreg_in21k_ft_in1k") says of the images that its weights have learned from.
+DATA = {
+    "in1k": "ImageNet-1k",
+    "in12k": "ImageNet-12k",
+    "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k",
+    "inw21k": "ImageNet-W21-P",
+    "laion2b": "LAION-2B",
+    "laion400m": "LAION-400M",
+    "laiona": "LAION-A",
+    "openai": "OpenAI's pairs of 2021",
+    "webli": "WebLI",
+    "jft": "JFT-300M",
+    "ig1b": "Instagram-1B",
+    "swag": "Instagram-3.6B",
+    "yfcc100m": "YFCC-100M",
+    "yfcc15m": "YFCC-15M",
+    "lvd142m": "LVD-142M",
+    "lvd1689m": "LVD-1689M",
+    "sat493m": "SAT-493M",
+    "datacomp1b": "DataComp-1B",
+    "datacompxl": "DataComp-XL",
+    "dfn2b": "DFN-2B",
+    "dfn5b": "DFN-5B",
+    "dfndr2b": "DFNDR-2B",
+    "merged2b": "Merged-2B",
+    "sa1b": "SA-1B",
+    "cc12m": "CC-12M",
+}
 BY_HAND = "bring the file on another machine and give it as --weights FILE"
 
 
@@ -27,7 +59,8 @@ class Weights:
     """One set of published weights.
 
     mean, std: what they expect of values in 0..1, by channel; size: (height, width) they were trained at; license:
-    "unknown" where timm states none; parameters: of the network with them, 0 where not stated.
+    "unknown" where timm states none; parameters: of the network with them, 0 where not stated; data: what they learned from, "" where
+    their name does not say.
     """
 
     repo: str
@@ -38,6 +71,11 @@ class Weights:
     std: tuple[float, ...]
     size: tuple[int, int]
     parameters: int = 0
+    data: str = ""
+
+    def link(self, name: str, file: Path) -> dict[str, str]:
+        """Their link of a chain of descent, as the weights `name` that lie in `file`."""
+        return licenses.link(name, license=self.license, source=self.address, file=file, data=self.data)
 
 
 def weights(name: str) -> Weights:
@@ -64,7 +102,12 @@ def weights(name: str) -> Weights:
     file = asked if asked.endswith(".safetensors") else OPEN_CLIP.get(asked, FILE)
     address = f"{HUB}/{repo}/resolve/{revision or 'main'}/{file}"
     size = (int(config.input_size[1]), int(config.input_size[2]))
-    return Weights(repo, file, address, config.license or "unknown", tuple(config.mean), tuple(config.std), size)
+    license = config.license or licenses.UNKNOWN
+    return Weights(repo, file, address, license, tuple(config.mean), tuple(config.std), size, data=_learned_from(config.tag or ""))
+
+
+def _learned_from(tag: str) -> str:
+    return ", ".join(dict.fromkeys(DATA[part] for part in tag.split("_") if part in DATA))
 
 
 def torchvisions(name: str) -> Weights:
@@ -84,7 +127,9 @@ def torchvisions(name: str) -> Weights:
     license = SWAG if "SWAG" in found.meta.get("license", "") else BSD
     side = seen.crop_size[0]
     file, count = found.url.rpartition("/")[2], int(found.meta["num_params"])
-    return Weights("", file, found.url, license, tuple(seen.mean), tuple(seen.std), (side, side), count)
+    data = f"{DATA['swag']}, {DATA['in1k']}" if "SWAG" in found.name else DATA["in1k"]
+    mean, std = (seen.mean, seen.std) if base not in HALVES else (HALF, HALF)
+    return Weights("", file, found.url, license, tuple(mean), tuple(std), (side, side), count, data)
 
 
 def cache() -> Path:
@@ -136,9 +181,10 @@ def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> 
         raise UserError(f"{problem}: asked for {HUB}/{repo}/resolve/{revision}/{file}", where="--pretrained", fix=BY_HAND) from None
 
 
-def local(path: Path) -> Path:
-    """`path` where it is a safetensors file. Raises UserError for anything else, above all pickled checkpoints."""
-    if path.suffix != ".safetensors":
+def local(path: Path, name: str) -> Path:
+    """`path` where it is a safetensors file. Raises UserError for anything else, above all pickled checkpoints; torchvision's, which are
+    read by `nn.checkpoints`, may be such."""
+    if not name.startswith(TORCHVISION) and path.suffix != ".safetensors":
         fix = "pickled files are never opened"
         raise UserError(f"weights must be a .safetensors file, got {path.suffix or path.name!r}", where=str(path), fix=fix)
     if not path.is_file():

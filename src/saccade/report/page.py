@@ -41,7 +41,7 @@ class ReportData:
     mistakes, examples: [{"source", "truth", "label", "score", "truth_score", "picture", "map", "note"}], worst first; picture and map
     are uint8 `[H, W, C]` arrays or None (map: the attribution drawn over the picture), note is optional text;
     reasons: the recipe's; config: flattened {key: value}; environment: {"python": ...}; command: how to repeat it;
-    next_steps: [{"text", "command"}]; licenses: [{"what", "license", ...}]; notes: warnings (skipped files ...).
+    next_steps: [{"text", "command"}]; descent: what the weights come from, a line a link; notes: warnings (skipped files ...).
     """
 
     title: str
@@ -70,7 +70,7 @@ class ReportData:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     next_steps: Sequence[Mapping[str, str]] = ()
-    licenses: Sequence[Mapping[str, str]] = ()
+    descent: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 

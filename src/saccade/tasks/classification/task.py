@@ -70,12 +70,13 @@ class Classification:
         from saccade.nn import backbones, pretrained
 
         licenses: tuple[dict[str, str], ...] = ()
+        file = None
         if config.pretrained:
-            told = pretrained.weights(config.model)
-            licenses = ({"weights": config.model, "license": told.license, "source": told.address},)
+            told, file = pretrained.weights(config.model), pretrained.fetch(config.model)
+            licenses = (told.link(config.model, file),)
             spec = replace(spec, mean=told.mean, std=told.std) if config.channels == 3 else spec
         network, architecture = backbones.classifier(
-            config.model, classes=len(schema.classes), channels=config.channels, size=config.size, pretrained=config.pretrained
+            config.model, classes=len(schema.classes), channels=config.channels, size=config.size, pretrained=file or False
         )
         return classifier.Classifier(network, spec), Card(self.name, schema.classes, architecture, spec, licenses=licenses)
 

@@ -11,7 +11,7 @@ from saccade.tasks.detection.models import detr_rows
 
 OWN = {"small_detector": Own((32, 64, 128, 192), (1, 1, 2, 1), 64, parameters=1_590_944)}
 
-APACHE, BSD = "Apache-2.0", "BSD-3-Clause"
+APACHE, BSD = "apache-2.0", "bsd-3-clause"
 # torchvision's: parameters with 91 classes, box AP of its weights on COCO val2017, as its table of weights states both (a test holds them).
 TORCHVISION = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": (19_386_354, 22.8),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.core import modelfile
+from saccade.core import licenses, modelfile
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
@@ -24,7 +24,7 @@ from saccade.data.loader import Batch
 from saccade.nn import pretrained, weights
 from saccade.nn.layers.normalize import Normalize
 from saccade.task import Losses
-from saccade.tasks.detection.models import architecture
+from saccade.tasks.detection.models import APACHE, architecture
 from saccade.tasks.detection.models.detr_rows import FAMILIES, ROWS, Row, check
 
 MOST_CLASSES = 100_000
@@ -117,7 +117,7 @@ def start_from_published(network: Detr, name: str) -> dict[str, str]:
     others = [text for text in report.other if not any(part in text for part in OF_CLASSES)]
     if missing or others:
         raise UserError(f"the weights of {repository} do not fit {name}: {report}", where=str(file), fix="pip install -U transformers")
-    return {"weights": repository, "license": "apache-2.0", "source": f"{pretrained.HUB}/{repository}"}
+    return licenses.link(repository, license=APACHE, source=f"{pretrained.HUB}/{repository}", file=file, data="COCO train2017")
 
 
 def rebuild(card: Card, elements: int | None = None) -> Detr:

@@ -29,7 +29,7 @@ class Own:
 
 OWN = {"small_unet": Own((16, 32, 64, 128, 192), (1, 1, 2, 2, 2), parameters=2590964)}
 
-BSD = "BSD-3-Clause"
+BSD = "bsd-3-clause"
 # torchvision's: parameters with 21 classes, mean IoU of its weights on COCO val2017 with VOC's classes, as its table of weights states both
 # (a test holds them).
 TORCHVISION = {
