@@ -27,7 +27,7 @@ from saccade.exporting import targets
 from saccade.exporting.graph import Graph, assemble
 from saccade.prediction.opening import open_export
 from saccade.prediction.torch_session import TorchSession
-from saccade.tasks.classification.task import GREY_MEAN, GREY_STD, MEAN, STD, Classification
+from saccade.tasks.classification.task import MEAN, STD, Classification
 
 EXPORTS = [("onnx", "fp32"), ("onnx", "fp16"), ("openvino", "fp32"), ("openvino", "fp16")]
 HOSTILE = ("quo\"te's", "<b>&amp;]]></b>", "line\nbreak\ttab\r", "\x01\x7f\x85\u2028", "kätzchen 猫 🙂", " ", "", "{}%s\\")
@@ -35,7 +35,7 @@ HOSTILE = ("quo\"te's", "<b>&amp;]]></b>", "line\nbreak\ttab\r", "\x01\x7f\x85\u
 
 def card(channels: int = 3, size: tuple[int, int] = (17, 11), classes: tuple[str, ...] = HOSTILE) -> Card:
     arguments = {"classes": len(classes), "channels": channels, "width": 4, "blocks": [1, 1], "stem_stride": 1, "dropout": 0.5}
-    spec = InputSpec(channels, size, "crop", *((MEAN, STD) if channels == 3 else (GREY_MEAN, GREY_STD)))
+    spec = InputSpec(channels, size, "crop", *((MEAN, STD) if channels == 3 else ((0.449,), (0.226,))))
     return Card("classify", classes, {"source": "saccade", "name": "tiny", "arguments": arguments}, spec, version="0.1.0")
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from saccade.core.errors import UserError
 from saccade.core.modelfile import pack
 from saccade.nn import checkpoints
-from saccade.nn.checkpoints import Checkpoint
+from saccade.nn.checkpoints import Checkpoint, Place
 from saccade.nn.matching import match
 from saccade.nn.weights import Rows, to_buffers
 
@@ -68,7 +68,7 @@ def test_all_of_a_network_is_taken() -> None:
     model, other = network(), network()
     with torch.no_grad():
         other[0].weight.add_(1)
-    taken = checkpoints.take(model, of(other, "module."), {}, (), least=1.0)
+    taken = checkpoints.take(model, of(other, "module."), Place(), (), least=1.0)
     assert taken.share == 1.0 and taken.match.without == "module." and not taken.report
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
@@ -77,30 +77,30 @@ def test_a_share_is_asked_for_and_nothing_changes_below_it() -> None:
     model, other = network(), network(4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(UserError, match=r"fill \d+\.\d% of this network, must be 100% at least") as caught:
-        checkpoints.take(model, of(other), {}, (), least=1.0)
+        checkpoints.take(model, of(other), Place(), (), least=1.0)
     assert "3.weight" in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    taken = checkpoints.take(model, of(other), {}, (), least=0.5)
+    taken = checkpoints.take(model, of(other), Place(), (), least=0.5)
     assert torch.equal(model[0].weight, other[0].weight) and torch.equal(model[3].weight, before["3.weight"])
     assert 0.5 < taken.share < 1 and "3.weight" in str(taken)
     with pytest.raises(UserError, match=r"fill 0\.0%"):
-        checkpoints.take(model, Checkpoint(Path("x"), {}), {}, (), least=0.0)
+        checkpoints.take(model, Checkpoint(Path("x"), {}), Place(), (), least=0.0)
 
 
 def test_counters_of_batch_normalisation_are_not_missed() -> None:
     other = network()
     file = of(other)
     tensors = {name: buffer for name, buffer in file.tensors.items() if not name.endswith("num_batches_tracked")}
-    assert checkpoints.take(network(), Checkpoint(file.path, tensors), {}, (), least=1.0).share == 1.0
+    assert checkpoints.take(network(), Checkpoint(file.path, tensors), Place(), (), least=1.0).share == 1.0
 
 
 def test_rows_of_the_same_classes_alone() -> None:
     model, other = network(3), network(5)
     before = model[3].weight.detach().clone()
     rows = {"3.weight": Rows(0, 1), "3.bias": Rows(0, 1)}
-    checkpoints.take(model, of(other), rows, (), least=1.0)
+    checkpoints.take(model, of(other), Place(rows), (), least=1.0)
     assert torch.equal(model[3].weight, before), "the file does not say whose rows they are"
-    checkpoints.take(model, of(other), rows, [(4, 1)], least=1.0)
+    checkpoints.take(model, of(other), Place(rows), [(4, 1)], least=1.0)
     assert torch.equal(model[3].weight[1], other[3].weight[4]) and torch.equal(model[3].weight[0], before[0])
     assert checkpoints.classes(of(other), model, rows) == 5
     with pytest.raises(UserError, match="how many classes"):

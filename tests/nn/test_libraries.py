@@ -64,7 +64,7 @@ def check(row: Any) -> None:
     network, card = room("classify").create(config, schema)
     # The tensors as a file has them, behind a wrapping.
     tensors = {f"module.{name}": buffer for name, buffer in to_buffers(module).items()}
-    taken = checkpoints.take(network, Checkpoint(Path(row.name), tensors), {}, (), least=1.0)
+    taken = checkpoints.take(network, Checkpoint(Path(row.name), tensors), checkpoints.Place(), (), least=1.0)
     assert taken.share == 1.0
     pixels = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (card.input.mean, card.input.std))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade import __version__
-from saccade.api import planning
+from saccade.api import planning, taking
 from saccade.core import config as configs
 from saccade.core import licenses, modelfile
 from saccade.core.card import InputSpec
@@ -91,7 +91,8 @@ def adopt(  # the verb's options, by name
     named = _names(classes) if classes is not None else _numbered(config, checkpoint)
     network, card = room(task).create(config, _schema(task, named, config))
     card = replace(card, version=__version__, input=_input(card.input, seen), licenses=checkpoint.descent(license.lower(), source, data))
-    taken = checkpoints.take(network, checkpoint, {}, (), least=1.0)
+    place = replace(taking.place(room(task), config, _schema(task, named, config), network, card), rows={})
+    taken = checkpoints.take(network, checkpoint, place, (), least=1.0)
     from saccade.nn import weights
     from saccade.nn.layers import normalize
 

@@ -16,7 +16,7 @@ from saccade.task import Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from saccade.nn.weights import Rows
+    from saccade.nn.checkpoints import Place
 
 
 def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card, progress: Progress) -> Card:
@@ -25,39 +25,49 @@ def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card
 
     Raises UserError where they fill less than `config.weights_share`, or where the file cannot be read.
     """
-    from saccade.nn import checkpoints
+    from saccade.nn import checkpoints, fitting
     from saccade.nn.layers import normalize
 
     checkpoint = checkpoints.read(Path(config.weights))
     theirs = checkpoint.card
     known = theirs.classes if theirs is not None else ()
-    same = [(known.index(name), place) for place, name in enumerate(card.classes) if name in known]
+    same = [(known.index(name), here) for here, name in enumerate(card.classes) if name in known]
     try:
-        taken = checkpoints.take(model, checkpoint, rows_of_classes(task, config, schema, model, card), same, config.weights_share)
+        taken = checkpoints.take(model, checkpoint, place(task, config, schema, model, card, theirs), same, config.weights_share)
     except UserError as error:
         fix = f"it is a {theirs.architecture.get('name')}: give --model" if theirs is not None else error.fix
         raise UserError(error.message, where=error.where, fix=f"{fix}, or allow it by --set weights_share=0") from None
     kept = f"; of {len(same)} of {len(card.classes)} classes what it knows of them" if card.classes else ""
     progress.message(f"took from {config.weights}: {taken}{kept}")
     card = replace(card, licenses=checkpoint.descent())
-    if theirs is not None and theirs.input.channels == card.input.channels:
-        card = replace(card, input=replace(card.input, mean=theirs.input.mean, std=theirs.input.std))
+    if theirs is not None:
+        seen, count = theirs.input, card.input.channels
+        mean, std = fitting.spread(seen.mean, count, fitting.OPAQUE), fitting.spread(seen.std, count, fitting.ALPHA_STD)
+        card = replace(card, input=replace(card.input, mean=mean, std=std))
         normalize.standardise(model, card.input)
     return card
 
 
-def rows_of_classes(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card) -> dict[str, Rows]:
-    """Which tensors have rows of classes. Those of libraries that mix classes with anchors are left out: their order is not known."""
+def place(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card, theirs: Card | None = None) -> Place:
+    """What the tensors of a new network are for, told by those of the same network with a class more and other channels; theirs: the card
+    of the file whose weights it takes. Rows of libraries that mix classes with anchors are left out: their order is not known."""
     import torch
 
-    from saccade.nn import weights
+    from saccade.nn import fitting, weights
+    from saccade.nn.checkpoints import Place
 
-    if not card.classes:
-        return {}
+    count = card.input.channels
     one_more = "\0".join((*schema.classes, ""))  # a name that none of them is
-    wider = replace(schema, classes=(*schema.classes, one_more), shares=())
-    config = replace(config, pretrained=False, segmentation=replace(config.segmentation, class_weights=()))
+    wider = replace(schema, classes=(*schema.classes, one_more) if card.classes else (), shares=())
+    plain = replace(config.segmentation, class_weights=())
+    changed = replace(config, pretrained=False, channels=1 if count == 3 else 3, segmentation=plain)
     with torch.random.fork_rng(devices=[]):
-        other, _ = task.create(config, wider)
-    found = weights.rows_of_classes(model, other, len(card.classes))
-    return {name: rows for name, rows in found.items() if rows.each == 1 or card.architecture.get("source") == "saccade"}
+        other, _ = task.create(changed, wider)
+    rows = weights.rows_of_classes(model, other, len(card.classes)) if card.classes else {}
+    rows = {name: part for name, part in rows.items() if part.each == 1 or card.architecture.get("source") == "saccade"}
+    shapes = {name: value.shape for name, value in other.state_dict().items()}
+    seen = {name: fitting.sees(value.shape, shapes[name], count) for name, value in model.state_dict().items() if name in shapes}
+    inputs = [name for name, channels in seen.items() if channels == changed.channels]
+    inner = (theirs.architecture if theirs is not None else {}).get("inner")
+    other_size = isinstance(inner, list) and inner != card.architecture.get("inner")
+    return Place(rows, inputs, count, (int(inner[0]), int(inner[1])) if other_size and isinstance(inner, list) else None)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from saccade.core.errors import UserError, unknown
-from saccade.nn import checkpoints, stems
+from saccade.nn import checkpoints, fitting, stems
 from saccade.nn import pretrained as published
+from saccade.nn.checkpoints import Place
 from saccade.nn.features import feature_layer
 
 __all__ = ["classifier", "feature_layer", "rebuild"]
@@ -20,6 +21,7 @@ __all__ = ["classifier", "feature_layer", "rebuild"]
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 1024
 MAX_SIDE = 16384
+COLOURS = 3  # channels that the libraries' weights have learned from
 TORCHVISION = "torchvision/"  # before the names of its own
 JUDGES = ("googlenet", "inception_v3")  # of torchvision, with judges of inner layers, which are left out
 ARGUMENTS = {"num_classes": MAX_CLASSES, "in_chans": MAX_CHANNELS, "patch_size": 64}  # and img_size; the largest value of each
@@ -87,17 +89,27 @@ def _build(architecture: Mapping[str, Any], *, weights: Path | None = None, meta
 
 
 def _create(name: str, arguments: Mapping[str, Any], *, meta: bool = False, weights: Path | None = None) -> nn.Module:
-    """The library's module. A file of weights goes through timm's own adaption to channels, classes, patches and grid; of torchvision's
-    its head is left out where the classes are others."""
+    """The library's module. A file of weights goes through timm's own adaption to classes, patches and grid; of torchvision's its head is
+    left out where the classes are others. Other channels than red, green and blue are seen by what has learned these (`nn.fitting`)."""
     if name.startswith(TORCHVISION):
         return _of_torchvision(name, arguments, meta=meta, weights=weights)
     import timm
 
+    module: nn.Module
+
+    colours = {**arguments, "in_chans": COLOURS}
+    if weights is not None and arguments != colours:
+        source, module = _create(name, colours, weights=weights), _create(name, arguments)
+        try:
+            fitting.carry(source, module, COLOURS, arguments["in_chans"])
+        except ValueError as error:
+            raise UserError(f"the weights of {name} cannot be given other channels: {error}", where="channels") from None
+        return module
     overlay = {"file": str(weights), "custom_load": False} if weights else None
     with torch.device("meta") if meta else torch.device("cpu"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's remarks on its own registry
         try:
-            module: nn.Module = timm.create_model(name, pretrained=weights is not None, pretrained_cfg_overlay=overlay, **arguments)
+            module = timm.create_model(name, pretrained=weights is not None, pretrained_cfg_overlay=overlay, **arguments)
         except (RuntimeError, OSError, KeyError) as error:
             if weights is None:
                 raise
@@ -118,13 +130,29 @@ def _of_torchvision(name: str, arguments: Mapping[str, Any], *, meta: bool, weig
         module: nn.Module = models.get_model(base, weights=None, num_classes=classes, **judges, **sides)
     module = module.to("meta") if meta else module
     if weights is not None:
-        checkpoints.take(module, checkpoints.read(weights), {}, (), least=0.5)
-    if arguments["in_chans"] == 1:
-        module = stems.Tripled(module)
-    elif arguments["in_chans"] != 3:
-        raise ValueError(f"torchvision's networks take 1 or 3 channels, not {arguments['in_chans']}")
+        checkpoints.take(module, checkpoints.read(weights), Place(), (), least=0.5)
+    if arguments["in_chans"] != COLOURS:
+        _see(module, arguments["in_chans"], learned=weights is not None)
     module.pretrained_cfg = {"input_size": (3, *size)}  # type: ignore[assignment]  # as of timm's: what `stems` looks for
     return module
+
+
+def _see(network: nn.Module, channels: int, *, learned: bool) -> None:
+    """Give a network of torchvision for colours a first layer for other channels, with what it has learned."""
+    name, first = next(
+        (name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d) and part.in_channels == COLOURS
+    )
+    settings: Any = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+    with torch.device(first.weight.device):
+        new = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **settings)
+    if learned:
+        with torch.no_grad():
+            new.weight.copy_(fitting.channels(first.weight, COLOURS, channels))
+            if new.bias is not None and first.bias is not None:
+                new.bias.copy_(first.bias)
+    elif not new.weight.is_meta:
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    network.set_submodule(name, new)
 
 
 def _architectures(

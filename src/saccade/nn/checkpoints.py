@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +14,10 @@ from saccade.core import licenses, modelfile
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
-from saccade.nn import matching, unpickling, weights
+from saccade.nn import fitting, matching, unpickling, weights
 from saccade.nn.weights import Report, Rows
+
+FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,34 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, card)
 
 
-def take(module: nn.Module, checkpoint: Checkpoint, rows: Mapping[str, Rows], same: Sequence[tuple[int, int]], least: float) -> Taken:
-    """Copy into `module` what the checkpoint has of it: see `matching.match`, and `weights.load_matching` for rows and same.
+@dataclass(frozen=True)
+class Place:
+    """What a network's tensors are for. rows: those with rows of classes; inputs: those of the layers that see the image; channels: of the
+    image; size: (height, width) of the images that the file learned from, where it says so and they are others than here."""
+
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    inputs: Collection[str] = ()
+    channels: int = 3
+    size: tuple[int, int] | None = None
+
+
+def take(module: nn.Module, checkpoint: Checkpoint, place: Place, same: Sequence[tuple[int, int]], least: float) -> Taken:
+    """Copy into `module` what the checkpoint has of it: see `matching.match`, and `weights.load_matching` for rows and same. What would not
+    fit because its images had other channels or another size is made to (`nn.fitting`).
 
     Nothing is taken of rows where no class is the same. Raises UserError where less than a share of `least` of the module's numbers would
     be filled; nothing is copied then.
     """
+    rows = place.rows
     translated = getattr(module, "translated", None)  # of a network whose library has given its tensors other names over time
     if translated is not None and checkpoint.card is None:
         checkpoint = replace(checkpoint, tensors=translated(checkpoint.tensors))
     state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    shapes = {name: tuple(buffer.shape) for name, buffer in checkpoint.tensors.items()}
-    found = matching.match(state, shapes, {name: part.first for name, part in rows.items()}, ordered=checkpoint.ordered)
+    checkpoint, found = _best(module, state, checkpoint, place)
     if not same:
         found = replace(found, names={name: other for name, other in found.names.items() if name not in rows})
     needed = [name for name in state if name not in rows and not name.endswith(matching.COUNTERS)]
-    total = sum(math.prod(state[name]) for name in needed)
-    share = sum(math.prod(state[name]) for name in needed if name in found.names) / max(1, total)
+    share = _filled(needed, state, found) / max(1, sum(math.prod(state[name]) for name in needed))
     tensors = {name: checkpoint.tensors[other] for name, other in found.names.items()}
     tensors = {name: buffer if name in rows else replace(buffer, shape=state[name]) for name, buffer in tensors.items()}
     used = set(found.names.values())
@@ -91,6 +104,47 @@ def take(module: nn.Module, checkpoint: Checkpoint, rows: Mapping[str, Rows], sa
         )
     report = weights.load_matching(module, tensors, rows, same)
     return Taken(replace(report, unexpected=tuple(name for name in rest if not name.endswith(matching.COUNTERS))), share, found)
+
+
+def _filled(names: Iterable[str], state: Mapping[str, matching.Shape], found: matching.Match) -> int:
+    return sum(math.prod(state[name]) for name in names if name in found.names)
+
+
+def _best(
+    module: nn.Module, state: Mapping[str, matching.Shape], checkpoint: Checkpoint, place: Place
+) -> tuple[Checkpoint, matching.Match]:
+    """The checkpoint as it is or made to fit, whichever fills more, and what of it is whose."""
+    first = {name: part.first for name, part in place.rows.items()}
+    found = matching.match(state, _shapes(checkpoint), first, ordered=checkpoint.ordered)
+    most = _filled(state, state, found)
+    if place.size is None and all(name in found.names or name.endswith(matching.COUNTERS) for name in state):
+        return checkpoint, found
+    other = replace(checkpoint, tensors=_fitted(module, state, checkpoint, found, place), ordered=False)
+    again = matching.match(state, _shapes(other), first, ordered=False)
+    filled = _filled(state, state, again)
+    if filled > most or (filled == most and place.size is not None):
+        return other, replace(again, without=found.without)
+    return checkpoint, found
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, matching.Shape]:
+    return {name: tuple(buffer.shape) for name, buffer in checkpoint.tensors.items()}
+
+
+def _fitted(
+    module: nn.Module, state: Mapping[str, matching.Shape], checkpoint: Checkpoint, found: matching.Match, place: Place
+) -> dict[str, Buffer]:
+    """All of a file by its names in the network, first layers for its channels, positions for its size."""
+    if not found.names:
+        found = matching.Match({}, matching.wrappings(_shapes(checkpoint))[-1], fitting.innermost(module)[1])
+    named = {found.named(name) or name: buffer for name, buffer in checkpoint.tensors.items()}
+    floats = weights.from_buffers({name: buffer for name, buffer in named.items() if buffer.dtype in FLOATS})
+    floats |= fitting.resampled(module, floats, place.size)
+    for name in place.inputs:
+        there = fitting.sees(state[name], floats[name].shape, place.channels) if name in floats else 0
+        if there and tuple(floats[name].shape) != state[name]:
+            floats[name] = fitting.channels(floats[name], there, place.channels)
+    return {name: buffer for name, buffer in named.items() if buffer.dtype not in FLOATS} | weights.to_buffers(floats)
 
 
 def classes(checkpoint: Checkpoint, module: nn.Module, rows: Mapping[str, Rows]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Shape = tuple[int, ...]
 DEEPEST = 4  # parts of a name that may be a wrapping
@@ -13,12 +13,17 @@ COUNTERS = "num_batches_tracked"  # of batch normalisation: older files have non
 
 @dataclass(frozen=True)
 class Match:
-    """names: of the network's tensors -> of the file's; without: what names of the file have been freed of; ordered: how many of them
-    were found by their shapes and order, as no names agreed."""
+    """names: of the network's tensors -> of the file's; without: what names of the file have been freed of, inside: those of the network;
+    ordered: how many of them were found by their shapes and order, as no names agreed."""
 
     names: dict[str, str]
     without: str = ""
+    inside: str = ""
     ordered: int = 0
+
+    def named(self, other: str) -> str:
+        """What a tensor of the file is called in the network, as names go; "" where it does not begin as the others do."""
+        return self.inside + other.removeprefix(self.without) if other.startswith(self.without) else ""
 
 
 def match(module: Mapping[str, Shape], file: Mapping[str, Shape], rows: Mapping[str, int], *, ordered: bool) -> Match:
@@ -29,12 +34,12 @@ def match(module: Mapping[str, Shape], file: Mapping[str, Shape], rows: Mapping[
     """
     best = Match({})
     most = 0
-    for without in _wrappings(file):
-        for inside in _wrappings(module):
+    for without in wrappings(file):
+        for inside in wrappings(module):
             names = {name: other for name, other in _named(module, file, inside, without) if _fits(name, module[name], file[other], rows)}
             filled = sum(math.prod(module[name]) for name in names)
             if filled > most:
-                best, most = Match(names, without), filled
+                best, most = Match(names, without, inside), filled
     return _by_order(best, module, file, rows) if ordered else best
 
 
@@ -51,10 +56,10 @@ def _by_order(found: Match, module: Mapping[str, Shape], file: Mapping[str, Shap
     pairs = list(zip(left, theirs, strict=False))
     if len(left) != len(theirs) or not all(_fits(name, module[name], file[other], rows) for name, other in pairs):
         return found
-    return Match({**found.names, **dict(pairs)}, found.without, len(pairs))
+    return replace(found, names={**found.names, **dict(pairs)}, ordered=len(pairs))
 
 
-def _wrappings(names: Mapping[str, Shape]) -> list[str]:
+def wrappings(names: Mapping[str, Shape]) -> list[str]:
     """What at least half of the names begin with, shortest first."""
     counts: dict[str, int] = {"": len(names)}
     for name in names:

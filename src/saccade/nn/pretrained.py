@@ -15,6 +15,7 @@ from saccade.core import licenses
 from saccade.core.errors import UserError, unknown
 from saccade.core.files import write_bytes
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
 HUB = "https://huggingface.co"
 FILE = "model.safetensors"
 OPEN_CLIP = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
@@ -108,6 +109,18 @@ def weights(name: str) -> Weights:
 
 def _learned_from(tag: str) -> str:
     return ", ".join(dict.fromkeys(DATA[part] for part in tag.split("_") if part in DATA))
+
+
+def colours(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, by channel, of values in 0..1, that the weights of a network of timm or torchvision expect, whoever
+    published them."""
+    if name.startswith(TORCHVISION):
+        found = torchvisions(name)
+        return found.mean, found.std
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name) or get_pretrained_cfg(name.partition(".")[0])
+    return (tuple(config.mean), tuple(config.std)) if config is not None else (MEAN, STD)
 
 
 def torchvisions(name: str) -> Weights:

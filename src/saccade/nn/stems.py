@@ -50,19 +50,6 @@ class Resized(nn.Module):
         return outputs
 
 
-class Tripled(nn.Module):
-    """A network for colours that sees a grey image as three equal channels: [B, 1, H, W]."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """float [B, 1, H, W] -> what the network makes of it."""
-        outputs: Tensor = self.network(images.expand(-1, 3, -1, -1))
-        return outputs
-
-
 def plans(network: nn.Module, size: Size, *, small_stem: bool | None) -> Iterator[Plan]:
     """The ways to run `network` on images of `size`, best first; which of them work is for the caller to try.
 

@@ -260,7 +260,7 @@ def test_published_weights_are_taken_by_name(name: str, tmp_path: Path, monkeypa
     assert card.licenses == ({**card.licenses[0], "weights": detr_rows.ROWS[name].repository, "license": "apache-2.0"},)
     state = theirs.state_dict()
     mine, _, _ = made(name)
-    taken = checkpoints.take(mine, checkpoints.read(file), {}, (), least=0.9)  # the same file by hand: --weights
+    taken = checkpoints.take(mine, checkpoints.read(file), checkpoints.Place(), (), least=0.9)  # the same file by hand: --weights
     assert taken.report.loaded > 100
     for one in (network, mine):
         other = [key for key, value in one.state_dict().items() if not torch.equal(value, state[key])]

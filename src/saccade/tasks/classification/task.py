@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.results import Classification as Answer
 from saccade.data.sample import Schema
+from saccade.nn.pretrained import MEAN, STD
 from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.classification import models, recipes
 from saccade.tasks.classification.metrics import ClassificationMetric
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from saccade.data.loader import Batch
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
-GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
 
 CHANGES = ("flip", "crop", "shift", "scale", "rotate", "shear", "color", "hue", "grey", "erase", "mixup", "cutmix")
 
@@ -48,18 +46,16 @@ class Classification:
         return recipes.choose(schema, device, budget)
 
     def check(self, config: TrainConfig) -> None:
-        """Raise UserError, naming the nearest, for a model that is not known, and for transparency, which only made images have."""
+        """Raise UserError, naming the nearest, for a model that is not known."""
         models.find(config.model)
         refuse_changes(config.augment, CHANGES, "classify")
-        if config.channels == 4:
-            raise UserError("classifiers take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it; raises UserError for a name that is not known."""
         from saccade.tasks.classification.models import classifier
 
         row = models.find(config.model)
-        spec = InputSpec(config.channels, config.size, "crop", *((MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)))
+        spec = self._input(row.source, config)
         if row.source == "saccade":
             if config.pretrained:
                 fix = "take a model of timm, e.g. --model resnet18, or bring weights for it: --weights FILE"
@@ -74,11 +70,19 @@ class Classification:
         if config.pretrained:
             told, file = pretrained.weights(config.model), pretrained.fetch(config.model)
             licenses = (told.link(config.model, file),)
-            spec = replace(spec, mean=told.mean, std=told.std) if config.channels == 3 else spec
         network, architecture = backbones.classifier(
             config.model, classes=len(schema.classes), channels=config.channels, size=config.size, pretrained=file or False
         )
         return classifier.Classifier(network, spec), Card(self.name, schema.classes, architecture, spec, licenses=licenses)
+
+    def _input(self, source: str, config: TrainConfig) -> InputSpec:
+        """What weights that have learned expect, where they come from a library's network; else ImageNet's colours."""
+        from saccade.nn import fitting, pretrained
+
+        learned = (config.pretrained or config.weights) and source in ("timm", "torchvision")
+        mean, std = pretrained.colours(config.model) if learned else (MEAN, STD)
+        mean, std = fitting.spread(mean, config.channels, fitting.OPAQUE), fitting.spread(std, config.channels, fitting.ALPHA_STD)
+        return InputSpec(config.channels, config.size, "crop", mean, std)
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
