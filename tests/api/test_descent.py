@@ -39,6 +39,7 @@ def train(data: Path, out: Path, **options: object) -> Run:
     return saccade.train(data, out=out, epochs=1, batch=8, size=16, workers=0, device="cpu", progress=HERE, report=False, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_every_link_is_told(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Published, adopted, trained from it, trained from that: four links, in the file, on the terminal and in JSON."""
     file, adopted = plain(tmp_path), tmp_path / "adopted.safetensors"
@@ -118,3 +119,19 @@ def test_unknown_and_other_licences_are_refused_unread(
     assert main(asked) == 2
     assert "must be under mit or bsd" in json.loads(capsys.readouterr().out)["error"]["message"]
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.long
+def test_a_run_that_is_drawn_to_its_start_goes_on_from_the_same_start(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    for asked, words in (({"unfreeze": 0.5}, "unfreeze: is for weights"), ({"start_decay": 0.1}, "start_decay: is for weights")):
+        with pytest.raises(UserError, match=words):
+            train(tiny_folder, tmp_path / "none", model="small_resnet_8px", set=asked)
+    file = tmp_path / "start.safetensors"
+    file.write_bytes(run.model.read_bytes())
+    asked = {"unfreeze": 0.5, "start_decay": 0.1, "layer_decay": 0.8}
+    begun = train(tiny_folder, tmp_path / "r", weights=file, set=asked)
+    assert any(line.startswith("layer_decay: 1") for line in train(tiny_folder, tmp_path / "s", weights=file).to_dict()["reasons"])
+    saccade.edit(file, "replace ReLU SiLU", out=tmp_path / "other.safetensors")
+    file.write_bytes((tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(UserError, match="no longer what they were"):
+        saccade.train(out=begun.path, resume=True, progress=HERE)

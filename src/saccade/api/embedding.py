@@ -132,7 +132,7 @@ def _named(asked: TrainConfig, size: tuple[int, int] | str | int | None, device:
         torch.manual_seed(keys.derive(config.seed, "init", 0))
         module, card = room.create(config, schema)
         if config.weights:
-            card = taking.take(room, config, schema, module, card, progress)
+            card, _ = taking.take(room, config, schema, module, card, progress)
     return Model(card, Path(name), module.to(on).eval(), str(on))
 
 

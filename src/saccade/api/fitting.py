@@ -40,7 +40,7 @@ class Start:
     """What a run starts from: everything it needs, and its clock.
 
     started: monotonic; before: seconds spent before it was resumed; record: what run.json says from here on, whole or, of a run that
-    is resumed, what changes.
+    is resumed, what changes; learned: names of the tensors that have learned before.
     """
 
     setup: Setup
@@ -51,6 +51,7 @@ class Start:
     started: float
     before: float
     record: Mapping[str, Any]
+    learned: frozenset[str] = frozenset()
     resume: bool = False
     report: bool = True
 
@@ -112,6 +113,7 @@ def _trainer(start: Start) -> Trainer:
             deadline,
             setup.ranks,
             editor(setup),
+            start.learned,
         )
     )
     return trainer

@@ -100,7 +100,19 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     base, reasons = room(task).recipe(schema, device, budget)
     config = configs.override(base, {**values, "data": str(dataset.opened), "task": task})
     room(task).check(config)
+    check_start(config)
     return config, [line for line in reasons if line.split(":")[0].split(" ")[0] not in values]
+
+
+def check_start(config: TrainConfig) -> None:
+    """Raise UserError where something is asked for that only weights which have learned before can have."""
+    for key in ("unfreeze", "start_decay"):
+        if getattr(config, key) and not (config.pretrained or config.weights):
+            raise UserError("is for weights that have learned before", where=key, fix="--pretrained or --weights FILE, or leave it out")
+        if getattr(config, key) and config.shard:
+            raise UserError("is not done where weights are spread over processes", where=key, fix="leave --shard out")
+    if config.start_decay and config.edits:
+        raise UserError("a run that is drawn to its start cannot be edited on its way", where="start_decay", fix="leave one of them out")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

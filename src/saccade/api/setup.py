@@ -96,17 +96,21 @@ class Setup:
 
         return precision.device(self.ranks.device(self.config.device))
 
-    def fresh_model(self) -> tuple[nn.Module, Card]:
-        """The network with its first weights, keyed by the seed, on its device."""
+    def fresh_model(self) -> tuple[nn.Module, Card, frozenset[str]]:
+        """The network with its first weights, keyed by the seed, on its device; its card; names of the tensors that have learned before."""
         import torch
 
         torch.manual_seed(keys.derive(self.config.seed, "init", 0))
         model, card = self.task.create(self.config, self.dataset.schema)
         card = replace(card, version=__version__, data=self.dataset.name)
+        learned: frozenset[str] = frozenset()
         if self.config.weights:
-            card = taking.take(self.task, self.config, self.dataset.schema, model, card, self.progress)
+            card, learned = taking.take(self.task, self.config, self.dataset.schema, model, card, self.progress)
+        elif self.config.pretrained and self.config.start_decay:
+            rows = taking.place(self.task, self.config, self.dataset.schema, model, card).rows
+            learned = frozenset(name for name in model.state_dict() if name not in rows)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return model.to(self.device).to(memory_format=layout), card
+        return model.to(self.device).to(memory_format=layout), card, learned
 
     def loader(self, workers: int) -> Loader:
         """The stream of training batches."""

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from saccade.nn.checkpoints import Place
 
 
-def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card, progress: Progress) -> Card:
+def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card, progress: Progress) -> tuple[Card, frozenset[str]]:
     """Fill `model`, which the task made of configuration and schema, with the weights of the configuration's file where they fit, and with
-    what a model of ours knows of each class, those that are here too. Returns the card with the file's preprocessing and descent.
+    what a model of ours knows of each class, those that are here too. Returns the card with the file's preprocessing and descent, and the
+    names of the tensors that were filled whole.
 
     Raises UserError where they fill less than `config.weights_share`, or where the file cannot be read.
     """
@@ -33,7 +34,8 @@ def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card
     known = theirs.classes if theirs is not None else ()
     same = [(known.index(name), here) for here, name in enumerate(card.classes) if name in known]
     try:
-        taken = checkpoints.take(model, checkpoint, place(task, config, schema, model, card, theirs), same, config.weights_share)
+        where = place(task, config, schema, model, card, theirs)
+        taken = checkpoints.take(model, checkpoint, where, same, config.weights_share)
     except UserError as error:
         fix = f"it is a {theirs.architecture.get('name')}: give --model" if theirs is not None else error.fix
         raise UserError(error.message, where=error.where, fix=f"{fix}, or allow it by --set weights_share=0") from None
@@ -45,7 +47,7 @@ def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card
         mean, std = fitting.spread(seen.mean, count, fitting.OPAQUE), fitting.spread(seen.std, count, fitting.ALPHA_STD)
         card = replace(card, input=replace(card.input, mean=mean, std=std))
         normalize.standardise(model, card.input)
-    return card
+    return card, frozenset(taken.match.names) - where.rows.keys()
 
 
 def place(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card, theirs: Card | None = None) -> Place:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.api import scheduling
 from saccade.api.fitting import Start, fit, record
-from saccade.api.planning import command, plan, settle
+from saccade.api.planning import check_start, command, plan, settle
 from saccade.api.runs import Run, read_record
 from saccade.api.sets import check_labels, check_trainable
 from saccade.api.setup import Setup
@@ -67,9 +67,9 @@ def train(  # the verb's options, by name
     `license` names the licences that weights from elsewhere may be under: others, and unknown ones, are refused before anything is read or
     fetched. `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report`
     the run ends with its model: no answers are kept and no page is written, for many short runs. `edits` change the network on the way,
-    each a line with its time, "at step 2000: deepen layer2 +1" or "when accuracy stalls 5: widen layer3 1.5". Under torchrun every process calls this
-    and gets the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted after a
-    signal.
+    each a line with its time, "at step 2000: deepen layer2 +1" or "when accuracy stalls 5: widen layer3 1.5". Under torchrun every process
+    calls this and gets the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted
+    after a signal.
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
@@ -149,7 +149,7 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     if dataset.annotations.outside:
         now.progress.message(f"{dataset.annotations.outside} of {len(dataset)} images are links to outside of {dataset.root}")
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
-    model, card = ranks.after_first(setup.fresh_model)
+    model, card, learned = ranks.after_first(setup.fresh_model)
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))
     ranks.first(lambda: scheduling.check(setup, model, card, resolved))
 
@@ -163,8 +163,8 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     run = made[0] if made else RunDir(path)
     with _locked(run, ranks):
         ranks.first(run.check_free)  # somebody may have been quicker
-        told = record(setup, resolved, reasons, line)
-        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, 0.0, told, report=now.report))
+        told = record(setup, resolved, reasons, line) | {"descent": list(card.licenses)}
+        return fit(Start(setup, run, model, card, setup.taken_up(resolved), now.started, 0.0, told, learned, report=now.report))
 
 
 def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping[str, Any], *, other_torch: bool) -> Run:
@@ -180,14 +180,18 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
         settings = configs.override(replace(settings, data=str(dataset.opened)), asked)
         if settings.device == "auto":
             settings = replace(settings, device=resolved.device)
+        ranks.first(lambda: check_start(settings))
         ranks.first(lambda: check_batch(settings.batch, ranks.world))
         setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks, run.features))
         _check_pixels(setup, str(told["data"].get("pixels", "")))
-        model, card = ranks.after_first(setup.fresh_model)
+        model, card, learned = ranks.after_first(setup.fresh_model)
+        if list(card.licenses) != told.get("descent", list(card.licenses)):  # the start counts for as long as a run is drawn to it
+            fix = "bring them back, or start a new run"
+            raise UserError("the weights that the run started from are no longer what they were", where=str(run.path), fix=fix)
         # A step that was left out is met again by whoever resumes from before it: then too it must be left out.
         changes = {"state": "running", "config": {**told["config"], "on_nan": settings.on_nan}}
         ready, seconds = setup.taken_up(resolved), _seconds(told, run)
-        return fit(Start(setup, run, model, card, ready, now.started, seconds, changes, resume=True, report=now.report))
+        return fit(Start(setup, run, model, card, ready, now.started, seconds, changes, learned, resume=True, report=now.report))
 
 
 def _seconds(told: Mapping[str, Any], run: RunDir) -> float:

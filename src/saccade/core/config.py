@@ -126,6 +126,10 @@ class TrainConfig:
     width) of the model's input. batch: images per optimizer step; micro_batch: images per forward pass (0: the whole batch). lr: peak
     learning rate; warmup: share of all steps spent rising to it. betas: of AdamW. weight_decay spares biases and norms. ema: half-life of
     the averaged weights as a share of all steps (0: off).
+    Of weights that have learned before: layer_decay: the rate of each layer is that of the next one times this (1: all the same; Clark et
+    al. 2020, "ELECTRA"); unfreeze: share of all steps until the first layer learns, the last one from the start and those between in turn
+    (0: all from the start; Howard & Ruder 2018, "ULMFiT"); start_decay: of them towards what they were, in place of weight_decay (L2-SP, Li
+    et al. 2018, "Explicit inductive bias for transfer learning").
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
@@ -154,6 +158,9 @@ class TrainConfig:
     warmup: Share = 0.05
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     ema: Share = 0.0
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    unfreeze: Annotated[float, Ge(0), Lt(1)] = 0.0
+    start_decay: Annotated[float, Ge(0)] = 0.0
     clip: Annotated[float, Ge(0)] = 0.0
     on_nan: Literal["stop", "skip", "back"] = "stop"
     patience: Annotated[int, Ge(0)] = 0
@@ -172,7 +179,12 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, nested as the fields are."""
-        return dataclasses.asdict(self) | {"size": list(self.size), "betas": list(self.betas), "edits": list(self.edits)}
+        return dataclasses.asdict(self) | {
+            "size": list(self.size),
+            "betas": list(self.betas),
+            "edits": list(self.edits),
+            "license": list(self.license),
+        }
 
 
 # The nested ones, by the key before the dot.

@@ -121,6 +121,8 @@ class Changes:
             raise UserError(
                 "this run cannot be edited", where=text, fix="edit its model file" if editor is None else "train without --shard"
             )
+        if learner.config.start_decay:
+            raise UserError("a run that is drawn to its start cannot be edited", where=text, fix="train with start_decay=0")
         edit, row = editor.plan(text, editor.copied(learner.model), learner.card)
         return {"edit": edit, "row": row}
 

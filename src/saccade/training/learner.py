@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -53,19 +53,29 @@ class Editing(Protocol):
         ...
 
 
-class Learner:
-    """model, the average of its weights, and what steps them. card, config: as they are now; steps: that the run was planned to have."""
+@dataclass(frozen=True)
+class Kind:
+    """What all learners of a run have in common. precision: of the computation; steps: that the run was planned to have; progress: the
+    share of it before a step; start: what the tensors that had learned before were, by name."""
 
-    def __init__(
-        self, task: Task, model: nn.Module, card: Card, config: TrainConfig, kind: tuple[str, int, Ranks], average: Average | None = None
-    ) -> None:
-        precision, steps, ranks = kind
+    precision: str
+    steps: int
+    ranks: Ranks
+    progress: Callable[[int], float]
+    start: Mapping[str, Tensor]
+
+
+class Learner:
+    """model, the average of its weights, and what steps them. card, config: as they are now."""
+
+    def __init__(self, task: Task, model: nn.Module, card: Card, config: TrainConfig, kind: Kind, average: Average | None = None) -> None:
         self.model, self.card, self.config = model, card, config
         self.average = average
         if config.ema and average is None:
-            self.average = Average(model, config.ema * steps)
+            self.average = Average(model, config.ema * kind.steps)
         plain = copy.deepcopy(model) if config.shard and not config.ema else model
-        self.updater = Updater(model, task.phases(model, config), config, precision, ranks)
+        self.updater = Updater(model, task.phases(model, config), config, kind.precision, kind.ranks, kind.start)
+        self.updater.progress = kind.progress
         self._plain = plain if self.updater.sharded else model
         if self.average is not None:
             self.average.spread(model)
@@ -115,7 +125,7 @@ class Learner:
 class Workshop:
     """Makes learners of a run: the first, the same again for a checkpoint, and changed ones, while the one in use stays as it is."""
 
-    def __init__(self, task: Task, first: Learner, blank: nn.Module | None, kind: tuple[str, int, Ranks], editor: Editing | None) -> None:
+    def __init__(self, task: Task, first: Learner, blank: nn.Module | None, kind: Kind, editor: Editing | None) -> None:
         self._task, self._blank, self._kind, self.editor = task, blank, kind, editor
         self._device = next(first.model.parameters()).device
         self._config, self._card = first.config, first.card

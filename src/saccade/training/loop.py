@@ -10,7 +10,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from saccade.training import checkpoint
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.changes import Changes
-from saccade.training.learner import Editing, Learner, Workshop, blank
+from saccade.training.learner import Editing, Kind, Learner, Workshop, blank
 from saccade.training.ranks import Ranks, reachable
 from saccade.training.recovery import BackError, Recovery
 from saccade.training.saver import Saver
@@ -50,7 +50,7 @@ LATE = 1.03
 class Job:
     """Everything that a run needs. `evaluate` gives a module's figures on the validation images; deadline: monotonic seconds, or None;
     ranks: the processes that share the work, of which the first alone has a `progress` that is seen; editor: where the network may be
-    edited on the way."""
+    edited on the way; learned: names of the tensors that have learned before."""
 
     task: Task
     model: nn.Module
@@ -64,6 +64,7 @@ class Job:
     deadline: float | None = None
     ranks: Ranks = field(default_factory=Ranks)
     editor: Editing | None = None
+    learned: Collection[str] = ()
 
 
 class Trainer:
@@ -77,7 +78,8 @@ class Trainer:
         metric = job.task.metrics(job.card)
         self.primary, self.sign = metric.primary, 1 if metric.higher_is_better else -1
         self.schedule = Schedule(resolved.total_steps, config.warmup)
-        kind = (resolved.precision, resolved.total_steps, job.ranks)
+        start = {name: value.detach().clone() for name, value in job.model.named_parameters() if config.start_decay and name in job.learned}
+        kind = Kind(resolved.precision, resolved.total_steps, job.ranks, self.schedule.progress, start)
         shapes = blank(job.model) if job.editor is not None else None
         self.learner = Learner(job.task, job.model, job.card, config, kind)
         self.workshop = Workshop(job.task, self.learner, shapes, kind, job.editor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,29 +12,46 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
 from saccade.core.modelfile import Buffer
-from saccade.nn import weights
+from saccade.nn import layering, weights
 from saccade.nn.weights import is_sharded, like
 from saccade.task import Phase
 
 Moments = Mapping[str, Mapping[str, Tensor]]  # by parameter, then by part: exp_avg, exp_avg_sq, step; momentum_buffer
 
 
-def build(phase: Phase, config: TrainConfig) -> torch.optim.Optimizer:
+def build(phase: Phase, config: TrainConfig, learned: Collection[int] = ()) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum over the phase's parameters.
 
-    Biases and norms (parameters of fewer than two axes) take no weight decay.
+    Biases and norms (parameters of fewer than two axes) take no weight decay, nor do those in `learned` (their ids), which are drawn to
+    where they started instead. Groups say in "scale" what the rate is multiplied by, and in "depth" where their layer stands between the
+    network's first (0) and its last (1): all is 1 where layers learn alike.
     """
     parameters = trained(phase)
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    placed = _depths(phase) if config.layer_decay < 1 or config.unfreeze else {}
+    found: dict[tuple[int, int, bool, bool], dict[str, Any]] = {}
+    for parameter in parameters:
+        depth, last = placed.get(id(parameter), (0, 0))
+        vector, pulled = parameter.ndim < 2, id(parameter) in learned
+        facts = {"scale": config.layer_decay ** (last - depth), "depth": depth / last if last else 1.0}
+        facts["weight_decay"] = 0.0 if vector or pulled else config.weight_decay
+        found.setdefault((depth, last, vector, pulled), {"params": [], **facts})["params"].append(parameter)
+    groups = [found[key] for key in sorted(found)]
     if not groups:
         raise UserError(f"phase {phase.name!r} has nothing to train", fix="unfreeze a part of the model")
     fused = all(p.device.type in ("cpu", "cuda") and not is_sharded(p) for p in parameters)  # torch has no fused SGD for what is sharded
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+
+
+def _depths(phase: Phase) -> dict[int, tuple[int, int]]:
+    """The layer of each parameter, by its id, and the last layer of its module."""
+    found = dict[int, tuple[int, int]]()
+    for module in phase.modules:
+        depths = layering.depths(module)
+        last = max(depths.values(), default=0)
+        found |= {id(value): (depths[name], last) for name, value in module.named_parameters()}
+    return found
 
 
 def trained(phase: Phase) -> list[nn.Parameter]:

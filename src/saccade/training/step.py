@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -39,10 +39,20 @@ class OutOfMemoryError(Exception):
 class Updater:
     """Applies optimizer steps to a model through its phases. Gradients are those of sums, divided by the global weight.
 
-    The model's dropout is keyed from here on, and its batch statistics are those of all `ranks`.
+    The model's dropout is keyed from here on, and its batch statistics are those of all `ranks`. start: what the tensors that have learned
+    before were, by name, to which `start_decay` draws them; progress: what share of the run lies before a step, by which layers that wait
+    are let learn, all of them where it is None.
     """
 
-    def __init__(self, model: nn.Module, phases: Sequence[Phase], config: TrainConfig, number: str, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        phases: Sequence[Phase],
+        config: TrainConfig,
+        number: str,
+        ranks: Ranks | None = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.model, self.phases, self.config = model, phases, config
         self.device, self.precision = next(model.parameters()).device, number
         self.ranks = ranks or Ranks()
@@ -51,7 +61,11 @@ class Updater:
             synchronise(model)
         if self.sharded:
             sharding.shard(phases)
-        self.optimizers = {phase.name: optim.build(phase, config) for phase in phases}
+        named = dict(model.named_parameters())
+        kept = start if start is not None and config.start_decay else {}
+        self._start = {id(named[name]): value for name, value in kept.items()}
+        self.optimizers = {phase.name: optim.build(phase, config, self._start) for phase in phases}
+        self.progress: Callable[[int], float] | None = None
         self.scaler = precision.scaler(number)
         self._buffers = _Kept(model)
 
@@ -101,7 +115,7 @@ class Updater:
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         weight = 0.0
-        with self._only(phase):
+        with self._only(phase, step):
             for number, batch in enumerate(batches, 1):
                 sharding.synchronise(phase, last=number == len(batches))
                 torch.manual_seed(keys.derive(self.config.seed, f"forward {phase.name}", int(batch.positions[0])))
@@ -144,8 +158,31 @@ class Updater:
         if not self.scaler.is_enabled() and not math.isfinite(float(norm)):
             raise NotFiniteError(phase, "gradient")
         for group in optimizer.param_groups:
-            group["lr"] = self.config.lr * factor
+            group["lr"] = self.config.lr * factor * group["scale"]
+        if self._start and math.isfinite(float(norm)):
+            self._draw_to_start(optimizer)
         self.scaler.step(optimizer)
+
+    def _waiting(self, phase: Phase, step: int) -> list[nn.Parameter]:
+        """Those of layers whose turn has not come: the last one learns from the start, the first from a share of `unfreeze` of the steps on."""
+        done = 1.0 if self.progress is None or not self.config.unfreeze else self.progress(step)
+        groups = self.optimizers[phase.name].param_groups
+        return [parameter for group in groups if done < self.config.unfreeze * (1 - group["depth"]) for parameter in group["params"]]
+
+    @torch.no_grad()
+    def _draw_to_start(self, optimizer: torch.optim.Optimizer) -> None:
+        """L2-SP (Li et al. 2018, section 3.2): the gradient of half `start_decay` times the squared distance to the start; apart from the
+        moments under AdamW, as its weight decay is (Loshchilov & Hutter 2019)."""
+        for group in optimizer.param_groups:
+            pulled = [p for p in group["params"] if p.grad is not None and id(p) in self._start]
+            if not pulled:
+                continue
+            starts = [self._start[id(p)] for p in pulled]
+            if self.config.optimizer == "adamw":
+                torch._foreach_lerp_(pulled, starts, min(1.0, group["lr"] * self.config.start_decay))
+            else:
+                away = torch._foreach_sub(pulled, starts)
+                torch._foreach_add_([p.grad for p in pulled], away, alpha=self.config.start_decay)
 
     def _clipped(self, parameters: list[nn.Parameter]) -> Tensor:
         """The norm of all gradients together, before they are clipped to the configuration's."""
@@ -154,10 +191,10 @@ class Updater:
         return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     @contextmanager
-    def _only(self, phase: Phase) -> Iterator[None]:
-        """Freeze what the phase does not train, so that no gradient is made for it."""
+    def _only(self, phase: Phase, step: int) -> Iterator[None]:
+        """Freeze what the phase does not train, or not yet, so that no gradient is made for it."""
         mine = {id(p) for p in optim.trained(phase)}
-        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in mine]
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in mine] + self._waiting(phase, step)
         for parameter in others:
             parameter.requires_grad_(False)
         try:

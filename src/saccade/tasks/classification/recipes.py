@@ -72,6 +72,10 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         augment=augment,
     )
     reasons.append(f"lr: {config.lr:g}, {'for random weights' if not facts.pretrained else 'small, to keep what the weights know'}")
+    if facts.pretrained:
+        each = images // max(1, len(schema.classes))
+        others = ", below 50 a class layer_decay=0.75, unfreeze=0.5 or start_decay are worth a try" if each < 50 else ""
+        reasons.append(f"layer_decay: 1, one rate for all layers, as nothing else is measured here with {each:,} images a class{others}")
     return config, reasons
 
 
