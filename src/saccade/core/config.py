@@ -179,12 +179,8 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, nested as the fields are."""
-        return dataclasses.asdict(self) | {
-            "size": list(self.size),
-            "betas": list(self.betas),
-            "edits": list(self.edits),
-            "license": list(self.license),
-        }
+        lists = {"size": list(self.size), "betas": list(self.betas), "edits": list(self.edits), "license": list(self.license)}
+        return dataclasses.asdict(self) | lists
 
 
 # The nested ones, by the key before the dot.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -199,6 +199,12 @@ class Workshop:
         if self.editor is None:
             raise TypeError("a run without an editor has no edits")
         return self.editor
+
+
+def started(network: nn.Module, learned: Collection[str], config: TrainConfig) -> dict[str, Tensor]:
+    """Copies of the parameters of these names, where the run is to be drawn to them."""
+    held = learned if config.start_decay else ()
+    return {name: value.detach().clone() for name, value in network.named_parameters() if name in held}
 
 
 def blank(network: nn.Module) -> nn.Module:

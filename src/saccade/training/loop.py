@@ -33,7 +33,7 @@ from saccade.training import checkpoint
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.changes import Changes
-from saccade.training.learner import Editing, Kind, Learner, Workshop, blank
+from saccade.training.learner import Editing, Kind, Learner, Workshop, blank, started
 from saccade.training.ranks import Ranks, reachable
 from saccade.training.recovery import BackError, Recovery
 from saccade.training.saver import Saver
@@ -78,7 +78,7 @@ class Trainer:
         metric = job.task.metrics(job.card)
         self.primary, self.sign = metric.primary, 1 if metric.higher_is_better else -1
         self.schedule = Schedule(resolved.total_steps, config.warmup)
-        start = {name: value.detach().clone() for name, value in job.model.named_parameters() if config.start_decay and name in job.learned}
+        start = started(job.model, job.learned, config)
         kind = Kind(resolved.precision, resolved.total_steps, job.ranks, self.schedule.progress, start)
         shapes = blank(job.model) if job.editor is not None else None
         self.learner = Learner(job.task, job.model, job.card, config, kind)
@@ -237,8 +237,7 @@ class Trainer:
         return int(agreed[0]), int(agreed[1]), bool(agreed[2]), bool(agreed[3])
 
     def _stream(self) -> Generator[list[Batch], None, None]:
-        ranks = self.job.ranks
-        return self.loader.share(ranks.rank, ranks.world).stream(self.state.position)
+        return self.loader.share(self.job.ranks.rank, self.job.ranks.world).stream(self.state.position)
 
     def _ended(self) -> bool:
         return self.state.step >= self.schedule.total or self.state.stopped
@@ -254,11 +253,7 @@ class Trainer:
         means = self.recovery.step(moved, state.step, self.schedule.factor(state.step), self.schedule.total)
         if learner.average is not None:
             learner.average.update(learner.model, state.step)
-        for name, value in means.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-            state.counts[name] = state.counts.get(name, 0) + 1
-        state.step += 1
-        state.position += config.batch
+        state.take(means, config.batch)
         self.steps_taken += 1
         self.job.progress.advance(config.batch)
 

@@ -38,6 +38,14 @@ class State:
     changes: Count = 0  # edits, takings-back and settings so far
     planned: list[Count] = field(default_factory=list)  # the places of the edits of the configuration whose time has come
 
+    def take(self, means: Mapping[str, float], images: int) -> None:
+        """A step on so many images is done; means: its losses."""
+        for name, value in means.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.step += 1
+        self.position += images
+
 
 @dataclass(frozen=True)
 class Saved:

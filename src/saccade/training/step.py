@@ -164,7 +164,7 @@ class Updater:
         self.scaler.step(optimizer)
 
     def _waiting(self, phase: Phase, step: int) -> list[nn.Parameter]:
-        """Those of layers whose turn has not come: the last one learns from the start, the first from a share of `unfreeze` of the steps on."""
+        """Those of layers whose turn has not come: the last layer learns at once, the first from a share of `unfreeze` of all steps on."""
         done = 1.0 if self.progress is None or not self.config.unfreeze else self.progress(step)
         groups = self.optimizers[phase.name].param_groups
         return [parameter for group in groups if done < self.config.unfreeze * (1 - group["depth"]) for parameter in group["params"]]
