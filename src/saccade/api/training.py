@@ -68,8 +68,7 @@ def train(  # the verb's options, by name
     fetched. `set` maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report`
     the run ends with its model: no answers are kept and no page is written, for many short runs. `edits` change the network on the way,
     each a line with its time, "at step 2000: deepen layer2 +1" or "when accuracy stalls 5: widen layer3 1.5". Under torchrun every process
-    calls this and gets the Run; `batch` counts the images of all. Raises UserError for whatever is wrong with request or data, Interrupted
-    after a signal.
+    calls this and gets the Run; `batch` counts the images of all. Raises UserError for what is wrong, Interrupted after a signal.
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
