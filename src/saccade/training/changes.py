@@ -210,6 +210,8 @@ class Changes:
             path = Path(name)
             told = ranks.first(lambda path=path: _tried(lambda: {"request": requests.read(path)}))  # type: ignore[misc]
             found = told if "error" in told else _tried(lambda told=told: self._done(told["request"]))  # type: ignore[misc]
+            if "error" in found:
+                self._trainer.job.progress.message(f"not done: {UserError(**found['error'])}")
             if ranks.is_first:
                 requests.answer(path, {"step": self._trainer.state.step, **found})
 

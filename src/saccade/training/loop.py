@@ -201,15 +201,12 @@ class Trainer:
             due = logged = False
             if changes.stopped:
                 return signal.SIGTERM
-            if changes.paused:
-                changes.wait()
-            else:
-                try:
-                    due = self._advance(board)
-                except BackError as error:
-                    self._go_back(error)
-                    continue
-                logged = self._log(board, (time.monotonic() - begun - changes.away) / self.steps_taken)
+            try:
+                due = self._advance(board)
+                logged = not changes.paused and self._log(board, (time.monotonic() - begun - changes.away) / self.steps_taken)
+            except BackError as error:
+                self._go_back(error)
+                continue
             self.saver.check()
             due = due or signals.noticed or (logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS)
             stop, total, due, asked = self._agreed(signals.received or 0, self._affordable(begun) or 0, due)
@@ -221,16 +218,17 @@ class Trainer:
         return stop
 
     def _advance(self, board: Board) -> bool:
-        """A step, and an evaluation where one is due, which may say that this state is to be kept."""
+        """A step, and an evaluation where one is due, which may say that this state is to be kept; a moment of a pause, where one was asked
+        for."""
+        if self.changes.paused:
+            self.changes.wait()
+            return False
         self._step(next(self.stream))
         return self._due() and self._evaluate(board)
 
     def _agreed(self, stop: int, total: int, save: bool) -> tuple[int, int, bool, bool]:
-        """What clocks, signals and others say, the same on all ranks: the signal that ends the run, the new end of the schedule, whether to
-        save, whether there is a request.
-
-        The first one's clock counts, and a signal that any of them got.
-        """
+        """The same on all ranks: the signal that any of them got, the new end of the schedule by the first one's clock, whether to save,
+        whether there is a request."""
         if not self.job.ranks.is_first:
             total = 0
         agreed = self.job.ranks.highest([stop, total, save, self.changes.asked()])
