@@ -59,6 +59,8 @@ def train(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
     from saccade.core.config import AugmentConfig
     from saccade.core.errors import Interrupted
     from saccade.core.rundir import RunDir
+    from saccade.editing.live import Editor
+    from saccade.tasks.classification.task import Classification
     from saccade.training.loop import Trainer
     from small_jobs import CONFIG, Stopping, evaluator, job, resolved
 
@@ -68,7 +70,8 @@ def train(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
     if "augment" in options:
         options["augment"] = AugmentConfig(**options["augment"])
     config = replace(CONFIG, **{"optimizer": "sgd", "lr": 0.02, "batch": 8, **options})
-    made = job(folder / "run", config, resolved(20, every=5), ranks=ranks, evaluate=evaluator(ranks), progress=stop)
+    editor = Editor(Classification().build, config.seed)
+    made = job(folder / "run", config, resolved(20, every=5), ranks=ranks, evaluate=evaluator(ranks), progress=stop, editor=editor)
     trainer = Trainer(poison(made, poisoned) if poisoned else made)
     if any(made.run.checkpoints.glob("step-*")):
         trainer.resume()

@@ -6,10 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import saccade
-from saccade import Run, UserError
+from saccade import Run
 from saccade.cli.main import main
 from saccade.core import modelfile
 from saccade.core.progress import Silent
@@ -89,7 +90,7 @@ def test_the_command_line_writes_undoes_and_refuses(run: Run, tmp_path: Path, ca
         ([str(source), "widen features.2 1.5", "--out", str(tmp_path / "x.pt")], "must end in .safetensors"),
         ([str(source)], "edits, or --undo alone"),
         ([str(source), "--undo", "--out", str(tmp_path / "x.safetensors")], "no edit to take back"),
-        ([str(run.path), "widen features.2 1.5"], "a run cannot be edited yet"),
+        ([str(run.path), "widen features.2 1.5"], "the run has ended"),
         ([str(tmp_path / "none.safetensors"), "widen x 2"], "no such run or model"),
         ([str(source), "widen features.2 1.5", "widn x 2", "--out", back + "x.safetensors"], "did you mean widen"),
     ):

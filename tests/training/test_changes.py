@@ -23,7 +23,7 @@ from saccade.tasks.classification.task import Classification
 from saccade.training import changes
 from saccade.training.learner import Workshop
 from saccade.training.loop import Job, Trainer
-from small_jobs import CONFIG, STEPS, Outcome, Stopping, fit, go_on, job, making_job
+from small_jobs import CONFIG, STEPS, Outcome, Stopping, fit, go_on, job, making_job, resolved
 
 EDITS = ("at step 3: widen features.0.0 1.5", "at step 5: deepen features.2 +1", "at epoch 2: replace ReLU SiLU")
 CONFIGS: dict[str, TrainConfig] = {
@@ -142,12 +142,44 @@ def test_the_loss_goes_on_where_it_was(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+def test_what_is_frozen_rests(tmp_path: Path) -> None:
+    """Weights and statistics stay to the bit until they are let learn again; resume does the same."""
+    config = replace(CONFIG, edits=("at step 3: freeze features.0", "at step 8: unfreeze *"))
+    held: dict[int, dict[str, bytes]] = {}
+
+    class Looks(Stopping):
+        trainer: Trainer
+
+        def advance(self, n: int = 1) -> None:
+            if self.training:
+                state = self.trainer.learner.model.state_dict()
+                held[self.trainer.state.step] = {name: value.numpy().tobytes() for name, value in state.items()}
+            super().advance(n)
+
+    looks = Looks()
+    looks.trainer = Trainer(editable(tmp_path / "whole", config, progress=looks))
+    looks.trainer.fit()
+    stem = [name for name in held[1] if name.startswith("network.features.0.")]
+    assert len(stem) == 6
+    moved = [name for name in stem for step in range(4, 8) if held[step + 1][name] != held[4][name]]
+    assert moved == []
+    assert all(held[10][name] != held[8][name] for name in stem) and held[9]["network.head.weight"] != held[4]["network.head.weight"]
+    interrupted(tmp_path / "again", config, 5)
+    assert go_on(editable(tmp_path / "again", config)).differs(Outcome.of(RunDir(tmp_path / "whole"))) == []
+
+
+@pytest.mark.parametrize("text", ["freeze *", "unfreeze features.0", "freeze nosuch", "freeze", "freeze a b"])
+def test_what_cannot_be_frozen(tmp_path: Path, text: str) -> None:
+    made = editable(tmp_path)
+    editor = Editor(Classification().build, 0)
+    with pytest.raises(UserError):
+        editor.plan(text, editor.copied(made.model), made.card)
+
+
 def test_an_edit_where_the_figure_stalls(tmp_path: Path) -> None:
     values = [0.5, 0.6, 0.6, 0.6, 0.7, 0.7]
     answers = iter(values)
     config = replace(CONFIG, edits=("when accuracy stalls 2: widen features.0.0 1.5",))
-    from small_jobs import resolved
-
     outcome = fit(editable(tmp_path, config, facts=resolved(every=2), evaluate=lambda module: {"accuracy": next(answers)}))
     assert [(event["event"], event["step"]) for event in outcome.events] == [("edit", 8)]
 
@@ -289,10 +321,27 @@ def test_pause_and_stop(tmp_path: Path) -> None:
     assert go_on(editable(run.path)).files == plain.files
 
 
+@pytest.mark.parametrize(("model", "text"), [("r3gan", "widen generator.upward 1.5"), ("vae", "freeze downward")])
+def test_runs_that_make_images(tmp_path: Path, model: str, text: str) -> None:
+    """A GAN's two optimizers follow; resume is equal to the bit."""
+
+    def made(path: Path, after: int = 0) -> Job:
+        one = making_job(path, model)
+        return replace(
+            one, config=replace(one.config, edits=(f"at step 3: {text}",)), editor=Editor(one.task.build, 0), progress=Stopping(after)
+        )
+
+    whole = fit(made(tmp_path / "whole"))
+    assert [(event["event"], event.get("why")) for event in whole.events] == [("edit", None)]
+    with pytest.raises(Interrupted):
+        Trainer(made(tmp_path / "again", 5)).fit()
+    assert go_on(made(tmp_path / "again")).differs(whole) == []
+
+
 def test_a_run_without_an_editor_says_so(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     (file,) = asking(run, {"edit": "widen features.0.0 2"})
-    Trainer(making_job(run.path, "vae")).fit()
+    Trainer(job(run.path)).fit()
     assert "cannot be edited" in (requests.answered(file) or {})["error"]["message"]
 
 
@@ -302,8 +351,6 @@ def test_going_back_past_an_edit(tmp_path: Path) -> None:
     class Failing(Classification):
         def fault(self, metrics: Any, best: Any) -> str:
             return "collapsed" if metrics["accuracy"] < 0.1 else ""
-
-    from small_jobs import resolved
 
     answers = [0.5, 0.0, 0.6, 0.7]
     config = replace(CONFIG, on_nan="back", edits=("at step 6: widen features.0.0 1.5",))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ranked import launch
+from saccade.core import requests
 from saccade.core.errors import UserError
 from saccade.core.rundir import RunDir
 from saccade.training.ranks import Ranks, check_batch
@@ -139,3 +140,22 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch: int, world: int, neares
     with pytest.raises(UserError, match=f"multiple of {2 * world} for {world} processes, got {batch}") as told:
         check_batch(batch, world)
     assert told.value.fix == f"--batch {nearest}"
+
+
+def test_edits_and_requests_are_those_of_all(tmp_path: Path) -> None:
+    """A planned edit, one that is asked for, and settings: the same curve by one process and by two; resumed, the same bits."""
+    options = {"edits": ["at step 6: widen features.0.0 1.5"], "lr": 0.01, "model": "small_resnet_28px", "augment": {}}
+    found = {}
+    for name, world in (("alone", 1), ("two", 2), ("again", 2)):
+        run = RunDir(tmp_path / name / "run")
+        run.path.mkdir(parents=True)
+        requests.ask(run, {"edit": "deepen features.2 +1"})
+        requests.ask(run, {"settings": {"weight_decay": 0.01, "augment.flip": 0.5}})
+        if name == "again":
+            launch(world, "train", tmp_path / name, stop=9, **options)
+        ranks = launch(world, "train", tmp_path / name, **options)
+        assert all(rank["rows"] == ranks[0]["rows"] for rank in ranks)
+        assert [event["event"] for event in run.events()] == ["edit", "set", "edit"]
+        found[name] = ranks[0]["rows"]
+    check_curve(found["two"], found["alone"])
+    assert Outcome.of(RunDir(tmp_path / "again" / "run")).differs(Outcome.of(RunDir(tmp_path / "two" / "run"))) == []

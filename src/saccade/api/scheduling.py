@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.scheduled import Scheduled
-from saccade.tasks import MAKING, room
+from saccade.tasks import room
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from saccade.training.budget import Resolved
 
 
-def editor(setup: Setup) -> Editor | None:
-    """What edits the network of a run on its way; None where its room has no outputs to hold an edit to."""
+def editor(setup: Setup) -> Editor:
+    """What edits the network of a run on its way."""
     from saccade.editing.live import Editor
 
-    task = setup.config.task
-    return None if task in MAKING else Editor(room(task).build, setup.config.seed)
+    return Editor(room(setup.config.task).build, setup.config.seed)
 
 
 def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> None:
@@ -32,9 +31,8 @@ def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> Non
     if not planned:
         return
     known = editor(setup)
-    if known is None or setup.config.shard:
-        why = f"task {setup.config.task}" if known is None else "--shard"
-        raise UserError(f"a run of {why} cannot be edited", where="--edit")
+    if setup.config.shard:
+        raise UserError("a run with --shard cannot be edited", where="--edit")
     primary = setup.task.metrics(card).primary
     network = known.copied(model)
     per_epoch = resolved.steps_per_epoch

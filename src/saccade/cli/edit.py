@@ -24,6 +24,7 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
   add-lora R PATH           two thin layers beside each, which learn in its place
   merge-lora [PATH]         what they have learned becomes part of the layers
   factorize PATH RANK       each layer as two thin ones, by its singular vectors
+  freeze|unfreeze PATH      it is learned no longer, and again
   set-drop P [PATH]         probability of dropout and stochastic depth
   set-size HxW              images of another size, positions interpolated
   prune PATH F              the share F of the channels goes

@@ -20,6 +20,7 @@ from saccade.editing.classes import SetClasses, SetInputChannels
 from saccade.editing.deepening import Deepen
 from saccade.editing.edit import MOST_EDITS, Build, Edit
 from saccade.editing.feeding import Inputs, latents, makes, run
+from saccade.editing.freezing import Freeze, Unfreeze
 from saccade.editing.fusing import Fuse
 from saccade.editing.inserting import InsertAfter, Take
 from saccade.editing.low_rank import AddLora, Factorize, MergeLora
@@ -46,6 +47,8 @@ OPERATIONS: dict[str, type[Operation]] = {
         Factorize,
         SetDrop,
         SetSize,
+        Freeze,
+        Unfreeze,
     )
 }
 TOLERANCE = 1e-5  # of outputs before and after an exact edit, float32; of the largest, where that is above 1

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from saccade.core import keys
 from saccade.core.config import TrainConfig
@@ -39,9 +40,9 @@ class OutOfMemoryError(Exception):
 class Updater:
     """Applies optimizer steps to a model through its phases. Gradients are those of sums, divided by the global weight.
 
-    The model's dropout is keyed from here on, and its batch statistics are those of all `ranks`. start: what the tensors that have learned
-    before were, by name, to which `start_decay` draws them; progress: what share of the run lies before a step, by which layers that wait
-    are let learn, all of them where it is None.
+    What has been frozen rests with its batch statistics. The model's dropout is keyed from here on, and its batch statistics are those of
+    all `ranks`. start: what the tensors that have learned before were, by name, to which `start_decay` draws them; progress: what share of
+    the run lies before a step, by which layers that wait are let learn, all of them where it is None.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Updater:
         self.optimizers = {phase.name: optim.build(phase, config, self._start) for phase in phases}
         self.progress: Callable[[int], float] | None = None
         self.scaler = precision.scaler(number)
+        self._resting = [module for module in model.modules() if isinstance(module, _NormBase) and _frozen(module)]
         self._buffers = _Kept(model)
 
     @property
@@ -89,6 +91,8 @@ class Updater:
     def phase(self, phase: Phase, batches: Sequence[Batch], step: int, factor: float) -> dict[str, float]:
         """The part of one phase in it. Raises NotFiniteError or OutOfMemoryError, and then has changed nothing."""
         self.model.train()
+        for module in self._resting:
+            module.eval()
         self._buffers.keep()
         try:
             means = self._phase(phase, batches, step, factor)
@@ -202,6 +206,12 @@ class Updater:
         finally:
             for parameter in others:
                 parameter.requires_grad_(True)
+
+
+def _frozen(module: nn.Module) -> bool:
+    """Whether it has parameters, and none of them learns."""
+    own = list(module.parameters())
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 class _Kept:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from saccade.editing.steps.base import MOST_MODULES, Count, Draws, Place, Runs, Sources, part, put
+from saccade.editing.steps.freezing import Freeze
 from saccade.editing.steps.image import Input, first_step
 from saccade.editing.steps.inserting import DROPS, OF_MAPS, Insert, Remove
 from saccade.editing.steps.layers import Fold, Mix, Resize, foldable, spread
@@ -16,7 +17,7 @@ from saccade.editing.steps.low_rank import Adapt, Factor, Merge, sides, thinned
 from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
 from saccade.editing.steps.running import Drop, Size, droppable, drops, sized
 
-Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size
+Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Freeze
 
 __all__ = [
     "ACTIVATIONS",
@@ -29,6 +30,7 @@ __all__ = [
     "Drop",
     "Factor",
     "Fold",
+    "Freeze",
     "Group",
     "Input",
     "Insert",

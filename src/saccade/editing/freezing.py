@@ -1,0 +1,55 @@
+"""Parts of a network that are learned no longer, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from saccade.core.errors import UserError
+from saccade.editing import steps
+from saccade.editing.subject import Operation, Subject, usage
+
+
+@dataclass(frozen=True)
+class _Freezing(Operation):
+    """of: the modules of a name or pattern."""
+
+    on: ClassVar[bool]
+
+    path: str
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """PATH."""
+        if len(words) != 1:
+            raise usage(cls, words)
+        return cls(words[0])
+
+    def plan(self, subject: Subject) -> dict[str, Any]:
+        """Tell each module that has parameters of the other kind. Raises UserError where there is none, and where nothing would learn."""
+        named = subject.find(self.path)
+        found = [name for name in named if any(p.requires_grad == self.on for p in steps.part(subject.network, name).parameters())]
+        if not found:
+            raise UserError(f"{self.path} {'learns' if not self.on else 'does not learn'} already", where=self.name)
+        for name in found:
+            subject.take(steps.Freeze(name, self.on))
+        if not any(p.requires_grad for p in subject.network.parameters()):
+            raise UserError("nothing would be left that learns", where=f"{self.name} {self.path}", fix="name a part of the network")
+        return {}
+
+
+class Freeze(_Freezing):
+    """Its parameters, and the statistics of its batch normalisations, stay as they are in training."""
+
+    name = "freeze"
+    usage = "freeze PATH: freeze layer1, freeze 'features.[01]'"
+    on = True
+
+
+class Unfreeze(_Freezing):
+    """It learns again."""
+
+    name = "unfreeze"
+    usage = "unfreeze PATH: unfreeze '*'"
+    on = False
