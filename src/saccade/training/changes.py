@@ -109,7 +109,9 @@ class Changes:
         row: dict[str, Any] = told["row"]
         if dry:
             return row
-        self._record({"event": "edit", "text": text, "edit": told["edit"], **({} if planned is None else {"planned": planned})})
+        facts = {what: [row[f"{what}_before"], row[f"{what}_after"]] for what in ("parameters", "flops")}
+        more = {} if planned is None else {"planned": planned}
+        self._record({"event": "edit", "text": text, "edit": told["edit"], **facts, **more})
         kept = "exact" if row["promise"] == "exact" else "changes the function"
         counts = f"{row['parameters_before']:,} -> {row['parameters_after']:,} parameters"
         self._trainer.job.progress.message(f"step {self._trainer.state.step}: {row['text']} ({kept}, {counts})")

@@ -1,0 +1,112 @@
+"""A network that grows, or is pruned, while it trains, against the one of the final size from the first step on.
+
+    uv run python benchmarks/growing.py --work DIR [--only mnist|cifar10] [--seed S]
+
+Each is one run of `saccade train --epochs N --edit ...`, all else by default, on MNIST (60,000 images, 4 epochs) or the CIFAR-10 excerpt of
+../shared/data (4,000 images, 40 epochs):
+
+- large: our network for images of that size, two of its stages one block deeper from the first step on.
+- small: a quarter of the channels inside of its blocks, and no block more.
+- grown: begins as the small one; is widened twofold and one stage deepened after 35 % of the epochs, and both once more after 65 %: then it
+  is as large as the large one.
+- pruned: the large one without the blocks more; half of the channels inside of its blocks go after 60 % of the epochs.
+
+Work is counted, not timed: floating-point operations of one image (a multiplication with its sum counted as two) by the images seen at each
+size, three times that for a step; so other load on the machine changes nothing. Figures are accuracies on the test images. What is there
+already is not done again; each result is a line of benchmarks/results/growing.jsonl, and the table is printed from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from datasets import HERE, prepare, processor
+from datasets import saccade as command
+
+RESULTS = HERE / "results" / "growing.jsonl"
+EPOCHS = {"mnist": 4, "cifar10": 40}
+STAGES = {"mnist": ("features.2", "features.3"), "cifar10": ("features.3", "features.4")}
+INSIDE = "features.*.conv*"
+
+
+def edits(way: str, stages: tuple[str, str], epochs: int) -> list[str]:
+    """What changes on the way."""
+    deeper = [f"at step 0: deepen {stage} +1" for stage in stages]
+    first, second = (f"at epoch {share * epochs:g}" for share in (0.35, 0.65))
+    small = [f"at step 0: prune {INSIDE} 0.75"]
+    if way == "large":
+        return deeper
+    if way == "small":
+        return small
+    if way == "pruned":
+        return [f"at epoch {0.6 * epochs:g}: prune {INSIDE} 0.5"]
+    grown = [f"{first}: widen {INSIDE} 2", f"{first}: deepen {stages[0]} +1"]
+    return [*small, *grown, f"{second}: widen {INSIDE} 2", f"{second}: deepen {stages[1]} +1"]
+
+
+def trained(work: Path, name: str, way: str, seed: int) -> dict[str, Any]:
+    """One run, its accuracy on the test images, and its work."""
+    run, epochs = work / f"{name}-{way}-{seed}", EPOCHS[name]
+    if not (run / "report.html").exists():
+        shutil.rmtree(run, ignore_errors=True)
+        asked = [word for text in edits(way, STAGES[name], epochs) for word in ("--edit", text)]
+        command("train", str(prepare(work, name)), "--epochs", str(epochs), "--seed", str(seed), "--out", str(run), *asked)
+    found = command("eval", str(run), "--split", "test")
+    record = json.loads((run / "run.json").read_text())
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    made = [event for event in events if event["event"] == "edit"]
+    work_done, at, flops = 0, 0, made[0]["flops"][0]
+    for event in made:
+        work_done += (event["step"] - at) * flops
+        at, flops = event["step"], event["flops"][1]
+    work_done += (record["steps"] - at) * flops
+    return {
+        "accuracy": found["metrics"]["accuracy"],
+        "interval": found["intervals"]["accuracy"],
+        "work": 3 * work_done * record["config"]["batch"],
+        "parameters": made[-1]["parameters"][1],
+        "flops": flops,
+        "seconds": record["time"]["seconds"],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """As Markdown, the work as a share of the large network's."""
+    head = ("data", "way", "seed", "test accuracy (95 % interval)", "parameters at the end", "MFLOPs an image at the end", "work", "of the large one's")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    latest = {(row["data"], row["way"], row["seed"]): row for row in rows}
+    for (data, way, seed), row in latest.items():
+        whole = latest.get((data, "large", seed))
+        share = "" if whole is None else f"{row['work'] / whole['work']:.2f}"
+        low, high = row["interval"]
+        accuracy = f"{row['accuracy']:.4f} ({low:.4f} to {high:.4f})"
+        size = f"{row['parameters']:,} | {row['flops'] / 1e6:.1f}"
+        lines.append(f"| {data} | {way} | {seed} | {accuracy} | {size} | {row['work'] / 1e12:.1f} TFLOP | {share} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", choices=list(EPOCHS), action="append")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    work = asked.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    for name in asked.only or list(EPOCHS):
+        for way in ("large", "grown", "small", "pruned"):
+            row = {"data": name, "way": way, "seed": asked.seed, **trained(work, name, way, asked.seed), "cpu": processor()}
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    sys.stdout.write(table([json.loads(line) for line in RESULTS.read_text().splitlines()]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
