@@ -21,11 +21,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from datasets import HERE, prepare, processor
+from datasets import HERE, SHARED, processor
 from datasets import saccade as command
 
 RESULTS = HERE / "results" / "growing.jsonl"
@@ -49,13 +50,20 @@ def edits(way: str, stages: tuple[str, str], epochs: int) -> list[str]:
     return [*small, *grown, f"{second}: widen {INSIDE} 2", f"{second}: deepen {stages[1]} +1"]
 
 
+def prepared(work: Path, name: str) -> Path:
+    """The set, unpacked."""
+    if not (work / name).exists():
+        subprocess.run([sys.executable, str(SHARED / "unpack.py"), str(work), name], check=True)
+    return work / name
+
+
 def trained(work: Path, name: str, way: str, seed: int) -> dict[str, Any]:
     """One run, its accuracy on the test images, and its work."""
     run, epochs = work / f"{name}-{way}-{seed}", EPOCHS[name]
     if not (run / "report.html").exists():
         shutil.rmtree(run, ignore_errors=True)
         asked = [word for text in edits(way, STAGES[name], epochs) for word in ("--edit", text)]
-        command("train", str(prepare(work, name)), "--epochs", str(epochs), "--seed", str(seed), "--out", str(run), *asked)
+        command("train", str(prepared(work, name)), "--epochs", str(epochs), "--seed", str(seed), "--out", str(run), *asked)
     found = command("eval", str(run), "--split", "test")
     record = json.loads((run / "run.json").read_text())
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
@@ -77,7 +85,8 @@ def trained(work: Path, name: str, way: str, seed: int) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """As Markdown, the work as a share of the large network's."""
-    head = ("data", "way", "seed", "test accuracy (95 % interval)", "parameters at the end", "MFLOPs an image at the end", "work", "of the large one's")
+    end = ("parameters at the end", "MFLOPs an image at the end")
+    head = ("data", "way", "seed", "test accuracy (95 % interval)", *end, "work", "of the large one's")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     latest = {(row["data"], row["way"], row["seed"]): row for row in rows}
     for (data, way, seed), row in latest.items():
