@@ -102,7 +102,12 @@ def test_the_command_line_writes_undoes_and_refuses(run: Run, tmp_path: Path, ca
 
 def test_a_model_of_many_edits_is_exported_with_proof(run: Run, shapes: Path, tmp_path: Path) -> None:
     """All edits that put modules of other kinds into a network."""
-    texts = ("insert-after features.1 SqueezeExcite", "add-lora 2 features.2", "replace features.3.*.bn1 GroupNorm", "remove features.3.0.bn2")
+    texts = (
+        "insert-after features.1 SqueezeExcite",
+        "add-lora 2 features.2",
+        "replace features.3.*.bn1 GroupNorm",
+        "remove features.3.0.bn2",
+    )
     more = ("factorize features.3.0.conv2 8", "insert-after features.2 Dropout2d 0.1", "set-drop 0.3", "set-size 40x40")
     file = saccade.edit(run.path / BEST, *texts, *more, out=tmp_path / "many.safetensors").model
     exported = saccade.export(file, data=shapes, out=tmp_path / "onnx", device="cpu", progress=Silent())  # type: ignore[arg-type]
