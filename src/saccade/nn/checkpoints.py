@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,9 +83,9 @@ def take(module: nn.Module, checkpoint: Checkpoint, place: Place, same: Sequence
     be filled; nothing is copied then.
     """
     rows = place.rows
-    translated = getattr(module, "translated", None)  # of a network whose library has given its tensors other names over time
-    if translated is not None and checkpoint.card is None:
-        checkpoint = replace(checkpoint, tensors=translated(checkpoint.tensors))
+    renaming: Any = next((part for part in module.modules() if hasattr(part, "translated")), None)
+    if renaming is not None and checkpoint.card is None:  # its library has given its tensors other names over time
+        checkpoint = replace(checkpoint, tensors=renaming.translated(checkpoint.tensors))
     state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     checkpoint, found = _best(module, state, checkpoint, place)
     if not same:
