@@ -20,6 +20,7 @@ from saccade.core.scheduled import Scheduled
 from saccade.data.dataset import Dataset
 from saccade.task import Budget
 from saccade.tasks import ROOMS, room
+from saccade.tasks.classification.models import hf_rows
 
 VALUED = ("task", "model", "epochs", "minutes", "batch", "weights", "workers", "device", "precision", "seed")
 FLAGS = {
@@ -74,6 +75,9 @@ def knowing(model: str) -> str:
     named = {row.name: task for task in ROOMS for row in room(task).models()}
     if model in named:
         return named[model]
+    if model.startswith(hf_rows.PREFIX):
+        hf_rows.check(model)
+        return "classify"
     reasons: list[UserError] = []
     for task in ROOMS if "/" in model or "." in model else ():  # heads on networks, and tags of weights, stand in no table
         try:

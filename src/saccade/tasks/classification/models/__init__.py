@@ -44,7 +44,7 @@ def rows() -> tuple[ModelRow, ...]:
     """All models that can be built. `parameters` counts the libraries' with 1000 classes and three channels."""
     table = json.loads(files(__package__).joinpath("table.json").read_text(encoding="utf-8"))
     theirs = tuple(
-        ModelRow(f"{hf_rows.PREFIX}{name}", "transformers", one.parameters, one.license, size=hf_rows.SIZE)
+        ModelRow(f"{hf_rows.PREFIX}{name}", "transformers", one.parameters, one.license, size=hf_rows.SIZE, weights=name)
         for name, one in hf_rows.ROWS.items()
     )
     libraries = tuple(
@@ -57,6 +57,7 @@ def rows() -> tuple[ModelRow, ...]:
             IMAGENET if r["metric"] is not None else "",
             (r["size"][0], r["size"][1]),
             r["flops"] or 0,
+            r.get("file", ""),
         )
         for r in table["models"]
     )
