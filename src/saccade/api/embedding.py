@@ -119,6 +119,8 @@ def _named(asked: TrainConfig, size: tuple[int, int] | str | int | None, device:
     try:
         room.check(asked)
     except UserError as error:
+        if name.startswith(hf_rows.PREFIX):
+            raise
         raise UserError(f"no such run, model file or network: {name!r}", where="embed", fix=error.fix) from None
     if asked.pretrained and asked.weights:
         raise UserError("stands in the place of --pretrained", where="--weights", fix="give one of them")
