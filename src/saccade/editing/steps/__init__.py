@@ -17,7 +17,9 @@ from saccade.editing.steps.low_rank import Adapt, Factor, Merge, sides, thinned
 from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
 from saccade.editing.steps.running import Drop, Grow, Size, droppable, drops, sized
 
-Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Grow | Freeze
+Step: TypeAlias = (
+    Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Grow | Freeze
+)
 
 __all__ = [
     "ACTIVATIONS",
