@@ -93,7 +93,7 @@ def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Re
             name = f"{number:06d}-{folders.stem(answer.source)}.png"
             answer = replace(answer, file=str(answer.save(folders.make(folder / MASKS) / name)))
             if answer.doubt is not None:
-                files.write_bytes(folders.make(folder / "uncertainty") / name, encoding.png(answer.doubt.values))
+                files.write_bytes(folders.make(folder / "uncertainty") / name, encoding.png_of(answer.doubt.bands(), answer.size))
         yield answer
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,24 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     data = io.BytesIO()
     _image(pixels).save(data, "PNG")
     return data.getvalue()
+
+
+def png_of(bands: Iterable[NDArray[np.uint8]], size: tuple[int, int], palette: bytes = b"") -> bytes:
+    """An image of (height, width) as a PNG file, grey or of the colours of `palette` (r, g, b each of 256), from rows uint8 `[rows, W]`,
+    from the top, which are never held all at once."""
+    head = struct.pack(">IIBBBBB", size[1], size[0], 8, 3 if palette else 0, 0, 0, 0)
+    deflate = zlib.compressobj(6)
+    packed = [deflate.compress(np.pad(band, ((0, 0), (1, 0))).data) for band in bands]  # before each row the sign of no filter
+    colours = [(b"PLTE", palette)] if palette else []
+    return chunked([(b"IHDR", head), *colours, (b"IDAT", b"".join([*packed, deflate.flush()])), (b"IEND", b"")])
+
+
+def chunked(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Names and bodies as a PNG file."""
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for name, body in chunks:
+        parts += [struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))]
+    return b"".join(parts)
 
 
 def moving(frames: Sequence[NDArray[np.uint8]], milliseconds: int) -> bytes:

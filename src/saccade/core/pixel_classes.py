@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.core import geometry
 from saccade.core.card import Card
-from saccade.core.class_masks import Packed
+from saccade.core.class_masks import Packed, Packer
 from saccade.core.errors import UserError
 from saccade.core.segmentation import Segmentation
 
@@ -50,7 +50,7 @@ def segmentations(
         if not np.isfinite(maps).all():
             raise UserError("logits must be finite", where=source, fix=BROKEN)
         mask, doubt = _classes(_bands(np.ascontiguousarray(maps[:, :height, :width]), size), size, doubts=doubts)
-        found.append(Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", tuple(remarks)))
+        found.append(Segmentation(mask, card.classes, source, doubt, "", tuple(remarks)))
     return found
 
 
@@ -66,7 +66,7 @@ def from_bands(
     """The same of an image whose logits come in bands, (first row, `[K, rows, W]`), at its own pixels or at those of the input, which goes
     on beyond its own. Raises UserError as that does."""
     mask, doubt = _classes(_finite(bands, source), size, doubts=doubts)
-    return Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", notes)
+    return Segmentation(mask, card.classes, source, doubt, "", notes)
 
 
 def _finite(bands: Iterable[tuple[int, NDArray[np.float32]]], source: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -76,19 +76,16 @@ def _finite(bands: Iterable[tuple[int, NDArray[np.float32]]], source: str) -> It
         yield top, band
 
 
-def _classes(
-    bands: Iterable[tuple[int, NDArray[np.float32]]], size: tuple[int, int], *, doubts: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Classes and their entropy in 255ths of the largest: uint8 `[H, W]` each."""
-    mask = np.empty(size, np.uint8)
-    doubt = np.zeros(size, np.uint8) if doubts else None
+def _classes(bands: Iterable[tuple[int, NDArray[np.float32]]], size: tuple[int, int], *, doubts: bool) -> tuple[Packed, Packed | None]:
+    """Classes and their entropy in 255ths of the largest; no more than a band of them is held."""
+    mask, doubt = Packer(size), Packer(size) if doubts else None
     for top, band in bands:
         band = band[:, : max(0, size[0] - top), : size[1]]
-        bottom = top + band.shape[1]
-        mask[top:bottom] = band.argmax(0)
-        if doubt is not None and len(band) > 1:
-            doubt[top:bottom] = np.rint(255 * _entropy(band) / np.log(len(band)))
-    return mask, doubt
+        mask.add(band.argmax(0).astype(np.uint8))
+        if doubt is not None:
+            unsure = np.rint(255 * _entropy(band) / np.log(len(band))) if len(band) > 1 else np.zeros(band.shape[1:])
+            doubt.add(unsure.astype(np.uint8))
+    return mask.packed(), None if doubt is None else doubt.packed()
 
 
 def _bands(maps: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -76,7 +76,10 @@ class Segmentation:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Pixels of each class: `[K]`."""
-        return np.bincount(self.mask.ravel(), minlength=len(self.classes))[: len(self.classes)]
+        found = np.zeros(256, np.int64)
+        for band in self.packed.bands():
+            found += np.bincount(band.ravel(), minlength=256)
+        return found[: len(self.classes)]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -177,7 +180,7 @@ class Segmentation:
         """Write the mask as a palette PNG of class indices."""
         from saccade.core.files import write_bytes
 
-        return write_bytes(Path(path), class_masks.png(self.mask))
+        return write_bytes(Path(path), class_masks.png(self.packed))
 
     def _repr_html_(self) -> str:
         rows = "".join(

@@ -6,6 +6,7 @@ own share of the cores (`Session.streams`), which is faster than one call on all
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import images, prepare
+from saccade.core import images, prepare, strips
+from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.images import Picture
 from saccade.core.results import Result
@@ -58,10 +60,15 @@ def stream(
     def answer(part: Sequence[Source]) -> list[Any]:
         read: list[Picture | Result | Failed] = []
         for source in part:
-            one: Picture | Result | Failed = _read(source, session, max_pixels)
-            if isinstance(one, Picture) and tiling.large(session.card, one.size):  # at once: a batch of them would not fit into memory
+            one: Picture | Result | Failed
+            if _large(source, session.card, max_pixels):  # at once: a batch of them would not fit into memory
                 with turns:
-                    one = tiling.segmented(session, one, source.name)
+                    one = _by_rows(source, session, max_pixels)
+            else:
+                one = _read(source, session, max_pixels)
+                if isinstance(one, Picture) and tiling.large(session.card, one.size):
+                    with turns:
+                        one = tiling.segmented(session, strips.of(one), source.name)
             read.append(one)
         with turns:
             return _answers(session, part, read, finish)
@@ -105,6 +112,27 @@ def _batched(sources: Iterable[Source], size: int) -> Iterator[list[Source] | Us
         yield part
 
 
+def _large(source: Source, card: Card, max_pixels: int) -> bool:
+    """Whether a file is answered for in tiles, by its header. What is wrong with it is found when it is read."""
+    if not (tiling.tiled(card) and isinstance(source.content, str | os.PathLike | bytes)):
+        return False
+    try:
+        with images.opened(source.content, max_pixels) as (image, _):
+            return tiling.large(card, (image.height, image.width))
+    except UserError:
+        return False
+
+
+def _by_rows(source: Source, session: Session, max_pixels: int) -> Result | Failed:
+    """The answer for a large file, which is never held whole where its format allows that."""
+    content = source.content if isinstance(source.content, bytes) else os.fsdecode(source.content)
+    try:
+        with strips.opened(content, channels=session.card.input.channels, max_pixels=max_pixels) as rows:
+            return tiling.segmented(session, rows, source.name)
+    except strips.Unreadable as error:
+        return _failed(source, error)
+
+
 def _read(source: Source, session: Session, max_pixels: int) -> Picture | Failed:
     """Prepared, but for what is large (`tiling`), which is as it was read."""
     try:
@@ -114,7 +142,11 @@ def _read(source: Source, session: Session, max_pixels: int) -> Picture | Failed
             return picture
         return replace(picture, pixels=prepare.prepare(picture.pixels, spec))
     except UserError as error:
-        return Failed(source.name, f"{error.message} ({error.fix})" if error.fix else error.message)
+        return _failed(source, error)
+
+
+def _failed(source: Source, error: UserError) -> Failed:
+    return Failed(source.name, f"{error.message} ({error.fix})" if error.fix else error.message)
 
 
 def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture | Result | Failed], finish: Finish) -> list[Any]:

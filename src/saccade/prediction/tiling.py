@@ -4,6 +4,7 @@ evaluated and what is predicted both come through here, so that they agree."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from saccade.core import finish, pixel_classes, tiles
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.geometry import padded
-from saccade.core.images import Picture
 from saccade.core.prepare import prepare
 from saccade.core.results import Result
 from saccade.core.segmentation import Segmentation
+from saccade.core.strips import Rows
 from saccade.prediction.session import Session
 
 PIXELS = 1 << 23  # of all images of a call: a map for each class is made of them
@@ -27,10 +28,15 @@ def most(session: Session, size: tuple[int, ...]) -> int:
     return max(1, min(session.batch, PIXELS // (size[0] * size[1])))
 
 
+def tiled(card: Card) -> bool:
+    """Whether a model's images come at their own pixels, and large ones so in tiles."""
+    return card.task == "segment" and card.input.resize == "native"
+
+
 def large(card: Card, size: tuple[int, int]) -> bool:
     """Whether an image of (height, width) is answered for in tiles."""
     height, width = padded(size)
-    return card.task == "segment" and card.input.resize == "native" and height * width > tiles.WHOLE
+    return tiled(card) and height * width > tiles.WHOLE
 
 
 def run(session: Session, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -65,15 +71,17 @@ def results(
     ]
 
 
-def segmented(session: Session, picture: Picture, source: str) -> Segmentation:
-    """The answer for a large image as it was read, uint8 `[H, W, C]`; beside it no more is held than a row of tiles and the mask."""
+def segmented(session: Session, strips: Rows, source: str) -> Segmentation:
+    """The answer for a large image that is read as it goes: no more is held than a row of tiles, of pixels and of logits, and the mask,
+    deflated. Raises `core.strips.Unreadable` where the file is damaged."""
     spec = session.card.input
 
     def part(rows: slice, columns: slice) -> NDArray[np.uint8]:
-        return prepare(picture.pixels[rows, columns], spec)
+        return prepare(strips.take(rows.start, rows.stop)[:, columns], spec)
 
-    bands = _bands(session, part, picture.size)
-    return pixel_classes.from_bands(bands, session.card, picture.size, source, picture.notes, doubts=True)
+    bands = _bands(session, part, strips.size)
+    answer = pixel_classes.from_bands(bands, session.card, strips.size, source, (), doubts=True)
+    return replace(answer, notes=strips.notes)  # which are complete now
 
 
 def _prepared(image: NDArray[np.uint8]) -> Callable[[slice, slice], NDArray[np.uint8]]:
