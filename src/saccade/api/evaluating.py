@@ -12,6 +12,7 @@ from saccade.core import config as configs
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
 from saccade.core.results import WITHIN
 from saccade.core.rundir import RunDir
@@ -38,6 +39,7 @@ def eval(
     precision: str = "auto",
     seed: int = 0,
     features: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a run's best model, a model file or an exported file. A run knows its data; test is taken where there is one,
@@ -45,27 +47,32 @@ def eval(
 
     For a run the answers are written to predictions/<split>.jsonl and its report shows them. features: what a model that makes images is
     measured on: a classifier's model file, or a model of timm with its published weights; a run has its own.
+    max_pixels: of an image or mask.
     """
     from saccade.api.models import Model, load
 
     progress = progress or automatic()
     model = load(target, device=device)
     if data is not None:
-        return evaluate_model(model, data, split=split, precision=precision, seed=seed, features=features, progress=progress)
+        return evaluate_model(
+            model, data, split=split, precision=precision, seed=seed, features=features, max_pixels=max_pixels, progress=progress
+        )
     run = RunDir(Path(target))
     if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
     if model.card.task in MAKING:
         return _evaluate_making_run(run, model, split, seed, features, progress)
-    return _evaluate_run(run, model, split, precision, seed, progress)
+    return _evaluate_run(run, model, split, precision, seed, max_pixels, progress)
 
 
-def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, seed: int, progress: Progress) -> Evaluation:
+def _evaluate_run(  # seven arguments: those of `eval`
+    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress
+) -> Evaluation:
     """On the run's own data, what training left out left out again; kept in the run."""
     from saccade.api.reporting import write_report
 
     record = read_record(run)
-    dataset = open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"))
+    dataset = open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"), max_pixels=max_pixels)
     if dataset.fingerprint() != record["data"].get("fingerprint"):
         progress.message(CHANGED)
     skip_bad = bool(record["config"].get("skip_bad"))
@@ -138,6 +145,7 @@ def evaluate_model(
     precision: str = "auto",
     seed: int = 0,
     features: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Evaluation:
     """The same for an opened model.
@@ -146,7 +154,7 @@ def evaluate_model(
     """
     if model.card.task in MAKING:
         return _measure_making(model, data, split, seed, progress or automatic(), features)
-    return _measure(model, open_dataset(data, task=model.card.task), split, precision, seed, progress or automatic())
+    return _measure(model, open_dataset(data, task=model.card.task, max_pixels=max_pixels), split, precision, seed, progress or automatic())
 
 
 def _measure_making(

@@ -14,7 +14,7 @@ import numpy as np
 
 from saccade.api import labelling
 from saccade.api.models import Predictor, load
-from saccade.core import encoding, files, folders, images
+from saccade.core import encoding, files, folders, strips
 from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
@@ -102,7 +102,8 @@ def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Fa
     task, channels = answering(model.card.task, "predict"), min(model.card.input.channels, 3)
     for number, (content, answer) in enumerate(zip(inputs, answers, strict=True)):
         if not isinstance(answer, Failed):
-            pixels = images.read(content, channels=channels, max_pixels=max_pixels).pixels
+            step = answer.packed.step if isinstance(answer, Segmentation) else 1
+            pixels = strips.thinned(content, step, channels=channels, max_pixels=max_pixels)
             picture = np.asarray(task.draw(pixels, answer))
             files.write_bytes(folder / f"{number:06d}-{folders.stem(answer.source)}.png", encoding.png(picture))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 IGNORED = 255  # pixels that count neither in the loss nor in metrics
 BAND = 1 << 22  # pixels that are expanded at once
+DRAWN = 1 << 24  # pixels of a picture
 HUE = 137.508  # degrees from one class to the next: the golden angle
 
 
@@ -51,6 +53,11 @@ class Packed:
             part = unpacked.decompress(rest, wanted) if wanted else b""
             rest = unpacked.unconsumed_tail
             yield np.frombuffer(part, np.uint8).reshape(-1, width)
+
+    @property
+    def step(self) -> int:
+        """The least for which `every` gives no more than DRAWN pixels, about: what people look at need not have more."""
+        return max(1, math.ceil(math.sqrt(self.size[0] * self.size[1] / DRAWN)))
 
     def every(self, step: int) -> NDArray[np.uint8]:
         """Every `step`th pixel of every `step`th row: uint8 `[ceil(H / step), ceil(W / step)]`."""

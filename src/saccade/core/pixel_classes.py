@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from saccade.core.class_masks import Packed, Packer
 from saccade.core.errors import UserError
 from saccade.core.segmentation import Segmentation
 
+Block: TypeAlias = tuple[int, int, NDArray[np.float32]]  # first row, first column, logits [K, rows, columns]: from the left, then the top
 ROOM = 1 << 24  # values at work at once
 BROKEN = "try --precision fp32; if that gives the same, the weights are broken"
 
@@ -54,8 +56,8 @@ def segmentations(
     return found
 
 
-def from_bands(
-    bands: Iterable[tuple[int, NDArray[np.float32]]],
+def from_blocks(
+    blocks: Iterable[Block],
     card: Card,
     size: tuple[int, int],
     source: str,
@@ -63,36 +65,41 @@ def from_bands(
     *,
     doubts: bool,
 ) -> Segmentation:  # a sixth argument: whose logits, of what, and how much of it is asked
-    """The same of an image whose logits come in bands, (first row, `[K, rows, W]`), at its own pixels or at those of the input, which goes
-    on beyond its own. Raises UserError as that does."""
-    mask, doubt = _classes(_finite(bands, source), size, doubts=doubts)
+    """The same of an image whose logits come in blocks, at its own pixels or at those of the input, which goes on beyond its own. Raises
+    UserError as that does."""
+    mask, doubt = _classes(_finite(blocks, source), size, doubts=doubts)
     return Segmentation(mask, card.classes, source, doubt, "", notes)
 
 
-def _finite(bands: Iterable[tuple[int, NDArray[np.float32]]], source: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    for top, band in bands:
-        if not np.isfinite(band).all():
+def _finite(blocks: Iterable[Block], source: str) -> Iterator[Block]:
+    for top, left, values in blocks:
+        if not np.isfinite(values).all():
             raise UserError("logits must be finite", where=source, fix=BROKEN)
-        yield top, band
+        yield top, left, values
 
 
-def _classes(bands: Iterable[tuple[int, NDArray[np.float32]]], size: tuple[int, int], *, doubts: bool) -> tuple[Packed, Packed | None]:
-    """Classes and their entropy in 255ths of the largest; no more than a band of them is held."""
+def _classes(blocks: Iterable[Block], size: tuple[int, int], *, doubts: bool) -> tuple[Packed, Packed | None]:
+    """Classes and their entropy in 255ths of the largest; no more than the rows of a block are held of them."""
     mask, doubt = Packer(size), Packer(size) if doubts else None
-    for top, band in bands:
-        band = band[:, : max(0, size[0] - top), : size[1]]
-        mask.add(band.argmax(0).astype(np.uint8))
+    for _, beside in itertools.groupby(blocks, lambda block: block[0]):
+        said, unsure = [], []
+        for top, left, values in beside:
+            values = values[:, : max(0, size[0] - top), : max(0, size[1] - left)]
+            said.append(values.argmax(0).astype(np.uint8))
+            if doubt is not None:
+                share = np.rint(255 * _entropy(values) / np.log(len(values))) if len(values) > 1 else np.zeros(values.shape[1:])
+                unsure.append(share.astype(np.uint8))
+        mask.add(np.concatenate(said, 1))
         if doubt is not None:
-            unsure = np.rint(255 * _entropy(band) / np.log(len(band))) if len(band) > 1 else np.zeros(band.shape[1:])
-            doubt.add(unsure.astype(np.uint8))
+            doubt.add(np.concatenate(unsure, 1))
     return mask.packed(), None if doubt is None else doubt.packed()
 
 
-def _bands(maps: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _bands(maps: NDArray[np.float32], size: tuple[int, int]) -> Iterator[Block]:
     """Logits `[K, h, w]` of a whole image at the pixels of one of `size`."""
     rows = max(1, ROOM // (len(maps) * size[1]))
     for top in range(0, size[0], rows):
-        yield top, _between(maps, size, top, min(size[0], top + rows))
+        yield top, 0, _between(maps, size, top, min(size[0], top + rows))
 
 
 def _between(maps: NDArray[np.float32], size: tuple[int, int], top: int, bottom: int) -> NDArray[np.float32]:

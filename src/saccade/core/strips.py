@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from saccade.core.pillow import Decoding
 Pixels = NDArray[np.uint8]
 Parts = Iterator[tuple[Pixels, str]]  # rows, one part after the other, and a note on each
 
-BAND = 1 << 24  # bytes, about, that are decoded at once
+BAND = 1 << 22  # bytes, about, that are decoded at once
 PIECE = 1 << 20  # bytes that are read at once
 _FLAT = {1: 0, 2: 4, 3: 2, 4: 6}  # bytes of a pixel -> the kind of PNG whose 8 bit samples are as many
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # kind of PNG -> samples of a pixel
@@ -103,6 +104,15 @@ def opened(source: str | bytes, *, channels: int, max_pixels: int = images.MAX_P
         except UserError as error:
             raise Unreadable(error.message, where=error.where, fix=error.fix) from None
         yield rows
+
+
+def thinned(source: images.Source, step: int, *, channels: int, max_pixels: int = images.MAX_PIXELS) -> Pixels:
+    """Every `step`th pixel of every `step`th row: uint8 `[ceil(H / step), ceil(W / step), channels]`. Raises UserError as `images.read`."""
+    if step == 1 or not isinstance(source, str | os.PathLike | bytes):
+        return images.read(source, channels=channels, max_pixels=max_pixels).pixels[::step, ::step]
+    path = source if isinstance(source, bytes) else os.fsdecode(source)
+    with opened(path, channels=channels, max_pixels=max_pixels) as rows:
+        return np.concatenate([rows.take(top, top + 1)[:, ::step].copy() for top in range(0, rows.size[0], step)])
 
 
 def of(picture: images.Picture) -> Rows:

@@ -99,7 +99,7 @@ class Dataset:
         path = self.annotations.items[index].path
         source = self.tree.image(path)
         try:
-            return images.read(source, channels=self.schema.channels, covering=covering).pixels
+            return images.read(source, channels=self.schema.channels, max_pixels=self.tree.max_pixels, covering=covering).pixels
         except UserError as error:
             if isinstance(source, bytes):
                 raise UserError(error.message, where=f"{self.root}: {path}", fix=error.fix) from None

@@ -46,8 +46,8 @@ def run(session: Session, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         return session.run(images)
     whole = np.empty((len(images), len(session.card.classes), *size), np.float32)
     for image, found in zip(images, whole, strict=True):
-        for top, band in _bands(session, _prepared(image), size):
-            found[:, top : top + band.shape[1]] = band
+        for top, left, values in _blocks(session, _prepared(image), size):
+            found[:, top : top + values.shape[1], left : left + values.shape[2]] = values
     return {"logits": whole}
 
 
@@ -66,21 +66,21 @@ def results(
         return finish.results(session.run(images), session.card, sizes, sources, notes, complete=complete)
     remarks = [()] * len(sources) if notes is None else notes
     return [
-        pixel_classes.from_bands(_bands(session, _prepared(image), shape), session.card, size, source, note, doubts=not complete)
+        pixel_classes.from_blocks(_blocks(session, _prepared(image), shape), session.card, size, source, note, doubts=not complete)
         for image, size, source, note in zip(images, sizes, sources, remarks, strict=True)
     ]
 
 
 def segmented(session: Session, strips: Rows, source: str) -> Segmentation:
-    """The answer for a large image that is read as it goes: no more is held than a row of tiles, of pixels and of logits, and the mask,
-    deflated. Raises `core.strips.Unreadable` where the file is damaged."""
+    """The answer for a large image that is read as it goes: no more is held than the pixels of a row of tiles, the logits that it
+    shares with the next, and the mask, deflated. Raises `core.strips.Unreadable` where the file is damaged."""
     spec = session.card.input
 
     def part(rows: slice, columns: slice) -> NDArray[np.uint8]:
         return prepare(strips.take(rows.start, rows.stop)[:, columns], spec)
 
-    bands = _bands(session, part, strips.size)
-    answer = pixel_classes.from_bands(bands, session.card, strips.size, source, (), doubts=True)
+    blocks = _blocks(session, part, strips.size)
+    answer = pixel_classes.from_blocks(blocks, session.card, strips.size, source, (), doubts=True)
     return replace(answer, notes=strips.notes)  # which are complete now
 
 
@@ -88,10 +88,8 @@ def _prepared(image: NDArray[np.uint8]) -> Callable[[slice, slice], NDArray[np.u
     return lambda rows, columns: image[:, rows, columns]
 
 
-def _bands(
-    session: Session, part: Callable[[slice, slice], NDArray[np.uint8]], size: tuple[int, int]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(first row, logits `[K, rows, W]`) of an image of (height, width) whose `part` is uint8 `[C, h, w]`."""
+def _blocks(session: Session, part: Callable[[slice, slice], NDArray[np.uint8]], size: tuple[int, int]) -> Iterator[pixel_classes.Block]:
+    """The logits of an image of (height, width) whose `part` is uint8 `[C, h, w]`."""
 
     def answer(rows: slice, columns: slice) -> NDArray[np.float32]:
         pixels = part(rows, columns)
@@ -103,4 +101,4 @@ def _bands(
         room = [(0, 0), *((0, tiles.TILE - side) for side in logits.shape[2:])]
         return np.pad(logits[0], room) if any(after for _, after in room) else logits[0]
 
-    return tiles.bands(answer, size, tiles.TILE, tiles.OVERLAP)
+    return tiles.blocks(answer, size, tiles.TILE, tiles.OVERLAP)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import run_lengths
-from saccade.core.class_masks import IGNORED, Packed
+from saccade.core.class_masks import BAND, IGNORED, Packed
 from saccade.core.segmentation import Segmentation
 
 Array = NDArray[Any]
@@ -127,9 +127,11 @@ class SegmentationMetric:
 
 def confusion(said: NDArray[np.uint8], right: NDArray[np.uint8], kinds: int) -> NDArray[np.int64]:
     """How many pixels of each class (rows) were told to be of each (columns), without those that do not count: `[K, K]`."""
-    pairs = right.astype(np.int32) * (IGNORED + 1) + said  # counted as they are and picked then, as masking both first takes longer
-    table = np.bincount(pairs.ravel(), minlength=(IGNORED + 1) ** 2).reshape(IGNORED + 1, IGNORED + 1)
-    return table[:kinds, :kinds]
+    table, rows = np.zeros((IGNORED + 1) ** 2, np.int64), max(1, BAND // max(1, right.shape[1]))
+    for top in range(0, len(right), rows):  # in bands, as a number of 64 bits is made of each pixel
+        pairs = right[top : top + rows].astype(np.int32) * (IGNORED + 1) + said[top : top + rows]
+        table += np.bincount(pairs.ravel(), minlength=len(table))  # as they are and picked then, as masking both first takes longer
+    return table.reshape(IGNORED + 1, IGNORED + 1)[:kinds, :kinds]
 
 
 def _overlaps(counts: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
