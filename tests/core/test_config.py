@@ -81,6 +81,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "augment.mixup": SHARE,
     "augment.cutmix": SHARE,
     "segmentation.native": FLAG,
+    "segmentation.multi": FLAG,
     "segmentation.cross_entropy": POSITIVE,
     "segmentation.focal": POSITIVE,
     "segmentation.dice": POSITIVE,

@@ -184,7 +184,7 @@ def test_masks_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(np.concatenate(list(packed.bands())), values)
     for step in (1, 2, 3, 5, 40):
         np.testing.assert_array_equal(packed.every(step), values[::step, ::step])
-    picture = Image.open(io.BytesIO(encoding.png_of(packed.bands(), packed.size)))
+    picture = Image.open(io.BytesIO(b"".join(encoding.png_of(packed.bands(), packed.size))))
     np.testing.assert_array_equal(np.asarray(picture), values)
     with pytest.raises(ValueError, match="must have 17 rows, got 3"):
         Packed.joined([values[:3]], values.shape)

@@ -13,6 +13,7 @@ from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
+from saccade.core.layers import layered
 from saccade.core.progress import Progress, automatic
 from saccade.core.results import WITHIN
 from saccade.core.rundir import RunDir
@@ -189,6 +190,9 @@ def _measure(
     model: Predictor, dataset: Dataset, split: str | None, precision: str, seed: int, progress: Progress, *, skip_bad: bool = False
 ) -> Evaluation:
     dataset = relabelled(dataset, model.card.classes)
+    if dataset.schema.multi != layered(model.card) and dataset.schema.task == "segment":
+        said = "overlap, those of the model do not" if dataset.schema.multi else "do not overlap, those of the model do"
+        raise UserError(f"the classes of its pixels {said}", where=str(dataset.root))
     name = split or default_split(dataset)
     images, bad = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=skip_bad, progress=progress, workers=2)
     if bad:
@@ -209,7 +213,8 @@ def eval_predictions(
     rows = answers.read(Path(file))
     dataset = open_dataset(data, task=answers.task_of(rows))
     name = split or default_split(dataset)
-    card = Card(dataset.schema.task, dataset.schema.classes, {}, InputSpec(3, (1, 1)))
+    architecture = {"multi": True} if dataset.schema.multi and dataset.schema.task == "segment" else {}
+    card = Card(dataset.schema.task, dataset.schema.classes, architecture, InputSpec(3, (1, 1)))
     metric = room(card.task).metrics(card)
     if card.task in WITHIN:
         return answers.score(rows, dataset, name, metric, seed=seed, where=str(file))

@@ -17,6 +17,7 @@ from saccade.api.models import Predictor, load
 from saccade.core import encoding, files, folders, strips
 from saccade.core.errors import UserError, unknown
 from saccade.core.images import MAX_PIXELS
+from saccade.core.layers import Layers
 from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.segmentation import MASKS, Segmentation
@@ -62,7 +63,7 @@ def predict(
         inputs = [source.content for source in expand(inputs)]  # once: what is written may come to lie among the images
     model = load(target, device=device) if isinstance(target, str | Path) else target
     if format in labelling.FORMATS:
-        labelling.check(model.card.task, format)
+        labelling.check(model.card, format)
     begin = time.perf_counter()
     lines = out if format == "jsonl" else None
     each: Iterator[Result | Failed] = predict_each(
@@ -87,13 +88,14 @@ def predict(
 
 def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Result | Failed]:
     """Answers, those of classes of pixels with their masks written: classes/000000-NAME.png ..., in the order of the inputs, and how unsure
-    each pixel is, as a grey picture: uncertainty/000000-NAME.png."""
+    each pixel is, as a grey picture: uncertainty/000000-NAME.png. Of classes that overlap a folder, classes/000000-NAME/CLASS.png."""
     for number, answer in enumerate(answers):
         if isinstance(answer, Segmentation):
-            name = f"{number:06d}-{folders.stem(answer.source)}.png"
-            answer = replace(answer, file=str(answer.save(folders.make(folder / MASKS) / name)))
+            name = f"{number:06d}-{folders.stem(answer.source)}"
+            place = folders.make(folder / MASKS) / (name if isinstance(answer, Layers) else f"{name}.png")
+            answer = replace(answer, file=str(answer.save(place)))
             if answer.doubt is not None:
-                files.write_bytes(folders.make(folder / "uncertainty") / name, encoding.png_of(answer.doubt.bands(), answer.size))
+                files.write_bytes(folders.make(folder / "uncertainty") / f"{name}.png", encoding.png_of(answer.doubt.bands(), answer.size))
         yield answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 import math
 import zlib
 from collections.abc import Iterable, Iterator
@@ -12,8 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import encoding
+
 IGNORED = 255  # pixels that count neither in the loss nor in metrics
 BAND = 1 << 22  # pixels that are expanded at once
+PIECE = 1 << 20  # bytes that are inflated at once
 DRAWN = 1 << 24  # pixels of a picture
 HUE = 137.508  # degrees from one class to the next: the golden angle
 
@@ -47,11 +51,9 @@ class Packed:
         """uint8 `[rows, W]`, from the top, no more than BAND pixels (but a row) at a time; read only."""
         height, width = self.size
         rows = max(1, BAND // max(1, width))
-        unpacked, rest = zlib.decompressobj(), self.data
-        for top in range(0, height, rows):
-            wanted = min(rows, height - top) * width
-            part = unpacked.decompress(rest, wanted) if wanted else b""
-            rest = unpacked.unconsumed_tail
+        whole = memoryview(self.data)
+        pieces = (whole[place : place + PIECE] for place in range(0, len(whole), PIECE))
+        for part in encoding.inflated(pieces, [min(rows, height - top) * width for top in range(0, height, rows)]):
             yield np.frombuffer(part, np.uint8).reshape(-1, width)
 
     @property
@@ -74,18 +76,19 @@ class Packer:
     def __init__(self, size: tuple[int, int]) -> None:
         self._size, self._rows = size, 0
         self._deflate = zlib.compressobj(1)
-        self._parts: list[bytes] = []
+        self._data = io.BytesIO()  # which gives its bytes without a copy
 
     def add(self, band: NDArray[np.uint8]) -> None:
         """uint8 `[rows, W]`, the next from the top."""
-        self._parts.append(self._deflate.compress(np.ascontiguousarray(band, np.uint8).data))
+        self._data.write(self._deflate.compress(np.ascontiguousarray(band, np.uint8).data))
         self._rows += len(band)
 
     def packed(self) -> Packed:
         """All of them; raises ValueError where rows are missing."""
         if self._rows != self._size[0]:
             raise ValueError(f"must have {self._size[0]} rows, got {self._rows}")
-        return Packed(self._size, b"".join([*self._parts, self._deflate.flush()]))
+        self._data.write(self._deflate.flush())
+        return Packed(self._size, self._data.getvalue())
 
 
 def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -107,8 +110,6 @@ def colour(label: int) -> tuple[int, int, int]:
 
 def png(classes: Packed | NDArray[np.uint8]) -> bytes:
     """A mask, uint8 `[H, W]` or packed, as a palette PNG: the index is the class, the colour is for people; 255 is white."""
-    from saccade.core import encoding
-
     palette = bytes([part for label in range(255) for part in colour(label)] + [255, 255, 255])
     packed = classes if isinstance(classes, Packed) else Packed.of(classes)
-    return encoding.png_of(packed.bands(), packed.size, palette)
+    return b"".join(encoding.png_of(packed.bands(), packed.size, palette))

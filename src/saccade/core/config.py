@@ -104,10 +104,11 @@ class SegmentationConfig:
     The loss is the sum of these, each by its weight: cross_entropy; focal (Lin et al. 2017): the same, less where it is met; dice
     (Milletari et al. 2016) and lovasz (Berman et al. 2018): of the overlap of each class; boundary (Kervadec et al. 2019): by the distance
     from the class's edge. class_weights: what a pixel of each class counts in the first two, in the order of the classes (none: all the
-    same).
+    same). multi: a pixel may have several classes, or none, which the data tell: cross-entropy and Dice are of each class by itself then.
     """
 
     native: bool = False
+    multi: bool = False
     cross_entropy: Annotated[float, Ge(0)] = 1.0
     focal: Annotated[float, Ge(0)] = 0.0
     dice: Annotated[float, Ge(0)] = 1.0

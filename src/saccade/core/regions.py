@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,14 @@ class Pieces:
     end: Ints
     bounds: Ints
     regions: tuple[Region, ...]
+
+    @classmethod
+    def together(cls, parts: Sequence[Pieces]) -> Pieces:
+        """Those of several masks, in their order; one at least."""
+        row, first, end = (np.concatenate([getattr(part, name) for part in parts]) for name in ("row", "first", "end"))
+        counts = np.concatenate([np.diff(part.bounds) for part in parts])
+        bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(row, first, end, bounds, tuple(region for part in parts for region in part.regions))
 
     def patch(self, number: int) -> Patch:
         """The pixels of a piece within its box."""

@@ -167,7 +167,7 @@ def _inflated(data: Iterator[bytes], kept: dict[bytes, bytes], height: int, row:
     each, across = row
     stride = 1 + each * across
     rows, above = max(1, BAND // stride), bytes(stride - 1)
-    for chunk in _cut(data, [min(rows, height - top) * stride for top in range(0, height, rows)]):
+    for chunk in encoding.inflated(data, [min(rows, height - top) * stride for top in range(0, height, rows)]):
         # The row above comes first, as one that is not filtered.
         flat = _as_png(struct.pack(">IIBBBBB", across, len(chunk) // stride + 1, 8, _FLAT[each], 0, 0, 0), {}, [b"\0", above, chunk])
         values = np.asarray(flat).reshape(-1, stride - 1)[1:]
@@ -183,7 +183,7 @@ def _as_png(header: bytes, kept: dict[bytes, bytes], rows: list[bytes]) -> Image
     packer = zlib.compressobj(0)
     colours = [(name, kept[name]) for name in (b"PLTE", b"tRNS") if name in kept]
     data = b"".join([*map(packer.compress, rows), packer.flush()])
-    file = encoding.chunked([(b"IHDR", header), *colours, (b"IDAT", data), (b"IEND", b"")])
+    file = b"".join(encoding.chunked([(b"IHDR", header), *colours, (b"IDAT", data), (b"IEND", b"")]))
     image = Image.open(io.BytesIO(file), formats=("PNG",))
     image.load()
     return image
@@ -212,25 +212,6 @@ def _body(file: IO[bytes], head: tuple[bytes, int], where: str) -> Iterator[byte
         yield piece
     if length or file.read(4) != struct.pack(">I", total):
         raise UserError("is damaged or cut short: a chunk is not what its sum says", where=where, fix="replace it or leave it out")
-
-
-def _cut(data: Iterator[bytes], lengths: list[int]) -> Iterator[bytes]:
-    """What the data inflate to, cut into pieces of these lengths; it ends before its time where the data do."""
-    packed = zlib.decompressobj()
-    rest = b""
-    for length in lengths:
-        found: list[bytes] = []
-        while length:
-            rest = rest or next(data, b"")
-            if not rest:
-                return
-            part = packed.decompress(rest, length)
-            rest = packed.unconsumed_tail
-            found.append(part)
-            length -= len(part)
-            if packed.eof and length:
-                return
-        yield b"".join(found)
 
 
 # TIFF
@@ -289,7 +270,7 @@ def _strip(image: TiffImagePlugin.TiffImageFile, file: IO[bytes], where: str, pl
         return
     heights = [min(most, rows - top) for top in range(0, rows, most)]
     if packing in _DEFLATE:
-        pieces = _cut(iter([_at(file, place)]), [count * each for count in heights])
+        pieces = encoding.inflated(iter([_at(file, place)]), [count * each for count in heights])
         pieces = (zlib.compress(piece, 0) for piece in pieces)
     else:
         pieces = (_at(file, (place[0] + top * each, count * each)) for top, count in zip(range(0, rows, most), heights, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from saccade.core import images
+from saccade.core import images, layers
 from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
 from saccade.data import archives, formats, splitting
@@ -77,6 +77,11 @@ def _read(tree: Tree, task: str | None, format: str | None) -> Annotations:
         annotations = formats.find(shaped[0]).read(tree, "instances")
         note = f"read as {shaped[0]}: boxes are those around the masks"
         return replace(annotations, task="detect", notes=(note, *annotations.notes))
+    if task == "segment" and not fitting and shaped:
+        annotations = formats.find(shaped[0]).read(tree, "instances")
+        layers.check(annotations.classes, str(tree.root))
+        note = f"read as {shaped[0]}: a pixel is of the class of each object that covers it, or of none"
+        return replace(annotations, task="segment", multi=True, notes=(note, *annotations.notes))
     if not fitting and found and (not format or task not in formats.find(format).TASKS):
         raise UserError(f"is read as {' or '.join(found)}, and nothing there is for {task}", where=str(tree.root))
     if not fitting:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from saccade.core import masks, run_lengths
 from saccade.core.class_masks import BAND, IGNORED
+from saccade.core.errors import UserError
 from saccade.core.run_lengths import Rle
 from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring
 from saccade.data.tree import Tree
@@ -120,6 +121,20 @@ def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
         band = values[top : top + rows]
         place = np.searchsorted(known, band).clip(0, len(known) - 1)
         found[top : top + rows] = np.where(known[place] == band, labels[place], IGNORED)
+    return found
+
+
+def layers_of(item: Item, size: tuple[int, int], tree: Tree) -> NDArray[np.uint8]:
+    """The classes that cover each pixel of an image of `size` (height, width), bit k for class k: uint8 `[H, W]`. Raises UserError where a
+    mask cannot be read, or is of another size."""
+    found = np.zeros(size, np.uint8)
+    for one in item.objects:
+        mask = picture(one.shape, tree) if isinstance(one.shape, Picture) else run_lengths.to_mask(rle(one, size, tree))
+        if mask.shape != size:
+            where = one.shape.path if isinstance(one.shape, Picture) else item.where
+            said = f"{mask.shape[0]}x{mask.shape[1]}"
+            raise UserError(f"must have the size of its image, {size[0]}x{size[1]} (height x width), was {said}", where=where)
+        found |= mask.astype(np.uint8) << np.uint8(one.label)
     return found
 
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from saccade.core.class_masks import IGNORED, Packed, colour
 from saccade.core.errors import one_line
+from saccade.core.layers import Layers
 from saccade.core.segmentation import BACKGROUND, Segmentation
 
 SMALLEST = 320
@@ -30,12 +31,17 @@ def drawn(image: NDArray[np.uint8], result: Segmentation, truth: Any | None = No
     large = image.repeat(factor, 0).repeat(factor, 1)
     pixels = np.broadcast_to(large, (*large.shape[:2], 3)).astype(np.float32)
     colours = np.array([colour(label) for label in range(len(result.classes))], np.float32)
-    shown = np.array([name != BACKGROUND for name in result.classes])
-    wide = mask.repeat(factor, 0).repeat(factor, 1)
-    painted = shown[wide]
-    pixels[painted] += FILLED * (colours[wide[painted]] - pixels[painted])
-    edge = _edges(wide)
-    pixels[edge & painted] = colours[wide[edge & painted]]
+    if isinstance(result, Layers):
+        colours = np.array([colour(label + 1) for label in range(len(result.classes))], np.float32)  # none of them is a background
+        maps = [(mask >> label & 1).astype(np.uint8) for label in range(len(result.classes))]
+        painted = [(one, one == 1, colours[label]) for label, one in enumerate(maps)]
+    else:
+        told = [label for label in np.unique(mask).tolist() if result.classes[label] != BACKGROUND]
+        painted = [(mask, mask == label, colours[label]) for label in told]
+    for of, inside, tone in painted:
+        wide = inside.repeat(factor, 0).repeat(factor, 1)
+        pixels[wide] += FILLED * (tone - pixels[wide])
+        pixels[_edges(of.repeat(factor, 0).repeat(factor, 1)) & wide] = tone
     if isinstance(truth, Packed):
         right = truth.every(step).repeat(factor, 0).repeat(factor, 1)
         pixels[_edges(right) & (right != IGNORED)] = 255

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import layers
 from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import IGNORED
 from saccade.core.config import TrainConfig
@@ -16,6 +17,7 @@ from saccade.core.segmentation import Segmentation as Answer
 from saccade.data.sample import Schema
 from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.segmentation import models, recipes
+from saccade.tasks.segmentation.layers import LayersMetric
 from saccade.tasks.segmentation.metrics import SegmentationMetric
 
 if TYPE_CHECKING:
@@ -59,11 +61,19 @@ class Segmentation:
         loss = config.segmentation
         if not (loss.cross_entropy or loss.focal or loss.dice or loss.lovasz or loss.boundary):
             raise UserError("every part of the loss has weight 0", where="segmentation", fix="--set segmentation.cross_entropy=1")
+        unfit = [name for name in ("focal", "lovasz", "boundary", "class_weights") if getattr(loss, name)]
+        if loss.multi and unfit:
+            raise UserError("is for classes that do not overlap", where=f"segmentation.{unfit[0]}", fix="leave it out")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it; raises UserError for weights that are not as many as the classes."""
         models.check(config.model)
-        classes, weights = schema.classes, config.segmentation.class_weights
+        classes, weights, multi = schema.classes, config.segmentation.class_weights, config.segmentation.multi
+        if multi != schema.multi:
+            fix = f"--set segmentation.multi={str(schema.multi).lower()}, as the data have it"
+            raise UserError("must say whether classes overlap", where="segmentation.multi", fix=fix)
+        if multi:
+            layers.check(classes, "classes")
         if len(classes) > IGNORED:
             raise UserError(f"must have at most {IGNORED} classes, was {len(classes)}")
         if weights and len(weights) != len(classes):
@@ -75,7 +85,7 @@ class Segmentation:
         else:
             arguments = {"classes": len(classes), "channels": config.channels}
             architecture = {"source": "library", "name": config.model, "arguments": arguments}
-        card = Card(self.name, classes, architecture, spec)
+        card = Card(self.name, classes, architecture | ({"multi": True} if multi else {}), spec)
         return self.build(card), card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
@@ -107,7 +117,7 @@ class Segmentation:
 
     def metrics(self, card: Card) -> Metric:
         """miou, dice, pixel_accuracy, boundary_f1, hausdorff_95."""
-        return SegmentationMetric(card.classes)
+        return LayersMetric(card.classes) if layers.layered(card) else SegmentationMetric(card.classes)
 
     def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
         """Nothing: a network that segments badly does not fail for good."""
