@@ -140,3 +140,25 @@ def test_twenty_thousand_pixels_square(model: Path, tmp_path: Path, form: str) -
     (answer,) = json.loads(re.sub(r"\n\d+ \d+\n$", "", done.stdout))["results"]
     assert code == 0 and answer["size"] == [side, side]
     assert peak * 1024 < 2 * side * side * 3, f"{peak * 1024 / side**2 / 3:.2f} times its bytes"
+
+
+def test_geojson_and_mirrored_views(model: Path, tmp_path: Path) -> None:
+    tags = [(33550, 12, 3, (2.0, 2.0, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 1000.0, 9000.0, 0.0), True)]
+    keys = (34735, 3, 8, (1, 1, 0, 1, 3072, 0, 1, 32633), True)
+    tifffile.imwrite(tmp_path / "a.tif", scene(40, 56), photometric="rgb", extratags=[*tags, keys])
+    tifffile.imwrite(tmp_path / "b.tif", scene(40, 56), photometric="rgb")
+    found = saccade.predict(model, tmp_path / "a.tif", out=tmp_path / "o", format="geojson", tta=True, progress=Silent())
+    (file,) = (tmp_path / "o").iterdir()
+    collection = json.loads(file.read_text())
+    (answer,) = found
+    assert isinstance(answer, Segmentation) and len(collection["features"]) == len(answer.regions())
+    assert sum(one["properties"]["area"] for one in collection["features"]) == int(answer.counts[1:].sum())
+    x, y = np.concatenate([ring for one in collection["features"] for ring in one["geometry"]["coordinates"]]).T
+    assert x.min() >= 1000 and x.max() <= 1000 + 2 * 56 and y.max() <= 9000 and y.min() >= 9000 - 2 * 40
+    plain = saccade.predict(model, tmp_path / "a.tif", progress=Silent())[0]
+    assert isinstance(plain, Segmentation) and not np.array_equal(plain.uncertainty, answer.uncertainty)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="not georeferenced") as error:
+        saccade.predict(model, [tmp_path / "a.tif", tmp_path / "b.tif"], out=tmp_path / "p", format="geojson", progress=Silent())
+    assert error.value.where == str(tmp_path / "b.tif") and not (tmp_path / "p").exists()
+    with pytest.raises(UserError, match="need a folder"):
+        saccade.predict(model, tmp_path / "a.tif", format="geojson", progress=Silent())

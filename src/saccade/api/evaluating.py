@@ -22,6 +22,7 @@ from saccade.data.opening import open_dataset
 from saccade.evaluation import answers, predictions
 from saccade.evaluation.evaluate import evaluate
 from saccade.evaluation.result import Evaluation
+from saccade.prediction import flips
 from saccade.tasks import MAKING, making, room
 
 CHANGED = "the images have changed since this run was trained: what is measured on may hold what it learned from"
@@ -41,6 +42,7 @@ def eval(
     seed: int = 0,
     features: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
+    tta: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a run's best model, a model file or an exported file. A run knows its data; test is taken where there is one,
@@ -48,7 +50,7 @@ def eval(
 
     For a run the answers are written to predictions/<split>.jsonl and its report shows them. features: what a model that makes images is
     measured on: a classifier's model file, or a model of timm with its published weights; a run has its own.
-    max_pixels: of an image or mask.
+    max_pixels: of an image or mask. tta: of pixels the mean over mirrored views (`prediction.flips`).
     """
     from saccade.api.models import Model, load
 
@@ -56,18 +58,20 @@ def eval(
     model = load(target, device=device)
     if data is not None:
         return evaluate_model(
-            model, data, split=split, precision=precision, seed=seed, features=features, max_pixels=max_pixels, progress=progress
+            model, data, split=split, precision=precision, seed=seed, features=features, max_pixels=max_pixels, tta=tta, progress=progress
         )
     run = RunDir(Path(target))
     if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
+    if tta:
+        flips.check(model.card)
     if model.card.task in MAKING:
         return _evaluate_making_run(run, model, split, seed, features, progress)
-    return _evaluate_run(run, model, split, precision, seed, max_pixels, progress)
+    return _evaluate_run(run, model, split, precision, seed, max_pixels, progress, tta=tta)
 
 
-def _evaluate_run(  # seven arguments: those of `eval`
-    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress
+def _evaluate_run(  # more than six arguments: those of `eval`
+    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress, *, tta: bool
 ) -> Evaluation:
     """On the run's own data, what training left out left out again; kept in the run."""
     from saccade.api.reporting import write_report
@@ -77,7 +81,7 @@ def _evaluate_run(  # seven arguments: those of `eval`
     if dataset.fingerprint() != record["data"].get("fingerprint"):
         progress.message(CHANGED)
     skip_bad = bool(record["config"].get("skip_bad"))
-    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad)
+    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad, tta=tta)
     if evaluation.split == "train":  # figures on what was learned are not what a report is for
         predictions.write_predictions(run.predictions, evaluation)
     else:
@@ -147,15 +151,19 @@ def evaluate_model(
     seed: int = 0,
     features: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
+    tta: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """The same for an opened model.
 
     features: what a model that makes images is measured on (see `GenerationConfig`): a classifier's file, or a model of timm.
     """
+    if tta:
+        flips.check(model.card)
     if model.card.task in MAKING:
         return _measure_making(model, data, split, seed, progress or automatic(), features)
-    return _measure(model, open_dataset(data, task=model.card.task, max_pixels=max_pixels), split, precision, seed, progress or automatic())
+    dataset = open_dataset(data, task=model.card.task, max_pixels=max_pixels)
+    return _measure(model, dataset, split, precision, seed, progress or automatic(), tta=tta)
 
 
 def _measure_making(
@@ -187,7 +195,15 @@ def _measure_making(
 
 
 def _measure(
-    model: Predictor, dataset: Dataset, split: str | None, precision: str, seed: int, progress: Progress, *, skip_bad: bool = False
+    model: Predictor,
+    dataset: Dataset,
+    split: str | None,
+    precision: str,
+    seed: int,
+    progress: Progress,
+    *,
+    skip_bad: bool = False,
+    tta: bool = False,
 ) -> Evaluation:
     dataset = relabelled(dataset, model.card.classes)
     if dataset.schema.multi != layered(model.card) and dataset.schema.task == "segment":
@@ -198,7 +214,7 @@ def _measure(
     if bad:
         progress.message(f"left out {len(bad)} images of {name} that cannot be read")
     metric = room(model.card.task).metrics(model.card)
-    session = model.session(precision)
+    session = flips.Flipped(model.session(precision)) if tta else model.session(precision)
     return evaluate(session, images.batches(session.batch), metric, progress=progress, split=name, seed=seed, total=len(images))
 
 

@@ -67,13 +67,16 @@ class Predictor(ABC):
         format: str = "json",
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         precision: str = "auto",
         progress: Progress | None = None,
     ) -> Predictions:
         """`saccade.predict` with this model."""
         from saccade.api.predicting import predict
 
-        return predict(self, inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+        return predict(
+            self, inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress
+        )
 
     def predict_each(
         self,
@@ -82,13 +85,14 @@ class Predictor(ABC):
         out: str | Path | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         precision: str = "auto",
         progress: Progress | None = None,
     ) -> Iterator[Result | Failed]:
         """`saccade.predict_each` with this model."""
         from saccade.api.predicting import predict_each
 
-        return predict_each(self, inputs, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+        return predict_each(self, inputs, out=out, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress)
 
     def _repr_html_(self) -> str:
         classes = ", ".join(self.card.classes[:10]) + (" …" if len(self.card.classes) > 10 else "")

@@ -95,6 +95,7 @@ class Run:
         format: str = "json",
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         device: str = "auto",
         precision: str = "auto",
         progress: Progress | None = None,
@@ -103,7 +104,9 @@ class Run:
         from saccade.api.models import load
 
         model = load(self.path, device=device)
-        return model.predict(inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+        return model.predict(
+            inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress
+        )
 
     def predict_each(
         self,
@@ -112,6 +115,7 @@ class Run:
         out: str | Path | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         device: str = "auto",
         precision: str = "auto",
         progress: Progress | None = None,
@@ -120,7 +124,7 @@ class Run:
         from saccade.api.models import load
 
         model = load(self.path, device=device)
-        return model.predict_each(inputs, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+        return model.predict_each(inputs, out=out, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress)
 
     def embed(
         self,

@@ -75,6 +75,7 @@ seed = click.option("--seed", metavar="N", type=SEEDS, default=0, show_default="
 # Where a configuration may hold a seed: an option that is not given must not go before it.
 seed_if_given = click.option("--seed", metavar="N", type=SEEDS, help=f"{_SEED_HELP} Default: the configuration's, else 0.")
 max_pixels = click.option("--max-pixels", metavar="N", type=click.IntRange(1), default=50_000_000, show_default=True, help=_PIXELS_HELP)
+tta = click.option("--tta", is_flag=True, help="Of classes of pixels the mean over mirrored views: four times the work.")
 batch = click.option("--batch", metavar="N|auto", callback=_batch, help="Images a step.")
 overrides = click.option("--set", "set", metavar="KEY=VALUE", multiple=True, callback=_overrides, help=_SET_HELP)
 

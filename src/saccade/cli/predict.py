@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 @options.out("Folder for the predictions.")
 @click.option(
     "--format",
-    type=click.Choice(["json", "jsonl", "csv", "png", "coco", "yolo", "voc", "masks"]),
-    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it; coco, yolo, voc, masks: the "
-    "images with what was found as a labelled set, both in --out. Default: json in --out.",
+    type=click.Choice(["json", "jsonl", "csv", "png", "geojson", "coco", "yolo", "voc", "masks"]),
+    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it; geojson: outlines of regions in the "
+    "coordinates of each GeoTIFF; coco, yolo, voc, masks: the images with what was found as a labelled set, all of these in --out. "
+    "Default: json in --out.",
 )
 @click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
+@options.tta
 @options.max_pixels
 @options.compute
 @options.output

@@ -33,6 +33,7 @@ from saccade.core.errors import UserError
 from saccade.core.pillow import TOO_LARGE, Decoding, silence_libtiff
 
 MAX_PIXELS = 50_000_000
+LARGEST = 1 << 40  # where the header alone is read
 ANYWHERE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 LOCAL = (*ANYWHERE, "TIFF", "PPM")
 SUFFIXES = frozenset(
