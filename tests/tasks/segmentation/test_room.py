@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from saccade.core import keys
-from saccade.core.card import Card
+from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import IGNORED, Packed, colour
 from saccade.core.config import override
 from saccade.core.errors import UserError
@@ -31,7 +31,7 @@ SCHEMA = Schema(
     "segment", ("background", "a", "b"), {"train": (0, 0, 0)}, 3, (256, 256), True, {"train": 240, "val": 6}, None, (0.5, 0.3, 0.2)
 )
 LIGHT = ("unet/resnet10t", "fpn/mobilenetv3_small_050", "segformer/resnet10t", "deeplabv3plus/resnet18", "unet/vgg11", "unet/densenet121",
-         "lraspp_mobilenet_v3_large")  # fmt: skip
+         "lraspp_mobilenet_v3_large", "segformer_b0")  # fmt: skip
 
 
 def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
@@ -112,6 +112,30 @@ def test_networks_of_libraries(name: str) -> None:
     assert maps.shape == (1, 64, 64) and np.isfinite(maps).all()
     with pytest.raises(UserError, match="the file holds 1,000"):
         TASK.build(read, 1000)
+
+
+@pytest.mark.parametrize("name", list(models.segformer_rows.ROWS))
+def test_sizes_of_segformer(name: str) -> None:
+    from saccade.tasks.segmentation.models.library import Library
+
+    with torch.device("meta"):
+        network = Library(InputSpec(3, (64, 64), "native"), name, 21)
+    assert sum(value.numel() for value in network.parameters()) == models.segformer_rows.ROWS[name].parameters
+
+
+def test_weights_that_forbid_commercial_use() -> None:
+    with pytest.raises(UserError, match="NVIDIA's, whose licence forbids commercial use") as error:
+        made("segformer_b0", pretrained=True)
+    assert error.value.where == "--pretrained" and "--weights FILE" in error.value.fix
+    (row,) = [row for row in TASK.models() if row.name == "segformer_b0"]
+    assert row.license == "nvidia-source-code-noncommercial"
+
+
+def test_segformer_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs transformers") as error:
+        made("segformer_b1")
+    assert "saccade[transformers]" in error.value.fix
 
 
 def test_a_single_image_of_one_place() -> None:

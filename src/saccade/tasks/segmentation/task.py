@@ -41,7 +41,7 @@ class Segmentation:
         return "native" if config.segmentation.native else "fit"
 
     def models(self) -> Sequence[ModelRow]:
-        """Ours and torchvision's; decoders on any network: DECODER/NETWORK."""
+        """Ours, torchvision's and transformers'; decoders on any network: DECODER/NETWORK."""
         return models.rows()
 
     def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
@@ -54,6 +54,8 @@ class Segmentation:
         refuse_changes(config.augment, CHANGES, self.name)
         if config.channels == 4:
             raise UserError("segmentation takes 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
+        if config.pretrained and config.model in models.segformer_rows.ROWS:
+            raise models.segformer_rows.refused(config.model)
         if config.pretrained:
             raise UserError("published weights of networks that segment are not loaded yet", where="--pretrained", fix="leave it out")
         if config.label_smoothing:
