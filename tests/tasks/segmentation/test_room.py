@@ -119,7 +119,7 @@ def test_sizes_of_segformer(name: str) -> None:
     from saccade.tasks.segmentation.models.library import Library
 
     with torch.device("meta"):
-        network = Library(InputSpec(3, (64, 64), "native"), name, 21)
+        network = Library(InputSpec(3, (64, 64), "native", (0.5,) * 3, (0.5,) * 3), name, 21)
     assert sum(value.numel() for value in network.parameters()) == models.segformer_rows.ROWS[name].parameters
 
 

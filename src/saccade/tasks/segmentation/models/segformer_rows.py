@@ -1,8 +1,8 @@
 """SegFormer (Xie et al. 2021), by name: what transformers builds. Neither torch nor transformers is imported.
 
 Sizes are those of the paper's table 6, parameters those with 21 classes and three channels (a test holds them true), mean IoU that of
-table 1 on ADE20K, at one scale. The architecture may be used by anybody: transformers' code is under the Apache License 2.0. The weights are
-NVIDIA's, whose licence (github.com/NVlabs/SegFormer, LICENSE, section 3.3) allows no commercial use.
+table 1 on ADE20K, at one scale. The architecture may be used by anybody: transformers' code is under the Apache License 2.0. The weights
+are NVIDIA's, whose licence (github.com/NVlabs/SegFormer, LICENSE, section 3.3) allows no commercial use.
 """
 
 from __future__ import annotations
