@@ -58,18 +58,7 @@ def stream(
     turns = threading.BoundedSemaphore(session.streams)
 
     def answer(part: Sequence[Source]) -> list[Any]:
-        read: list[Picture | Result | Failed] = []
-        for source in part:
-            one: Picture | Result | Failed
-            if _large(source, session.card, max_pixels):  # at once: a batch of them would not fit into memory
-                with turns:
-                    one = _by_rows(source, session, max_pixels)
-            else:
-                one = _read(source, session, max_pixels)
-                if isinstance(one, Picture) and tiling.large(session.card, one.size):
-                    with turns:
-                        one = tiling.segmented(session, strips.of(one), source.name)
-            read.append(one)
+        read = [_ready(source, session, max_pixels, turns) for source in part]
         with turns:
             return _answers(session, part, read, finish)
 
@@ -110,6 +99,18 @@ def _batched(sources: Iterable[Source], size: int) -> Iterator[list[Source] | Us
         return
     if part:
         yield part
+
+
+def _ready(source: Source, session: Session, max_pixels: int, turns: threading.BoundedSemaphore) -> Picture | Result | Failed:
+    """An image prepared, or the answer for one that is large: at once, as a batch of them would not fit into memory."""
+    if _large(source, session.card, max_pixels):
+        with turns:
+            return _by_rows(source, session, max_pixels)
+    one = _read(source, session, max_pixels)
+    if isinstance(one, Picture) and tiling.large(session.card, one.size):
+        with turns:
+            return tiling.segmented(session, strips.of(one), source.name)
+    return one
 
 
 def _large(source: Source, card: Card, max_pixels: int) -> bool:

@@ -13,7 +13,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from saccade.core import encoding, layers, run_lengths
+from saccade.core import encoding, layers
 from saccade.core.errors import UserError
 from saccade.data import reading, shapes
 from saccade.data.annotations import Annotations, Item, Object, Picture
@@ -105,11 +105,8 @@ def write(annotations: Annotations, out: Output) -> None:
         folder = f"{item.split}/" if item.split else ""
         name = out.name(item)
         out.image(item, f"images/{folder}{name}")
+        sets = shapes.layers_of(item, out.size(item), annotations.tree)
         for label in sorted({one.label for one in item.objects}):
-            size = out.size(item)
-            inside = np.zeros(size, bool)
-            for one in item.objects:
-                if one.label == label:
-                    inside |= run_lengths.to_mask(shapes.rle(one, size, annotations.tree))
-            out.data(f"masks/{folder}{label}/{stem(name)}.png", encoding.png(inside.astype(np.uint8) * np.uint8(255)))
+            inside = np.where(sets >> label & 1, 255, 0).astype(np.uint8)
+            out.data(f"masks/{folder}{label}/{stem(name)}.png", encoding.png(inside))
     out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))
