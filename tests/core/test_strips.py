@@ -77,7 +77,8 @@ def test_palettes_bits_and_transparent_colours() -> None:
     check(saved(palette, "GIF"))
     check(saved(palette, "TIFF"))
     check(saved(grey.convert("1"), "PNG"))
-    check(saved(grey.convert("1"), "TIFF", compression="group4"))
+    for packing in ("group3", "group4", "tiff_ccitt"):
+        check(saved(grey.convert("1"), "TIFF", compression=packing))
     check(saved(grey, "PNG", transparency=int(np.asarray(grey)[3, 3])))
     deep = np.random.default_rng(0).integers(0, 1 << 16, (HEIGHT, WIDTH), dtype=np.uint16)
     for form in ("PNG", "TIFF"):
@@ -222,3 +223,25 @@ def test_thinned(tmp_path: Path) -> None:
     for step in (1, 2, 3, 30):
         for source in (encoding.png(pixels), pixels):
             np.testing.assert_array_equal(strips.thinned(source, step, channels=3), pixels[::step, ::step])
+
+
+def test_any_damage_ends_in_pixels_or_one_line() -> None:
+    pixels, draws = smooth(40, 30, 3), np.random.default_rng(1)
+    files = [encoding.png(pixels), encoding.png(pixels[..., 0])]
+    for options in ({"tile": (16, 16), "compression": "zlib"}, {"rowsperstrip": 7}, {"rowsperstrip": 40, "compression": "zlib"}):
+        file = io.BytesIO()
+        tifffile.imwrite(file, pixels, photometric="rgb", **options)  # type: ignore[arg-type]
+        files.append(file.getvalue())
+    ends = {True: 0, False: 0}
+    for number in range(300):
+        data = bytearray(files[number % len(files)])
+        for place in draws.integers(0, min(len(data), 400 if number % 3 else len(data)), draws.integers(1, 4)):
+            data[place] = draws.integers(0, 256)
+        try:
+            with strips.opened(bytes(data), channels=3, max_pixels=10**6) as rows:
+                whole = rows.take(0, rows.size[0])
+                assert whole.shape == (*rows.size, 3)
+            ends[True] += 1
+        except strips.Unreadable:
+            ends[False] += 1
+    assert min(ends.values()) > 20

@@ -31,8 +31,11 @@ BAND = 1 << 22  # bytes, about, that are decoded at once
 PIECE = 1 << 20  # bytes that are read at once
 _FLAT = {1: 0, 2: 4, 3: 2, 4: 6}  # bytes of a pixel -> the kind of PNG whose 8 bit samples are as many
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # kind of PNG -> samples of a pixel
-# What a strip's own TIFF must say as the whole one does: samples, compression, colours, order of bits, predictor, tables, subsampling.
-_KEPT = (258, 259, 262, 266, 277, 317, 320, 338, 339, 347, 529, 530, 531, 532)
+# What a strip's own TIFF must say as the whole one does: samples, compression, colours, order of bits, CCITT's options, predictor,
+# tables, subsampling.
+_KEPT = (258, 259, 262, 266, 277, 292, 293, 317, 320, 338, 339, 347, 529, 530, 531, 532)
+# Compressions whose strips and tiles stand alone: none, CCITT's, LZW, JPEG, deflate, PackBits, LZMA, Zstandard, WebP.
+_ALONE = (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001)
 _RAW, _DEFLATE = (1,), (8, 32946)  # compressions whose data may be cut at any row
 
 
@@ -218,13 +221,13 @@ def _body(file: IO[bytes], head: tuple[bytes, int], where: str) -> Iterator[byte
 
 
 def _tiff(image: Image.Image, file: IO[bytes], where: str) -> Parts | None:
-    """None for one by planes, of floats, or turned."""
+    """None for one by planes, of floats, turned, or packed in a way that needs the whole file."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return None
     tags = image.tag_v2
     tiled = 322 in tags
     offsets, counts = (tags.get(324 if tiled else 273), tags.get(325 if tiled else 279))
-    plain = tags.get(284, 1) == 1 and _upright(image) and image.mode != "F"
+    plain = tags.get(284, 1) == 1 and tags.get(259, 1) in _ALONE and _upright(image) and image.mode != "F"
     if not (plain and isinstance(offsets, tuple) and isinstance(counts, tuple) and len(offsets) == len(counts)):
         return None
     shape = (tags[323], tags[322]) if tiled else (min(tags.get(278, image.height), image.height), image.width)
