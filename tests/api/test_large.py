@@ -114,7 +114,10 @@ def test_masks_as_truths(model: Path, tmp_path: Path) -> None:
     Image.fromarray(scene(64, 96)).save(tmp_path / "images/a.png")
     Image.fromarray(np.arange(64 * 96, dtype=np.uint32).reshape(64, 96).astype(np.uint8) % 3).save(tmp_path / "masks/a.png")
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
-    assert saccade.eval(model, tmp_path, max_pixels=64 * 96, progress=Silent()).images == 1
+    plain = saccade.eval(model, tmp_path, max_pixels=64 * 96, progress=Silent())
+    assert plain.images == 1
+    mirrored = saccade.load(model).evaluate(tmp_path, tta=True, progress=Silent())
+    assert mirrored.images == 1 and mirrored.metrics != plain.metrics
     with pytest.raises(UserError, match="at most 6,143 pixels"):
         saccade.eval(model, tmp_path, max_pixels=64 * 96 - 1, progress=Silent())
 

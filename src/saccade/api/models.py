@@ -52,12 +52,14 @@ class Predictor(ABC):
         split: str | None = None,
         precision: str = "auto",
         seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         progress: Progress | None = None,
     ) -> Evaluation:
         """`saccade.eval` of this model."""
         from saccade.api.evaluating import evaluate_model
 
-        return evaluate_model(self, data, split=split, precision=precision, seed=seed, progress=progress)
+        return evaluate_model(self, data, split=split, precision=precision, seed=seed, max_pixels=max_pixels, tta=tta, progress=progress)
 
     def predict(
         self,

@@ -80,12 +80,24 @@ class Run:
         device: str = "auto",
         precision: str = "auto",
         seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         progress: Progress | None = None,
     ) -> Evaluation:
         """`saccade.eval` on the best model."""
         from saccade.api.evaluating import eval
 
-        return eval(self.path, data, split=split, device=device, precision=precision, seed=seed, progress=progress)
+        return eval(
+            self.path,
+            data,
+            split=split,
+            device=device,
+            precision=precision,
+            seed=seed,
+            max_pixels=max_pixels,
+            tta=tta,
+            progress=progress,
+        )
 
     def predict(
         self,
