@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +56,8 @@ class Segmentation:
         if config.channels == 4:
             raise UserError("segmentation takes 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
         if config.pretrained and config.model in models.segformer_rows.ROWS:
-            raise models.segformer_rows.refused(config.model)
-        if config.pretrained:
+            models.segformer_rows.check_license(config.model, config.license)
+        elif config.pretrained:
             raise UserError("published weights of networks that segment are not loaded yet", where="--pretrained", fix="leave it out")
         if config.label_smoothing:
             raise UserError("is for classify", where="label_smoothing", fix="leave it out")
@@ -88,7 +89,12 @@ class Segmentation:
             arguments = {"classes": len(classes), "channels": config.channels}
             architecture = {"source": "library", "name": config.model, "arguments": arguments}
         card = Card(self.name, classes, architecture | ({"multi": True} if multi else {}), spec)
-        return self.build(card), card
+        network: Any = self.build(card)
+        if config.pretrained and config.model in models.segformer_rows.ROWS:
+            from saccade.tasks.segmentation.models.segformer import start_from_published
+
+            card = replace(card, licenses=(start_from_published(network, config.model),))
+        return network, card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""

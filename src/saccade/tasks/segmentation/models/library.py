@@ -61,14 +61,19 @@ def rebuild(card: Card, elements: int | None = None) -> Library:
     """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers, and, where it is new,
     for a decoder on a network that does not run at any size."""
     name, classes = str(card.architecture["name"]), len(card.classes)
+    kind = Library
+    if name in segformer_rows.ROWS:
+        from saccade.tasks.segmentation.models import segformer
+
+        kind = segformer.Segformer
     with torch.device("meta"):
-        empty = Library(card.input, name, classes).eval()
+        empty = kind(card.input, name, classes).eval()
         if elements is None:
             _try_out(empty, card)
         needed = sum(value.numel() for value in empty.state_dict().values())
     if elements is not None and needed > elements:
         raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
-    return Library(card.input, name, classes)
+    return kind(card.input, name, classes)
 
 
 @torch.no_grad()
