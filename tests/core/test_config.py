@@ -62,6 +62,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "channels_last": FLAG,
     "workers": ([("null", None), ("0", 0), ("8", 8)], ["-1", "x"]),
     "skip_bad": FLAG,
+    "compile": FLAG,
     "shard": FLAG,
     "images": FLAG,
     "edits": ([("[]", ()), ('["at step 5: deepen 0 +1"]', ("at step 5: deepen 0 +1",))], ["x", "1", "[1]"]),

@@ -215,6 +215,19 @@ def test_an_edit_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.M
     assert Outcome.of(trainer.job.run).files == outcome.files
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_compiled_run_is_edited_too(tmp_path: Path) -> None:
+    """It is compiled anew; the losses are those of the run that is not, and resume is equal to the bit."""
+    config = replace(CONFIG, edits=EDITS[:2])
+    plain = fit(editable(tmp_path / "plain", config))
+    whole = fit(editable(tmp_path / "compiled", replace(config, compile=True)))
+    mine, theirs = ([row["loss"] for row in one.rows if "loss" in row] for one in (whole, plain))
+    assert mine == pytest.approx(theirs, rel=1e-3) and mine != theirs
+    interrupted(tmp_path / "again", replace(config, compile=True), 4)
+    assert go_on(editable(tmp_path / "again", replace(config, compile=True))).differs(whole) == []
+
+
 def asking(run: RunDir, *wanted: dict[str, Any]) -> list[Path]:
     run.path.mkdir(parents=True, exist_ok=True)
     found = []

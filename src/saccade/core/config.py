@@ -134,8 +134,9 @@ class TrainConfig:
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
-    are facts of the machine; workers change no result at all. shard: spread weights and moments over the processes of the run. edits:
-    changes of the network on the way, each with its time: "at step 2000: deepen layer2 +1" (`core/scheduled.py`).
+    are facts of the machine; workers change no result at all. compile: train by torch.compile. shard: spread weights and moments over the
+    processes of the run. edits: changes of the network on the way, each with its time: "at step 2000: deepen layer2 +1"
+    (`core/scheduled.py`).
     """
 
     data: str = ""
@@ -170,6 +171,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     workers: Annotated[int, Ge(0)] | None = None
+    compile: bool = False
     shard: bool = False
     skip_bad: bool = False
     images: bool = True
