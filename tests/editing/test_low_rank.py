@@ -176,3 +176,15 @@ def test_a_block_that_is_copied_from_one_with_lora_learns(networks: Get) -> None
     planned = network.plan("add-lora 4 features.1")
     deeper = Network(planned.network, planned.card, network.build).plan("deepen features.1 +1").network
     assert all(value.requires_grad for value in deeper.get_submodule("network.features.1.1").parameters())
+
+
+def test_what_is_frozen_stays_so(networks: Get) -> None:
+    network = networks(*RESNET)
+    for text in ("freeze features.2", "factorize features.2.0.conv1 4", "replace features.2.0.bn1 GroupNorm"):
+        planned = network.plan(text)
+        network = Network(planned.network, planned.card, network.build)
+    assert not any(value.requires_grad for value in network.module.get_submodule("network.features.2").parameters())
+    for text in ("add-lora 2 features.2.0.conv2", "freeze features.2.0.conv2", "merge-lora"):
+        planned = network.plan(text)
+        network = Network(planned.network, planned.card, network.build)
+    assert not any(value.requires_grad for value in network.module.get_submodule("network.features.2").parameters())

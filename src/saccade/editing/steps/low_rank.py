@@ -116,9 +116,9 @@ class Merge:
     def apply(self, network: nn.Module, draws: Draws) -> None:
         """Put the layer back where it was."""
         adapted = part(network, self.module)
-        layer = adapted.base.requires_grad_(True)
+        layer = adapted.base.requires_grad_(adapted.up.weight.requires_grad)
         if not layer.weight.is_meta:
-            layer.weight = nn.Parameter(merged(adapted))
+            layer.weight = nn.Parameter(merged(adapted), layer.weight.requires_grad)
         put(network, self.module, layer)
 
 
@@ -156,7 +156,7 @@ class Factor:
         """Put them in."""
         layer = part(network, self.module)
         down, up = _thin(layer, self.rank, bias=layer.bias is not None)
-        put(network, self.module, Factored(down, up).train(layer.training))
+        put(network, self.module, Factored(down, up).train(layer.training).requires_grad_(layer.weight.requires_grad))
         if not layer.weight.is_meta and layer.weight.isfinite().all():  # any numbers where those that count are still to come
             first, second = factors(layer, self.rank)
             set_tensor(network, f"{self.module}.0.weight", first)
