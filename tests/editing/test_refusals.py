@@ -37,7 +37,7 @@ VIT, CONVNEXT = ("classify", "vit_tiny_patch16_224"), ("classify", "convnext_att
         ("set-classes", "set-classes +NEW"),
         ("set-classes +", "set-classes +NEW"),
         ("set-classes a", "set-classes +NEW"),
-        ("set-classes =a", "set-classes +NEW"),
+        ("set-classes =a +b", "set-classes +NEW"),
         ("set-input-channels 2", "1 (grey), 3 (RGB)"),
         ("set-input-channels three", "1 (grey), 3 (RGB)"),
         ("replace ReLU", "replace TYPE|PATH TYPE"),
@@ -86,6 +86,7 @@ def test_a_text_that_is_no_edit(text: str, said: str) -> None:
         (SMALL, "widen dropout 2", "no layers that give channels"),
         (SMALL, "deepen head +1", "gives no map"),
         (SMALL, "set-classes -dog", "unknown class 'dog'"),
+        (SMALL, "set-classes =b =c =b", "class 'b' would stand twice"),
         (SMALL, "set-classes dog=b", "unknown class 'dog'"),
         (SMALL, "set-classes -b -b", "unknown class 'b'"),
         (SMALL, "set-classes +b", "would stand twice"),
@@ -157,4 +158,5 @@ def test_every_operation_shows_how_it_is_written() -> None:
 def test_a_class_may_have_any_name(networks: Get) -> None:
     network = networks(*SMALL)
     assert network.plan("set-classes c=d=e=f").card.classes == ("a cat", "b", "e=f")
+    assert network.plan("set-classes =c=d =z '=a cat'").card.classes == ("c=d", "z", "a cat")
     assert network.plan("set-classes '+<b> \"x\"' ++-").card.classes == ("a cat", "b", "c=d", '<b> "x"', "+-")

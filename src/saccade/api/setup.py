@@ -101,10 +101,13 @@ class Setup:
         import torch
 
         torch.manual_seed(keys.derive(self.config.seed, "init", 0))
-        model, card = self.task.create(self.config, self.dataset.schema)
+        before = taking.edited(self.task, self.config, self.dataset.schema, self.progress) if self.config.weights else None
+        model, card = before or self.task.create(self.config, self.dataset.schema)
         card = replace(card, version=__version__, data=self.dataset.name)
         learned: frozenset[str] = frozenset()
-        if self.config.weights:
+        if before:
+            learned = frozenset(model.state_dict())
+        elif self.config.weights:
             card, learned = taking.take(self.task, self.config, self.dataset.schema, model, card, self.progress)
         elif self.config.pretrained and self.config.start_decay:
             rows = taking.place(self.task, self.config, self.dataset.schema, model, card).rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,43 @@ def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card
         card = replace(card, input=replace(card.input, mean=mean, std=std))
         normalize.standardise(model, card.input)
     return card, frozenset(taken.match.names) - where.rows.keys()
+
+
+def edited(task: Task, config: TrainConfig, schema: Schema, progress: Progress) -> tuple[nn.Module, Card] | None:
+    """The network of the configuration's file, where that has edits, with its weights and its card, which carries them on; None for files
+    without, or of another model, of which `take` takes what fits. Channels, size and classes become those of the data by edits more.
+    Raises UserError where they cannot."""
+    from saccade.editing import planning
+    from saccade.editing.edit import MOST_TEXT, rebuild
+    from saccade.nn import checkpoints, weights
+
+    checkpoint = checkpoints.read(Path(config.weights))
+    card = checkpoint.card
+    if card is None or not card.edits or card.task != task.name or card.architecture.get("name") != config.model:
+        return None
+    model = rebuild(card, task.build, checkpoint.tensors)
+    weights.load_into(model, checkpoint.tensors, where=config.weights)
+    many = f"its {len(card.edits)} edits" if len(card.edits) > 1 else "its edit"
+    progress.message(f"took from {config.weights}: its network, with {many}")
+    for text in _towards(card, config, schema):
+        if len(text) > MOST_TEXT:
+            raise UserError(f"its network has edits, and the data have {len(schema.classes)} other classes", where=config.weights)
+        planned = planning.plan(text, model, card, task.build, config.seed)
+        model, card = planned.network, planned.card
+        progress.message(text)
+    return model, replace(card, metrics={}, licenses=checkpoint.descent())
+
+
+def _towards(card: Card, config: TrainConfig, schema: Schema) -> list[str]:
+    """The edits that make a model one for these data."""
+    found = []
+    if card.input.channels != config.channels:
+        found.append(f"set-input-channels {config.channels}")
+    if card.input.size != config.size:
+        found.append(f"set-size {config.size[0]}x{config.size[1]}")
+    if card.classes != tuple(schema.classes):
+        found.append(shlex.join(["set-classes", *(f"={name}" for name in schema.classes)]))
+    return found
 
 
 def place(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card, theirs: Card | None = None) -> Place:

@@ -26,19 +26,23 @@ PATTERNS = (1, 3, 4)  # channels that images are read with
 
 @dataclass(frozen=True)
 class SetClasses(Operation):
-    """Kept classes keep their rows, bit by bit, and their order; new ones come last, with weights of 0 and the mean of the biases."""
+    """Kept classes keep their rows, bit by bit, and their order, or that of a whole list; new ones come last, with weights of 0 and the
+    mean of the biases."""
 
     name = "set-classes"
-    usage = "set-classes +NEW -GONE OLD=NAME ..., quoted where a name has spaces"
+    usage = "set-classes +NEW -GONE OLD=NAME ..., or =NAME ... for all of them in their order; quoted where a name has spaces"
     keeps = False
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     renamed: tuple[str, ...]
+    whole: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:
-        """+new -gone old=name."""
+        """+new -gone old=name, or =name alone."""
+        if words and all(word[0] == "=" and word[1:] for word in words):
+            return cls((), (), (), tuple(word[1:] for word in words))
         added = tuple(word[1:] for word in words if word[0] == "+")
         removed = tuple(word[1:] for word in words if word[0] == "-")
         renamed = tuple(word for word in words if word[0] not in "+-")
@@ -50,6 +54,8 @@ class SetClasses(Operation):
         """The new classes, each with the place it had, or FRESH; raises UserError."""
         names: dict[int, str] = dict(enumerate(card.classes))
         places = {name: place for place, name in names.items()}
+        if self.whole:
+            return _once([(name, places.get(name, FRESH)) for name in self.whole])
         for word in self.renamed:
             cuts = [(word[:at], word[at + 1 :]) for at, c in enumerate(word) if c == "="]
             old, new = next(((old, new) for old, new in cuts if old in places and new), cuts[0])
@@ -60,12 +66,9 @@ class SetClasses(Operation):
             if name not in places or names.pop(places[name], None) is None:
                 raise unknown("class", name, card.classes, where=self.name)
         found = [(name, place) for place, name in names.items()] + [(name, FRESH) for name in self.added]
-        twice = next((name for at, (name, _) in enumerate(found) if name in [one for one, _ in found[:at]]), None)
-        if twice is not None:
-            raise UserError(f"class {twice!r} would stand twice", where=self.name)
         if not found:
             raise UserError("no class would be left", where=self.name)
-        return found
+        return _once(found)
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Resize the last layers by their rows of classes."""
@@ -111,6 +114,15 @@ class SetClasses(Operation):
     def kept(self, card: Card) -> Sequence[tuple[int, int]]:
         """Those that are neither new nor gone."""
         return [(old, new) for new, (_, old) in enumerate(self._origins(card)) if old >= 0]
+
+
+def _once(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    names: set[str] = set()
+    for name, _ in found:
+        if name in names:
+            raise UserError(f"class {name!r} would stand twice", where=SetClasses.name)
+        names.add(name)
+    return found
 
 
 def _last(network: nn.Module, name: str) -> list[str]:

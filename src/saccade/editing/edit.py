@@ -20,7 +20,8 @@ MOST_EDITS, MOST_STEPS = 1000, 5000
 SHRUNK = 8  # times as many numbers as a file holds may stand in its network before the edits, or between them
 
 Promise = Literal["exact", "changes the function"]
-Text = Annotated[str, MinLen(1), MaxLen(4096)]
+MOST_TEXT = 4096
+Text = Annotated[str, MinLen(1), MaxLen(MOST_TEXT)]
 Build = Callable[[Card, int | None], nn.Module]
 
 

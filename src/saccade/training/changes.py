@@ -237,7 +237,7 @@ class Changes:
 
     def _taken_back(self) -> dict[str, Any]:
         old = self._trainer.learner
-        if not old.card.edits:
+        if len(old.card.edits) <= self._trainer.workshop.base:
             raise UserError("the run has no edit to take back", where="--undo")
         editor, last = self._trainer.workshop.editor, old.card.edits[-1]
         self._record({"event": "undo", "text": str(last["text"])})

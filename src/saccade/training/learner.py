@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saccade.core import config as configs
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
 from saccade.nn import weights
 from saccade.nn.compiling import compiled
@@ -132,11 +133,18 @@ class Workshop:
         self._task, self._blank, self._kind, self.editor = task, blank, kind, editor
         self._device = next(first.model.parameters()).device
         self._config, self._card = first.config, first.card
+        self.base = len(first.card.edits)  # edits that the network came with
 
     def again(self, edits: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], tensors: Mapping[str, Buffer]) -> Learner:
         """The learner that a checkpoint was written of, whose weights are still to come; raises UserError for edits that do not fit."""
-        if edits:
-            self._known().check(edits, self._network([]), {name: tuple(buffer.shape) for name, buffer in tensors.items()})
+        if list(edits[: self.base]) != list(self._card.edits):
+            raise UserError(
+                "the run did not start from this network", where="checkpoint", fix="bring back the weights that it started from"
+            )
+        if edits[self.base :]:
+            self._known().check(
+                edits[self.base :], self._network(self._card.edits), {name: tuple(buffer.shape) for name, buffer in tensors.items()}
+            )
         config = configs.override(self._config, settings)
         return self._made(self._network(edits), replace(self._card, edits=tuple(edits)), config)
 
@@ -184,7 +192,7 @@ class Workshop:
         if self._blank is None:
             raise TypeError("a run without an editor has no edits")
         network = filled(self._blank, self._device)
-        for edit in edits:
+        for edit in edits[self.base :]:
             self._known().apply(network, edit)
         if state is not None:
             network.load_state_dict(state)

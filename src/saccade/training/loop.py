@@ -72,7 +72,7 @@ class Trainer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.state = State()
+        self.state = State(edits=[dict(edit) for edit in job.card.edits])
         config, resolved = job.config, job.resolved
         self.device = torch.device(resolved.device)
         metric = job.task.metrics(job.card)
