@@ -48,7 +48,7 @@ def test_version(capsys: Captured) -> None:
     [
         (["trian", "x"], "error: saccade: unknown verb 'trian' (did you mean train?)"),
         (["data", "mak"], "error: saccade data: unknown verb 'mak' (did you mean make?)"),
-        (["train", "--modle", "x"], "error: saccade train: unknown option --modle (did you mean --model?)"),
+        (["train", "--modle", "x"], "error: saccade train: unknown option --modle (did you mean --model or --compile?)"),
         (["train", "x", "--zzz"], "error: saccade train: unknown option --zzz (see saccade train --help)"),
         (["predict", "run"], "error: saccade predict: missing argument 'INPUT...' (see saccade predict --help)"),
         (["eval"], "error: saccade eval: missing argument 'RUN|MODEL|EXPORT' (see saccade eval --help)"),
