@@ -64,7 +64,7 @@ class Predictor(ABC):
         inputs: Any,
         *,
         out: str | Path | None = None,
-        format: str = "json",
+        format: str | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
         precision: str = "auto",

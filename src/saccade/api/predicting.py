@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from saccade.api import labelling
+from saccade.api.filming import drawn
 from saccade.api.models import Predictor, load
 from saccade.core import encoding, files, folders, images
 from saccade.core.errors import UserError, unknown
@@ -25,7 +27,7 @@ from saccade.prediction import pipeline, tiling
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Lines, Predictions
 from saccade.prediction.session import BATCH, Session, cores
-from saccade.prediction.sources import count, expand
+from saccade.prediction.sources import Source, count, each_frame, expand, has_video
 from saccade.tasks import answering
 
 SHOWN = {"png": "pictures of answers", **dict.fromkeys(labelling.FORMATS, "labels")}  # formats that hold the images too
@@ -37,7 +39,7 @@ def predict(
     inputs: Any,
     *,
     out: str | Path | None = None,
-    format: str = "json",
+    format: str | None = None,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
     device: str = "auto",
@@ -49,28 +51,24 @@ def predict(
     `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
     be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>, or with "png" each image with its
     answer drawn over it, or becomes a labelled set of what was found ("coco", "yolo", "voc", "masks"; new or empty, it opens as any other);
-    masks of classes stand in classes/ beside predictions, how unsure they are in uncertainty/. For
-    more images than memory should hold the results of: `predict_each`.
+    masks of classes stand in classes/ beside predictions, how unsure they are in uncertainty/.
+    Of a video each frame is answered for, and `out` gets predictions.jsonl and, beside it, the video with the answers drawn over it. For
+    more images, or longer videos, than memory should hold the results of: `predict_each`.
     """
+    format = format or ("jsonl" if has_video(inputs) else "json")
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="--format")
     if format in SHOWN:
-        if out is None:
-            raise UserError(f"{SHOWN[format]} need a folder", where=f"--format {format}", fix="give --out DIR")
-        if format in labelling.FORMATS:
-            check_new(Path(out))
+        _check_shown(format, inputs, out)
         inputs = [source.content for source in expand(inputs)]  # once: what is written may come to lie among the images
     model = load(target, device=device) if isinstance(target, str | Path) else target
     if format in labelling.FORMATS:
         labelling.check(model.card.task, format)
     begin = time.perf_counter()
-    lines = out if format == "jsonl" else None
-    each: Iterator[Result | Failed] = predict_each(
-        model, inputs, out=lines, strict=strict, max_pixels=max_pixels, device=device, precision=precision, progress=progress
+    folder = Path(out) if out is not None and format not in SHOWN else None
+    answers = list(
+        _each(model, inputs, folder, lines=format == "jsonl", strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
     )
-    if out is not None and format in ("json", "csv"):
-        each = _with_masks(each, Path(out))
-    answers = list(each)
     results = tuple(one for one in answers if not isinstance(one, Failed))
     failed = tuple(one.to_dict() for one in answers if isinstance(one, Failed))
     found = Predictions(results, failed, time.perf_counter() - begin)
@@ -83,6 +81,17 @@ def predict(
     elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found
+
+
+def _check_shown(format: str, inputs: Any, out: str | Path | None) -> None:
+    """Raise UserError where images with what was found cannot be written."""
+    if out is None:
+        raise UserError(f"{SHOWN[format]} need a folder", where=f"--format {format}", fix="give --out DIR")
+    if has_video(inputs):
+        fix = "leave the format out: the answers are drawn into a video, and written as lines"
+        raise UserError(f"{SHOWN[format]} are of images, not of videos", where=f"--format {format}", fix=fix)
+    if format in labelling.FORMATS:
+        check_new(Path(out))
 
 
 def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Result | Failed]:
@@ -120,24 +129,53 @@ def predict_each(
 ) -> Iterator[Result | Failed]:
     """The same, one by one as they come and in order, bad images among them as `Failed`: for folders of any size.
 
-    `out`: a folder whose predictions.jsonl grows with the results (predictions.jsonl.partial until it is whole). Raises as `predict` does,
-    before the first answer where the request is at fault.
+    `out`: a folder whose predictions.jsonl grows with the results (predictions.jsonl.partial until it is whole), and videos beside it.
+    Raises as `predict` does, before the first answer where the request is at fault.
     """
     model = load(target, device=device) if isinstance(target, str | Path) else target
+    folder = Path(out) if out is not None else None
+    return _each(
+        model, inputs, folder, lines=folder is not None, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress
+    )
+
+
+def _each(  # what was asked, option by option
+    model: Predictor,
+    inputs: Any,
+    folder: Path | None,
+    *,
+    lines: bool,
+    strict: bool,
+    max_pixels: int,
+    precision: str,
+    progress: Progress | None,
+) -> Iterator[Result | Failed]:
+    """Answers; what belongs beside them, and with `lines` themselves, into the folder."""
     total = count(inputs)
-    answers = answered(lambda streams: model.session(precision, streams=streams), inputs, max_pixels=max_pixels)
-    lines = Lines(folders.make(out) / "predictions.jsonl") if out is not None else None
-    if out is not None:
-        answers = _with_masks(answers, Path(out))
-    return _written(watched(answers, strict, "predicting", total, progress or automatic()), lines)
+    kept: deque[Source] = deque()
+    sources = _kept(inputs, max_pixels, kept if folder is not None else None)
+    answers = answered(lambda streams: model.session(precision, streams=streams), sources, max_pixels=max_pixels)
+    if folder is not None:
+        answers = drawn(_with_masks(answers, folder), kept, answering(model.card.task, "predict"), folders.make(folder))
+    file = Lines(folder / "predictions.jsonl") if folder is not None and lines else None
+    return _written(watched(answers, strict, "predicting", total, progress or automatic()), file)
 
 
-def answered(session: Callable[[int], Session], inputs: Any, *, max_pixels: int, finish: pipeline.Finish = tiling.results) -> Iterator[Any]:
-    """What a session says of any inputs, in order, bad ones among them as `Failed`. session(streams): it, for so many calls at once.
+def _kept(inputs: Any, max_pixels: int, kept: deque[Source] | None) -> Iterator[Source]:
+    """The sources; in `kept` those that have been asked for, until somebody takes them out."""
+    for source in each_frame(expand(inputs), max_pixels):
+        if kept is not None:
+            kept.append(source)
+        yield source
+
+
+def answered(
+    session: Callable[[int], Session], sources: Iterator[Source], *, max_pixels: int, finish: pipeline.Finish = tiling.results
+) -> Iterator[Any]:
+    """What a session says of any sources, in order, bad ones among them as `Failed`. session(streams): it, for so many calls at once.
 
     Raises UserError at once where there are no images.
     """
-    sources = expand(inputs)
     first = list(itertools.islice(sources, BATCH + 1))
     if not first:
         raise UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")

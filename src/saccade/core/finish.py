@@ -107,7 +107,7 @@ def detections(
         if masks is None:
             found.append(Detections(*told))
         else:
-            answer = Instances(*told, masks.drawn(place, kept, boxes[place][kept], size, card.input.size))
+            answer = Instances(*told, masks=masks.drawn(place, kept, boxes[place][kept], size, card.input.size))
             found.append(answer.chosen(np.array([run_lengths.covered(mask) > 0 for mask in answer.masks], bool)))  # so is an empty mask
     return found
 

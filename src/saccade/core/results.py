@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saccade.core import run_lengths
 from saccade.core.errors import UserError
+from saccade.core.moment import Moment, said_beside
 from saccade.core.run_lengths import Rle
 from saccade.core.segmentation import Segmentation
 
@@ -27,7 +28,8 @@ class Classification:
     """The classes of one image, best first.
 
     labels: int64 [K], class indices by falling score; scores: float32 [K], their probabilities;
-    probabilities: float32 [K], in the order of `classes`. `size` is the original image's (height, width).
+    probabilities: float32 [K], in the order of `classes`. `size` is the original image's (height, width); `moment`, of a frame, where in
+    its video it stands.
     """
 
     labels: NDArray[np.int64]
@@ -37,6 +39,7 @@ class Classification:
     source: str = ""
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = field(default=())
+    moment: Moment | None = None
 
     task = "classify"
 
@@ -79,7 +82,7 @@ class Classification:
             "labels": [self.classes[i] for i in self.labels],
             "scores": [float(s) for s in self.scores],
             "size": list(self.size),
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **said_beside(self.notes, self.moment),
         }
 
     @classmethod
@@ -97,7 +100,7 @@ class Classification:
             probabilities = np.empty_like(scores)
             probabilities[labels] = scores
             height, width = map(int, raw.get("size", (0, 0)))
-            return cls(labels, scores, probabilities, classes, where, (height, width), tuple(raw.get("notes", ())))
+            return cls(labels, scores, probabilities, classes, where, (height, width), tuple(raw.get("notes", ())), Moment.found(raw))
         except KeyError as error:
             raise UserError(f"a result must have {error}", where=where) from None
         except (TypeError, ValueError) as error:
@@ -193,7 +196,8 @@ class Detections:
     """The objects found in one image, surest first.
 
     boxes: float32 `[N, 4]` x1, y1, x2, y2 in pixels of the original image, from the corner of its first pixel; scores: float32 `[N]`, 0
-    to 1; labels: int64 `[N]`, class indices. `size` is the original image's (height, width).
+    to 1; labels: int64 `[N]`, class indices. `size` is the original image's (height, width); `moment`, of a frame, where in its video it
+    stands.
     """
 
     boxes: NDArray[np.float32]
@@ -203,6 +207,7 @@ class Detections:
     source: str = ""
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = field(default=())
+    moment: Moment | None = None
 
     task = "detect"
 
@@ -259,7 +264,7 @@ class Detections:
             "labels": self.names,
             "scores": [float(s) for s in self.scores],
             "size": list(self.size),
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **said_beside(self.notes, self.moment),
         }
 
     @classmethod
@@ -272,7 +277,8 @@ class Detections:
             boxes = np.array(raw["boxes"], np.float32).reshape(-1, 4)
             height, width = map(int, raw.get("size", (0, 0)))
             scores = np.array(raw["scores"], np.float32)
-            return cls(boxes, scores, labels, classes, where, (height, width), tuple(raw.get("notes", ())), **cls._more(raw))
+            remarks = tuple(raw.get("notes", ()))
+            return cls(boxes, scores, labels, classes, where, (height, width), remarks, Moment.found(raw), **cls._more(raw))
         except KeyError as error:
             raise UserError(f"not a result of this model: it lacks {error}", where=where) from None
         except (TypeError, ValueError) as error:

@@ -109,7 +109,7 @@ def _read(source: Source, session: Session, max_pixels: int) -> Picture | Failed
     """Prepared, but for what is large (`tiling`), which is as it was read."""
     try:
         spec = session.card.input
-        picture = images.read(source.content, channels=spec.channels, max_pixels=max_pixels, covering=prepare.covered(spec))
+        picture = source.read(spec.channels, max_pixels, prepare.covered(spec))
         if tiling.large(session.card, picture.size):
             return picture
         return replace(picture, pixels=prepare.prepare(picture.pixels, spec))
@@ -135,4 +135,9 @@ def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture
         images = np.stack([one.pixels for one in pictures])
         names, sizes, notes = [sources[p].name for p in places], [one.size for one in pictures], [one.notes for one in pictures]
         found |= dict(zip(places, finish(session, images, sizes, names, notes), strict=True))
-    return [found[place] for place in range(len(read))]
+    return [_of(source, found[place]) for place, source in enumerate(sources)]
+
+
+def _of(source: Source, answer: Any) -> Any:
+    """An answer for a frame says where in its video that stands."""
+    return answer if source.moment is None or not isinstance(answer, Result) else replace(answer, moment=source.moment)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, overload
 
 from saccade.core import files
 from saccade.core.errors import UserError
+from saccade.core.growing import Growing
 from saccade.core.results import Detections, Result
 from saccade.core.segmentation import Region, Segmentation
-
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -114,44 +111,12 @@ def line(result: Result) -> str:
     return files.dumps(result.to_dict()) + "\n"
 
 
-class Lines:
-    """A file of JSON lines that grows as results come: `<path>.partial` until all of them are there, then `path`.
-
-    Whatever ends it before, the partial file keeps what is in it. Raises UserError where the disk refuses.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.partial = path, path.with_name(path.name + PARTIAL)
-        self.written = 0
-
-    def __enter__(self) -> Lines:
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(self.partial, flags, 0o666), "w", buffering=1, encoding="utf-8")
-        except OSError as error:
-            raise files.os_error(error, self.partial) from None
-        return self
+class Lines(Growing):
+    """A file of JSON lines that grows as results come."""
 
     def write(self, result: Result) -> None:
         """One more; it is in the file when this returns."""
-        try:
-            self._file.write(line(result))
-        except OSError as error:
-            raise files.os_error(error, self.partial) from None
-        self.written += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            with self._file:
-                if error is None:
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if error is None:
-                os.replace(self.partial, self.path)
-            elif not self.written:
-                files.discard(self.partial)
-        except OSError as failure:
-            raise files.os_error(failure, self.partial) from None
+        self.append(line(result).encode())
 
 
 def _defused(cell: str) -> str:
