@@ -103,11 +103,11 @@ def detections(
         whole = to_source(boxes[place][kept], size, card.input.size)
         shown = (whole[:, 2:] > whole[:, :2]).all(1)  # what lies in the padding alone is nothing
         kept, whole = kept[shown], whole[shown]
-        told = whole, scores[place][kept], labels[place][kept].astype(np.int64), card.classes, source, size, tuple(remarks)
+        told = whole, scores[place][kept], labels[place][kept].astype(np.int64), card.classes, source, size, tuple(remarks), None, card.ids
         if masks is None:
             found.append(Detections(*told))
         else:
-            answer = Instances(*told, masks=masks.drawn(place, kept, boxes[place][kept], size, card.input.size))
+            answer = Instances(*told, masks.drawn(place, kept, boxes[place][kept], size, card.input.size))
             found.append(answer.chosen(np.array([run_lengths.covered(mask) > 0 for mask in answer.masks], bool)))  # so is an empty mask
     return found
 

@@ -20,6 +20,7 @@ from saccade.core.run_lengths import Rle
 from saccade.core.segmentation import Segmentation
 
 if TYPE_CHECKING:
+    import supervision
     from matplotlib.figure import Figure
 
 
@@ -197,7 +198,7 @@ class Detections:
 
     boxes: float32 `[N, 4]` x1, y1, x2, y2 in pixels of the original image, from the corner of its first pixel; scores: float32 `[N]`, 0
     to 1; labels: int64 `[N]`, class indices. `size` is the original image's (height, width); `moment`, of a frame, where in its video it
-    stands.
+    stands; `class_ids`: the numbers of `classes` in the data set that the model has learned from, () where it has none.
     """
 
     boxes: NDArray[np.float32]
@@ -208,6 +209,7 @@ class Detections:
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = field(default=())
     moment: Moment | None = None
+    class_ids: tuple[int, ...] = ()
 
     task = "detect"
 
@@ -225,6 +227,11 @@ class Detections:
     def names(self) -> list[str]:
         """The class of each object."""
         return [self.classes[label] for label in self.labels.tolist()]
+
+    @property
+    def category_ids(self) -> NDArray[np.int64] | None:
+        """The data set's own number of each object's class: int64 `[N]`; None where it has none."""
+        return np.array(self.class_ids, np.int64)[self.labels] if self.class_ids else None
 
     @property
     def summary(self) -> str:
@@ -262,6 +269,7 @@ class Detections:
             "count": len(self),
             "boxes": [[round(float(value), 2) for value in box] for box in self.boxes],
             "labels": self.names,
+            **({"category_ids": ids.tolist()} if (ids := self.category_ids) is not None else {}),
             "scores": [float(s) for s in self.scores],
             "size": list(self.size),
             **said_beside(self.notes, self.moment),
@@ -288,6 +296,20 @@ class Detections:
     def _more(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Further fields."""
         return {}
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as `supervision.Detections` (https://supervision.roboflow.com), to track, count and draw with: class_id is the label,
+        data["class_name"] its name. Raises UserError where supervision is not installed."""
+        try:
+            import supervision
+        except ImportError:
+            raise UserError("supervision is not installed", where="to_supervision", fix="pip install 'saccade[supervision]'") from None
+        names = np.array(self.names, dtype=np.str_)
+        return supervision.Detections(self.boxes, self._shapes(), self.scores, self.labels, data={"class_name": names})
+
+    def _shapes(self) -> NDArray[np.bool_] | None:
+        """Masks `[N, H, W]`, where there are any."""
+        return None
 
     def plot(self) -> Figure:
         """The boxes on an empty canvas of the image's size; `predict` with the format "png" lays them over the image."""
@@ -344,6 +366,9 @@ class Instances(Detections):
     def mask(self, place: int) -> NDArray[np.bool_]:
         """The pixels of one object: bool `[H, W]`."""
         return run_lengths.to_mask(self.masks[place])
+
+    def _shapes(self) -> NDArray[np.bool_]:
+        return np.stack([self.mask(place) for place in range(len(self))]) if len(self) else np.zeros((0, *self.size), bool)
 
     def to_dict(self) -> dict[str, Any]:
         """As of boxes, and masks: the counts of COCO's compressed run lengths, of masks of `size`."""

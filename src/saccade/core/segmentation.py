@@ -118,7 +118,7 @@ class Segmentation:
         parts = [run_lengths.Patch(piece, region.box[1], region.box[0]) for region, piece in found]
         masks = tuple(run_lengths.from_patch(part, self.size) for part in parts)
         ones = np.ones(len(labels), np.float32)
-        return Instances(boxes, ones, labels, self.classes, self.source, self.size, self.notes, self.moment, masks)
+        return Instances(boxes, ones, labels, self.classes, self.source, self.size, self.notes, self.moment, masks=masks)
 
     def _pieces(self, least: int) -> Iterator[tuple[Region, NDArray[np.bool_]]]:
         """Each region with its pixels within its box."""

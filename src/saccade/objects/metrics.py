@@ -58,7 +58,7 @@ class ObjectsMetric:
     def row(self, result: Detections, truth: Objects) -> dict[str, Any]:
         """source, size, boxes, labels, scores, and masks; truth: boxes, labels, masks, and ignored: what need not be found."""
         said = result.to_dict()
-        kept = ("source", "size", "boxes", "labels", "scores", "masks")
+        kept = ("source", "size", "boxes", "labels", "category_ids", "scores", "masks")
         boxes = [[round(value, 2) for value in box] for box in truth.boxes.tolist()]
         right: dict[str, Any] = {"boxes": boxes, "labels": [self.classes[label] for label in truth.labels.tolist()]}
         right |= {"masks": [mask.counts.decode() for mask in truth.masks]} if "masks" in said else {}

@@ -86,7 +86,8 @@ class Room:
         """A new network by its name, and the card that rebuilds it."""
         self._known(config.model)
         spec = InputSpec(config.channels, config.size, self.resize(config), *self._colours(config))
-        card = Card(self.name, schema.classes, self._architecture(config.model, len(schema.classes), config.channels), spec)
+        architecture = self._architecture(config.model, len(schema.classes), config.channels)
+        card = Card(self.name, schema.classes, architecture, spec, ids=schema.ids)
         return self.build(card), card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:

@@ -49,13 +49,14 @@ class Predictions(Sequence[Result]):
         }
 
     def to_csv(self) -> str:
-        """One line an image: source, label, score, then the probability of each class; of detections a line a box: source, label, score and
-        x1, y1, x2, y2; of classes of pixels a line a region. Cells that begin like formulas are defused."""
+        """One line an image: source, label, score, then the probability of each class; of detections a line a box: source, label, score,
+        x1, y1, x2, y2, and category_id where the data set numbers its classes; of classes of pixels a line a region. Cells that begin like
+        formulas are defused."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         first = self.results[0] if self.results else None
         if isinstance(first, Detections):
-            writer.writerow(["source", "label", "score", "x1", "y1", "x2", "y2"])
+            writer.writerow(["source", "label", "score", "x1", "y1", "x2", "y2", *["category_id"] * bool(first.class_ids)])
         elif isinstance(first, Segmentation):
             writer.writerow(["source", "label", "area", "perimeter", "x", "y", "x1", "y1", "x2", "y2"])
         else:
@@ -84,8 +85,10 @@ class Predictions(Sequence[Result]):
 def _cells(result: Result) -> list[list[str]]:
     """The lines of a table for one image."""
     if isinstance(result, Detections):
-        rows = zip(result.names, result.scores.tolist(), result.boxes.tolist(), strict=True)
-        return [[result.source, name, f"{score:.6f}", *(f"{value:.2f}" for value in box)] for name, score, box in rows]
+        ids = result.category_ids
+        numbers = [[]] * len(result) if ids is None else [[str(one)] for one in ids.tolist()]
+        rows = zip(result.names, result.scores.tolist(), result.boxes.tolist(), numbers, strict=True)
+        return [[result.source, name, f"{score:.6f}", *(f"{value:.2f}" for value in box), *number] for name, score, box, number in rows]
     if isinstance(result, Segmentation):
         return [[result.source, result.classes[one.label], *_region(one)] for one in result.regions()]
     return [[result.source, result.label, f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]]
