@@ -17,7 +17,7 @@ from PIL import Image
 import saccade
 from saccade import Run, UserError
 from saccade.api.sets import as_the_model_sees, read_split
-from saccade.core import finish
+from saccade.core import finish, nms
 from saccade.core.average_precision import overlaps
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import Interrupted
@@ -198,7 +198,7 @@ def pairs_of(one: Detections, other: Detections, border: float = 1e-4) -> None:
     for place in range(len(one)):
         same = (np.abs(other.boxes - one.boxes[place]).max(1) <= 0.05) & (other.labels == one.labels[place])
         same &= np.abs(other.scores - one.scores[place]) <= 1e-4
-        assert same.any() or near[place].max(initial=0) > finish.OVERLAP - 1e-3, (one.boxes[place], one.scores[place])
+        assert same.any() or near[place].max(initial=0) > nms.OVERLAP - 1e-3, (one.boxes[place], one.scores[place])
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(learned: Run, mixed: Path) -> None:
@@ -330,6 +330,14 @@ def test_pictures_of_answers(learned: Run, mixed: Path, place: Path) -> None:
         assert max(shown.size) >= 320
     with pytest.raises(UserError, match="pictures of answers need a folder"):
         saccade.predict(learned.path, ".", format="png", progress=Silent())
+
+
+def test_a_run_that_is_asked_otherwise_keeps_its_own_answers(finder: Run) -> None:
+    before = [(path, path.stat().st_mtime_ns) for path in (finder.path / "predictions/val.jsonl", finder.report)]
+    plain, soft = (saccade.eval(finder.path, split="val", nms=way, progress=Silent()) for way in ("class", "soft"))
+    assert plain.metrics["map"] == pytest.approx(finder.record["metrics"]["map"], abs=1e-6)
+    assert sum(len(row["scores"]) for row in soft.predictions) > sum(len(row["scores"]) for row in plain.predictions)
+    assert [(path, path.stat().st_mtime_ns) for path, _ in before] == before
 
 
 def test_predictions_of_others(learned: Run, mixed: Path, place: Path) -> None:

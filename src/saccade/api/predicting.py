@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.segmentation import MASKS, Segmentation
 from saccade.data.writing import check_new
-from saccade.prediction import pipeline, tiling
+from saccade.prediction import pipeline, tiling, views
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Lines, Predictions
 from saccade.prediction.session import BATCH, Session, cores
 from saccade.prediction.sources import Source, count, each_frame, expand, has_video
+from saccade.prediction.views import Looks
 from saccade.tasks import answering
 
 SHOWN = {"png": "pictures of answers", **dict.fromkeys(labelling.FORMATS, "labels")}  # formats that hold the images too
@@ -42,6 +44,9 @@ def predict(
     format: str | None = None,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    nms: str | None = None,
+    tile: int = 0,
+    tta: bool = False,
     device: str = "auto",
     precision: str = "auto",
     progress: Progress | None = None,
@@ -54,6 +59,9 @@ def predict(
     masks of classes stand in classes/ beside predictions, how unsure they are in uncertainty/.
     Of a video each frame is answered for, and `out` gets predictions.jsonl and, beside it, the video with the answers drawn over it. For
     more images, or longer videos, than memory should hold the results of: `predict_each`.
+    Of models that find objects: nms: how doubles are suppressed, "class", "agnostic" (whatever the class), "soft" or "none", in place of
+    the model's own way; tile: large images are looked at in tiles of that side in pixels too, so that small objects are seen as large as
+    in the image itself; tta: mirrored and at two other sizes too, which takes six times as long.
     """
     format = format or ("jsonl" if has_video(inputs) else "json")
     if format not in FORMATS:
@@ -61,23 +69,23 @@ def predict(
     if format in SHOWN:
         _check_shown(format, inputs, out)
         inputs = [source.content for source in expand(inputs)]  # once: what is written may come to lie among the images
-    model = load(target, device=device) if isinstance(target, str | Path) else target
+    model = _opened(target, device, nms)
     if format in labelling.FORMATS:
         labelling.check(model.card.task, format)
     begin = time.perf_counter()
     folder = Path(out) if out is not None and format not in SHOWN else None
-    answers = list(
-        _each(model, inputs, folder, lines=format == "jsonl", strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+    lines = format == "jsonl"
+    each = _each(
+        model, inputs, folder, Looks(tile, tta), lines=lines, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress
     )
+    answers = list(each)
     results = tuple(one for one in answers if not isinstance(one, Failed))
     failed = tuple(one.to_dict() for one in answers if isinstance(one, Failed))
     found = Predictions(results, failed, time.perf_counter() - begin)
     if out is not None and format == "png":
         _draw(model, inputs, answers, folders.make(out), max_pixels)
     elif out is not None and format in labelling.FORMATS:
-        pairs: list[Any] = [(content, one) for content, one in zip(inputs, answers, strict=True) if not isinstance(one, Failed)]
-        for line in labelling.write(pairs, model.card, Path(out), format, max_pixels):
-            (progress or automatic()).message(line)
+        _label(model, inputs, answers, Path(out), format, max_pixels, progress or automatic())
     elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found
@@ -116,6 +124,21 @@ def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Fa
             files.write_bytes(folder / f"{number:06d}-{folders.stem(answer.source)}.png", encoding.png(picture))
 
 
+def _label(  # what was answered, and how it is to be written
+    model: Predictor,
+    inputs: Sequence[Any],
+    answers: Sequence[Result | Failed],
+    out: Path,
+    format: str,
+    max_pixels: int,
+    progress: Progress,
+) -> None:
+    """A labelled set of what was found; what the format cannot hold is told."""
+    pairs: list[Any] = [(content, one) for content, one in zip(inputs, answers, strict=True) if not isinstance(one, Failed)]
+    for line in labelling.write(pairs, model.card, out, format, max_pixels):
+        progress.message(line)
+
+
 def predict_each(
     target: str | Path | Predictor,
     inputs: Any,
@@ -123,6 +146,9 @@ def predict_each(
     out: str | Path | None = None,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    nms: str | None = None,
+    tile: int = 0,
+    tta: bool = False,
     device: str = "auto",
     precision: str = "auto",
     progress: Progress | None = None,
@@ -132,17 +158,30 @@ def predict_each(
     `out`: a folder whose predictions.jsonl grows with the results (predictions.jsonl.partial until it is whole), and videos beside it.
     Raises as `predict` does, before the first answer where the request is at fault.
     """
-    model = load(target, device=device) if isinstance(target, str | Path) else target
     folder = Path(out) if out is not None else None
     return _each(
-        model, inputs, folder, lines=folder is not None, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress
+        _opened(target, device, nms),
+        inputs,
+        folder,
+        Looks(tile, tta),
+        lines=folder is not None,
+        strict=strict,
+        max_pixels=max_pixels,
+        precision=precision,
+        progress=progress,
     )
+
+
+def _opened(target: str | Path | Predictor, device: str, nms: str | None) -> Predictor:
+    model: Predictor = load(target, device=device) if isinstance(target, str | Path) else target
+    return model.by_way(nms)
 
 
 def _each(  # what was asked, option by option
     model: Predictor,
     inputs: Any,
     folder: Path | None,
+    looks: Looks,
     *,
     lines: bool,
     strict: bool,
@@ -151,10 +190,12 @@ def _each(  # what was asked, option by option
     progress: Progress | None,
 ) -> Iterator[Result | Failed]:
     """Answers; what belongs beside them, and with `lines` themselves, into the folder."""
+    looks.check(model.card.task)
     total = count(inputs)
     kept: deque[Source] = deque()
     sources = _kept(inputs, max_pixels, kept if folder is not None else None)
-    answers = answered(lambda streams: model.session(precision, streams=streams), sources, max_pixels=max_pixels)
+    alone = partial(views.found, looks=looks) if looks else None
+    answers = answered(lambda streams: model.session(precision, streams=streams), sources, max_pixels=max_pixels, alone=alone)
     if folder is not None:
         answers = drawn(_with_masks(answers, folder), kept, answering(model.card.task, "predict"), folders.make(folder))
     file = Lines(folder / "predictions.jsonl") if folder is not None and lines else None
@@ -170,7 +211,12 @@ def _kept(inputs: Any, max_pixels: int, kept: deque[Source] | None) -> Iterator[
 
 
 def answered(
-    session: Callable[[int], Session], sources: Iterator[Source], *, max_pixels: int, finish: pipeline.Finish = tiling.results
+    session: Callable[[int], Session],
+    sources: Iterator[Source],
+    *,
+    max_pixels: int,
+    finish: pipeline.Finish = tiling.results,
+    alone: pipeline.Alone | None = None,
 ) -> Iterator[Any]:
     """What a session says of any sources, in order, bad ones among them as `Failed`. session(streams): it, for so many calls at once.
 
@@ -181,7 +227,7 @@ def answered(
         raise UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
     # One call on all cores answers a few images soonest; many images are answered fastest by as many calls as there are cores.
     opened = session(cores() if len(first) > BATCH else 1)
-    return pipeline.stream(opened, itertools.chain(first, sources), finish=finish, max_pixels=max_pixels)
+    return pipeline.stream(opened, itertools.chain(first, sources), finish=finish, alone=alone, max_pixels=max_pixels)
 
 
 def watched(answers: Iterator[Any], strict: bool, doing: str, total: int | None, progress: Progress) -> Iterator[Any]:

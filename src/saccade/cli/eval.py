@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--features", metavar="FILE|MODEL", help="What a model that makes images is measured on: a classifier's file, or a model of timm."
 )
+@options.looking
 @options.compute
 @options.seed
 @options.output

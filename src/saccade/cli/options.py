@@ -82,6 +82,16 @@ overrides = click.option("--set", "set", metavar="KEY=VALUE", multiple=True, cal
 licenses = click.option("--license", metavar="A,B,C", help="Licences that weights from elsewhere may be under; others are refused unread.")
 
 
+def looking(function: F) -> F:
+    """--nms, --tile and --tta, of models that find objects."""
+    ways = click.Choice(["class", "agnostic", "soft", "none"])
+    function = click.option("--tta", is_flag=True, help="Objects: look at each image mirrored and at two other sizes too.")(function)
+    help = "Objects: look at large images in tiles of this side in pixels too, for what is small in them."
+    function = click.option("--tile", metavar="PX", type=click.IntRange(0), default=0, show_default="none", help=help)(function)
+    help = "Objects: how doubles are suppressed: within a class, whatever the class, softly, not at all. Default: the model's own way."
+    return click.option("--nms", type=ways, help=help)(function)
+
+
 def size(default: str | None, help: str) -> Callable[[F], F]:
     """--size S or HxW, given on as (height, width)."""
     return click.option("--size", metavar="S|HxW", default=default, show_default=default is not None, callback=_size, help=help)

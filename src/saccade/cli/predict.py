@@ -32,6 +32,7 @@ INPUTS = "INPUT is an image, a video, a folder of images, a pattern such as 'pho
 )
 @click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
 @options.max_pixels
+@options.looking
 @options.compute
 @options.output
 @click.pass_context

@@ -24,6 +24,7 @@ from saccade.prediction import tiling
 from saccade.prediction.session import Session, cores
 from saccade.prediction.sources import Source
 
+Alone = Callable[[Session, Picture, str], Any]
 Finish = Callable[[Session, NDArray[np.uint8], Sequence[tuple[int, int]], Sequence[str], Sequence[tuple[str, ...]]], Sequence[Any]]
 AHEAD = 2  # batches, beside the one in each thread, that are answered before they are asked for
 
@@ -45,12 +46,14 @@ def stream(
     sources: Iterable[Source],
     *,
     finish: Finish = tiling.results,
+    alone: Alone | None = None,
     max_pixels: int = images.MAX_PIXELS,
     workers: int | None = None,
 ) -> Iterator[Any]:
     """What `finish` makes of each source, or a Failed, in their order. Raises UserError where the model itself cannot answer.
 
-    finish(session, prepared images of one shape, their sizes, names and notes) -> one object an image; without it, a Result.
+    finish(session, prepared images of one shape, their sizes, names and notes) -> one object an image; without it, a Result. alone(session,
+    image as it was read, its name): in its place, for each image by itself.
     """
     workers = workers or max(cores(), session.streams)
     turns = threading.BoundedSemaphore(session.streams)
@@ -58,10 +61,11 @@ def stream(
     def answer(part: Sequence[Source]) -> list[Any]:
         read: list[Picture | Result | Failed] = []
         for source in part:
-            one: Picture | Result | Failed = _read(source, session, max_pixels)
-            if isinstance(one, Picture) and tiling.large(session.card, one.size):  # at once: a batch of them would not fit into memory
+            one: Picture | Result | Failed = _read(source, session, max_pixels, prepared=alone is None)
+            by_itself = alone or (tiling.segmented if isinstance(one, Picture) and tiling.large(session.card, one.size) else None)
+            if isinstance(one, Picture) and by_itself:  # at once: a batch of them would not fit into memory
                 with turns:
-                    one = tiling.segmented(session, one, source.name)
+                    one = by_itself(session, one, source.name)
             read.append(one)
         with turns:
             return _answers(session, part, read, finish)
@@ -105,12 +109,12 @@ def _batched(sources: Iterable[Source], size: int) -> Iterator[list[Source] | Us
         yield part
 
 
-def _read(source: Source, session: Session, max_pixels: int) -> Picture | Failed:
-    """Prepared, but for what is large (`tiling`), which is as it was read."""
+def _read(source: Source, session: Session, max_pixels: int, *, prepared: bool) -> Picture | Failed:
+    """Prepared where asked, but for what is large (`tiling`), which is as it was read."""
     try:
         spec = session.card.input
         picture = source.read(spec.channels, max_pixels, prepare.covered(spec))
-        if tiling.large(session.card, picture.size):
+        if not prepared or tiling.large(session.card, picture.size):
             return picture
         return replace(picture, pixels=prepare.prepare(picture.pixels, spec))
     except UserError as error:
