@@ -22,8 +22,10 @@ from saccade.data.opening import open_dataset
 from saccade.evaluation import answers, predictions
 from saccade.evaluation.evaluate import evaluate, summarise
 from saccade.evaluation.result import Evaluation
+from saccade.objects.metrics import ObjectsMetric
 from saccade.prediction import views
 from saccade.prediction.views import NO_LOOKS, Looks
+from saccade.task import Metric
 from saccade.tasks import MAKING, making, room
 
 CHANGED = "the images have changed since this run was trained: what is measured on may hold what it learned from"
@@ -210,9 +212,17 @@ def _measure(
     images, bad = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=skip_bad, progress=progress, workers=2)
     if bad:
         progress.message(f"left out {len(bad)} images of {name} that cannot be read")
-    metric = room(model.card.task).metrics(model.card)
+    metric = _metric(model, dataset)
     session = model.session(precision)
     return evaluate(session, images.batches(session.batch), metric, progress=progress, split=name, seed=seed, total=len(images))
+
+
+def _metric(model: Predictor, dataset: Dataset) -> Metric:
+    """The room's; of objects also by how many training images each class is in."""
+    metric = room(model.card.task).metrics(model.card)
+    if isinstance(metric, ObjectsMetric):
+        metric.by_frequency(dataset.seen("train"))
+    return metric
 
 
 def _measure_looking(  # as `_measure`
@@ -228,7 +238,7 @@ def _measure_looking(  # as `_measure`
 ) -> Evaluation:
     """Of images each looked at several times, which takes their own pixels: they are read one by one."""
     began = time.perf_counter()
-    metric, session, rows = room(model.card.task).metrics(model.card), model.session(precision), []
+    metric, session, rows = _metric(model, dataset), model.session(precision), []
     places = dataset.split(name).tolist()
     progress.start(f"evaluate {name}", len(places), "images")
     for place in places:

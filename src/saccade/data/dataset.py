@@ -171,6 +171,11 @@ class Dataset:
         schema = replace(self.schema, classes=classes, ids=ids, counts=_counts(_present(annotations, targets), self.splits))
         return replace(self, annotations=annotations, schema=schema, targets=targets)
 
+    def seen(self, split: str) -> tuple[int, ...]:
+        """In how many images of a split each class is; 0 where there is no such split."""
+        places = self.splits.get(split, np.empty(0, np.int64))
+        return tuple((_present(self.annotations, self.targets)[places] > 0).sum(0).tolist())
+
     def fingerprint(self) -> str:
         """A hash over sorted (path, size, label): the same images and labels have the same."""
         digest = hashlib.sha256()
