@@ -75,6 +75,7 @@ def of_torchvision(name: str) -> dict[str, Any]:
         "size": list(shape[:2]),
         "license": SWAG if "SWAG" in best.meta.get("license", "") else "bsd-3-clause",
         "metric": round(best.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100, 5),
+        "file": best.url.rpartition("/")[2],
     }
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from saccade.api.listing import models
     from saccade.core.config import TrainConfig
     from saccade.core.errors import Interrupted, SaccadeError, UserError
+    from saccade.core.layers import Layers
     from saccade.core.results import Classification, Detections, Generated, Instances
     from saccade.core.segmentation import Segmentation
 
@@ -67,6 +68,7 @@ __all__ = [
     "Generated",
     "Instances",
     "Interrupted",
+    "Layers",
     "Model",
     "Predictions",
     "Run",
@@ -102,6 +104,7 @@ _MODULES = {
     "Detections": "saccade.core.results",
     "Instances": "saccade.core.results",
     "Generated": "saccade.core.results",
+    "Layers": "saccade.core.layers",
     "Segmentation": "saccade.core.segmentation",
     "models": "saccade.api.listing",
     "Interrupted": "saccade.core.errors",

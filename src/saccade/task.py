@@ -48,7 +48,8 @@ class Budget:
 @dataclass(frozen=True)
 class ModelRow:
     """One model that a room can build. license: of the pre-trained weights ("" without any); size: (height, width) that it was made for,
-    None where any will do; flops: operations for one image of that size, 0 where not counted."""
+    None where any will do; flops: operations for one image of that size, 0 where not counted; weights: what its published weights lie under
+    in a cache, the name of a repository of the hub or of a file, "" where the row's name is that."""
 
     name: str
     source: str
@@ -58,6 +59,7 @@ class ModelRow:
     dataset: str = ""
     size: tuple[int, int] | None = None
     flops: int = 0
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,33 @@ def test_layers_and_sizes() -> None:
         embed("resnet18", images, size=32, layer="layr1")
 
 
+def test_weights_of_a_file(run: saccade.Run, tmp_path: Path) -> None:
+    """A network by name with what a file holds of it: a model's own vectors, and what is refused."""
+    images = pictures(3)
+    model = saccade.load(run.path, device="cpu")
+    found = embed(NAME, images, weights=run.model)
+    np.testing.assert_allclose(found, model.embed(images, progress=Silent()), atol=1e-5)
+    assert found.shape == (3, 128) and np.abs(found - embed(NAME, images, size=(33, 20))).max() > 1e-3
+    plain = tmp_path / "plain.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), plain)
+    with pytest.raises(UserError, match=r"plain\.safetensors are of unknown licence"):
+        embed("test_resnet", images, weights=plain, license="mit")
+    for options, words in (({"pretrained": True}, "in the place of --pretrained"), ({"size": 8}, "this network, must be 50%")):
+        with pytest.raises(UserError, match=words):
+            embed(NAME, images, weights=plain, **options)
+    with pytest.raises(UserError, match="goes with the name of a network"):
+        embed(run.model, images, weights=plain)
+
+
+def test_names_of_other_libraries(tmp_path: Path) -> None:
+    """They have a slash, and are no folders."""
+    assert embed("torchvision/resnet18", pictures(2), size=64).shape == (2, 512)
+    with pytest.raises(UserError, match="no such run or model"):
+        embed("no/such", pictures(1))
+    with pytest.raises(UserError, match="hf/OWNER/NAME"):
+        embed("hf/such", pictures(1))
+
+
 @pytest.mark.long
 def test_published_weights_are_those_of_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers as timm's own model without a classifier, on the same pixels."""

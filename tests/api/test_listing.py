@@ -63,9 +63,22 @@ def test_a_run_and_its_file(run: Run) -> None:
 
 
 def test_weights_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "models--timm--resnet18.a1_in1k/snapshots/abc").mkdir(parents=True)
+    """Of timm whatever their tag, of transformers and torchvision; a repository of which only the configuration was fetched has none."""
+    for repository, file in (
+        ("timm--resnet18.a1_in1k", "model.safetensors"),
+        ("microsoft--resnet-50", "pytorch_model.bin"),
+        ("ustc-community--dfine-nano-coco", "model.safetensors"),
+        ("google--vit-base-patch16-224", "config.json"),
+    ):
+        place = tmp_path / f"models--{repository}/snapshots/abc"
+        place.mkdir(parents=True)
+        (place / file).touch()
+    (tmp_path / "saccade/weights").mkdir(parents=True)
+    (tmp_path / "saccade/weights/vgg16-397923af.pth").touch()
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert [entry.name for entry in saccade.models(task="classify") if entry.local] == ["resnet18"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = [entry.name for entry in saccade.models() if entry.local]
+    assert here == ["dfine_n", "hf/microsoft/resnet-50", "resnet18", "torchvision/vgg16"]
 
 
 @pytest.mark.processes

@@ -17,6 +17,7 @@ import saccade
 from saccade import Run, UserError
 from saccade.api import labelling
 from saccade.core import masks
+from saccade.core.card import Card, InputSpec
 from saccade.core.errors import Interrupted
 from saccade.core.progress import Silent
 from saccade.core.segmentation import Segmentation
@@ -232,9 +233,9 @@ def test_what_is_refused(fields: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean small_unet"):
         train(fields, tmp_path / "r", model="small_unett")
     with pytest.raises(UserError, match="objects are no classes of pixels"):
-        labelling.check("instances", "masks")
+        labelling.check(Card("instances", ("a",), {}, InputSpec(3, (64, 64), "fit")), "masks")
     with pytest.raises(UserError, match="labels are for what is found"):
-        labelling.check("classify", "coco")
+        labelling.check(Card("classify", ("a", "b"), {}, InputSpec(3, (64, 64))), "coco")
     with pytest.raises(UserError, match="must be a number for each of 3 classes"):
         train(fields, tmp_path / "r", set={"segmentation.class_weights": [1, 2]})
 

@@ -44,9 +44,10 @@ def blended(whole: np.ndarray, tile: int, overlap: int, reach: int) -> np.ndarra
         return part
 
     found = np.full(whole.shape, np.nan, np.float32)
-    for top, band in tiles.bands(answer, (height, width), tile, overlap):
-        assert np.isnan(found[:, top : top + band.shape[1]]).all()
-        found[:, top : top + band.shape[1]] = band
+    for top, left, values in tiles.blocks(answer, (height, width), tile, overlap):
+        place = found[:, top : top + values.shape[1], left : left + values.shape[2]]
+        assert np.isnan(place).all() and place.shape == values.shape
+        place[:] = values
     return found
 
 

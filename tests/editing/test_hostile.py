@@ -84,6 +84,7 @@ HOSTILE: list[Any] = [
     [of({"do": "drop", "module": CONV, "p": 0.5})],
     [of({"do": "drop", "module": "", "p": 0.5})],
     [of({"do": "drop", "module": "network.features.1.0.shortcut", "p": 0.5})],
+    [of({"do": "grow"})],
     [of({"do": "size", "height": 0, "width": 8})],
     [of({"do": "size", "height": 1 << 20, "width": 8})],
     [of(size=[0, 8])],

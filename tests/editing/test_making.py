@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,56 @@ def test_lora_is_added_to_a_generator_and_merged() -> None:
     assert list(merged.network.state_dict()) == list(network.module.state_dict())
 
 
+def of_size(size: tuple[int, int]) -> Network:
+    """A residual GAN for images of another size."""
+    network = maker("r3gan")
+    arguments = {**network.card.architecture["arguments"], "shape": [3, *size], "widths": [8, 8] if min(size) > 20 else [8]}
+    card = replace(
+        network.card, architecture={**network.card.architecture, "arguments": arguments}, input=replace(network.card.input, size=size)
+    )
+    torch.manual_seed(0)
+    return Network(stir(network.build(card, None)), card, network.build)
+
+
+@pytest.mark.parametrize("size", [(17, 11), (33, 21), (34, 22), (16, 16)])
+def test_a_gan_that_has_grown_makes_the_same_images_of_larger_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    network = of_size(size)
+    inputs = given(network)
+    planned = network.plan("grow-resolution")
+    assert planned.edit.promise == "exact" and planned.card.metrics == {} and planned.effect.difference is not None
+    assert planned.effect.flops_after > planned.effect.flops_before
+    images, larger = sampled(network.module, inputs), sampled(planned.network, inputs)
+    assert np.array_equal(larger, images.repeat(2, 1).repeat(2, 2)) and images.std() > 5
+    (_, scores), (_, again) = parts(network.module, inputs), parts(planned.network, inputs)
+    assert (scores - again).abs().max() <= 1e-5 * max(1.0, float(scores.abs().max()))
+    file = Network(planned.network, planned.card, network.build).save(tmp_path / "m.safetensors")
+    loaded = saccade.load(file, device="cpu")
+    assert loaded.card.input.size == (2 * size[0], 2 * size[1])
+    assert np.array_equal(saccade.generate(file, n=5, latents=inputs[0].numpy(), device="cpu").images, larger)
+    back = saccade.edit(file, undo=True, out=tmp_path / "back.safetensors").model
+    assert back.read_bytes() == network.save(tmp_path / "first.safetensors").read_bytes()  # type: ignore[union-attr]
+
+
+def test_a_gan_grows_on_and_all_that_is_new_learns() -> None:
+    network = of_size((16, 12))
+    inputs = given(network)
+    before = sampled(network.module, inputs)
+    for text in ("grow-resolution", "grow-resolution", "widen generator.upward.finer 1.5", "deepen judge.downward.finer.1.stage +1"):
+        planned = network.plan(text)
+        network = Network(planned.network, planned.card, network.build)
+    assert np.array_equal(sampled(network.module, inputs), before.repeat(4, 1).repeat(4, 2))
+    module = network.module.train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    still = {name for name, _ in module.named_parameters() if ".finer." in name}
+    for _ in range(6):
+        optimizer.zero_grad()
+        images, scores = module.run_through(*inputs)  # type: ignore[operator]
+        (images.square().mean() + scores.square().mean()).backward()
+        optimizer.step()
+        still -= {name for name, value in module.named_parameters() if value.grad is not None and (value.grad != 0).any()}
+    assert still == set()
+
+
 @pytest.mark.parametrize(
     ("model", "text", "said"),
     [
@@ -134,6 +185,8 @@ def test_lora_is_added_to_a_generator_and_merged() -> None:
         ("r3gan", "set-input-channels 1", "no normalisation of its input"),
         ("r3gan", "widen generator.upward.last 2", "what the network gives (widen generator."),
         ("dcgan", "widen generator.start 2", "have fixed places"),
+        ("dcgan", "grow-resolution", "only the networks of r3gan grow so far"),
+        ("vae", "grow-resolution", "this network does not grow (a GAN does: r3gan)"),
     ],
 )
 def test_what_cannot_be_is_refused(model: str, text: str, said: str) -> None:

@@ -123,6 +123,18 @@ def head(classes: int) -> nn.Module:
     return nn.ModuleDict({name: nn.Linear(4, count) for name, count in outputs.items()})
 
 
+def test_a_row_that_stands_for_nothing_is_the_last_one() -> None:
+    """As in the embedding of DETR's classes with noise: classes, then padding."""
+    ours, wider, theirs = (nn.Embedding(count + 1, 2, padding_idx=count) for count in (3, 4, 5))
+    with torch.no_grad():
+        theirs.weight[5] = 7.0
+    before = ours.weight.detach().clone()
+    rows = rows_of_classes(ours, wider, 3)
+    assert rows == {"weight": Rows(0, 1, 1)} and rows["weight"].others == 1
+    assert load_matching(ours, to_buffers(theirs), rows, [(4, 0), (0, 2)]).loaded == 1
+    assert torch.equal(ours.weight[[0, 2, 3]], theirs.weight[[4, 0, 5]]) and torch.equal(ours.weight[1], before[1])
+
+
 def test_rows_of_the_same_classes_are_kept() -> None:
     """Of another number and order of classes, with a background before them, and several rows a class."""
     ours, theirs = head(3), head(5)

@@ -152,9 +152,9 @@ def test_complete_answers_hold_what_is_not_sure() -> None:
 
 def test_requests_that_cannot_be() -> None:
     with pytest.raises(UserError, match="tile: must have a side of 64 pixels at least, got 32"):
-        Looks(tile=32).check("detect")
-    with pytest.raises(UserError, match="tta: is for models that find objects, this one is for classify"):
-        Looks(tta=True).check("classify")
+        Looks(tile=32).check(CARD)
+    with pytest.raises(UserError, match="this model is for classify"):
+        Looks(tta=True).check(Card("classify", ("a",), {}, InputSpec(3, (64, 64))))
     with pytest.raises(UserError, match=r"nms: unknown way to suppress doubles 'clas'.*did you mean class"):
         finish.by_way(CARD, "clas")
     with pytest.raises(UserError, match="nms: is for models that find objects"):

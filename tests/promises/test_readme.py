@@ -15,7 +15,7 @@ import pytest
 from source_tree import REPO
 
 SHELL = {"", "sh", "bash", "console", "shell", "text"}
-PAGES = ("embeddings.md",)  # of docs/ that are for users
+PAGES = ("embeddings.md", "editing.md")  # of docs/ that are for users
 _FENCE = re.compile(r"^(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
 
 

@@ -23,7 +23,7 @@ from saccade.tasks.classification.task import Classification
 from saccade.training import changes
 from saccade.training.learner import Workshop
 from saccade.training.loop import Job, Trainer
-from small_jobs import CONFIG, STEPS, Outcome, Stopping, fit, go_on, job, making_job, resolved
+from small_jobs import CONFIG, STEPS, Outcome, Stopping, detecting_job, fit, go_on, job, making_job, resolved, segmenting_job
 
 EDITS = ("at step 3: widen features.0.0 1.5", "at step 5: deepen features.2 +1", "at epoch 2: replace ReLU SiLU")
 CONFIGS: dict[str, TrainConfig] = {
@@ -215,6 +215,19 @@ def test_an_edit_that_memory_does_not_hold(tmp_path: Path, monkeypatch: pytest.M
     assert Outcome.of(trainer.job.run).files == outcome.files
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_compiled_run_is_edited_too(tmp_path: Path) -> None:
+    """It is compiled anew; the losses are those of the run that is not, and resume is equal to the bit."""
+    config = replace(CONFIG, edits=EDITS[:2])
+    plain = fit(editable(tmp_path / "plain", config))
+    whole = fit(editable(tmp_path / "compiled", replace(config, compile=True)))
+    mine, theirs = ([row["loss"] for row in one.rows if "loss" in row] for one in (whole, plain))
+    assert mine == pytest.approx(theirs, rel=1e-3) and mine != theirs
+    interrupted(tmp_path / "again", replace(config, compile=True), 4)
+    assert go_on(editable(tmp_path / "again", replace(config, compile=True))).differs(whole) == []
+
+
 def asking(run: RunDir, *wanted: dict[str, Any]) -> list[Path]:
     run.path.mkdir(parents=True, exist_ok=True)
     found = []
@@ -321,18 +334,26 @@ def test_pause_and_stop(tmp_path: Path) -> None:
     assert go_on(editable(run.path)).files == plain.files
 
 
-@pytest.mark.parametrize(("model", "text"), [("r3gan", "widen generator.upward 1.5"), ("vae", "freeze downward")])
-def test_runs_that_make_images(tmp_path: Path, model: str, text: str) -> None:
-    """A GAN's two optimizers follow; resume is equal to the bit."""
+ROOMS: dict[str, tuple[Callable[[Path], Job], tuple[str, ...]]] = {
+    "gan": (lambda path: making_job(path, "r3gan"), ("at step 3: widen generator.upward 1.5",)),
+    "vae": (lambda path: making_job(path, "vae"), ("at step 3: freeze downward",)),
+    "detect": (detecting_job, ("at step 2: widen * 1.5", "at step 4: deepen backbone.stages.2 +1", "at step 6: freeze backbone.stem")),
+    "segment": (segmenting_job, ("at step 2: widen * 1.5", "at step 4: deepen stages.2 +1", "at step 6: replace ReLU SiLU")),
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_runs_of_other_rooms(tmp_path: Path, room: str) -> None:
+    """All optimizers follow, those of a GAN too; resume is equal to the bit."""
+    make, edits = ROOMS[room]
 
     def made(path: Path, after: int = 0) -> Job:
-        one = making_job(path, model)
-        return replace(
-            one, config=replace(one.config, edits=(f"at step 3: {text}",)), editor=Editor(one.task.build, 0), progress=Stopping(after)
-        )
+        one = make(path)
+        config = replace(one.config, edits=edits)
+        return replace(one, config=config, editor=Editor(one.task.build, 0), progress=Stopping(after))
 
     whole = fit(made(tmp_path / "whole"))
-    assert [(event["event"], event.get("why")) for event in whole.events] == [("edit", None)]
+    assert [(event["event"], event.get("why")) for event in whole.events] == [("edit", None)] * len(edits)
     with pytest.raises(Interrupted):
         Trainer(made(tmp_path / "again", 5)).fit()
     assert go_on(made(tmp_path / "again")).differs(whole) == []

@@ -52,16 +52,16 @@ def edit(
     beside the model; seed: of weights that are new (a run has its own). Raises UserError, and writes nothing, for an edit that cannot be
     made; of a run, those before it are made then.
     """
-    from saccade.editing import planning
-    from saccade.nn import weights
-
     path = Path(target)
     if undo == bool(edits):
         raise UserError("must be edits, or --undo alone", where="edit", fix='saccade edit MODEL "widen layer2 1.5"')
-    for text in edits:
-        planning.parse(text)
     if path.is_dir():
         return _of_run(controlling.found(path), edits, dry_run=dry_run, undo=undo, out=out)
+    from saccade.editing import planning
+    from saccade.nn import weights
+
+    for text in edits:
+        planning.parse(text)
     new = Path(out) if out is not None else path.with_name(f"{path.stem}-edited.safetensors")
     if not dry_run and (new.exists() or new.suffix != ".safetensors"):
         problem = "exists already" if new.exists() else "must end in .safetensors"

@@ -18,11 +18,13 @@ from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress, automatic
 from saccade.data.sample import Schema
+from saccade.nn.pretrained import TORCHVISION
 from saccade.prediction.embeddings import FEATURES, Embeddings, check_file, rows
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.session import Session
 from saccade.prediction.sources import count, each_frame, expand
 from saccade.tasks import answering
+from saccade.tasks.classification.models import hf_rows
 
 TASK = "classify"  # of the models that embed
 CLASSES = ("a", "b")  # of a network that has none: what tells them apart is left out
@@ -107,7 +109,9 @@ def opened(
 def _is_place(target: str | Path) -> bool:
     """Whether a target is meant as a file or folder, not as a network's name."""
     path = Path(target)
-    return isinstance(target, Path) or path.exists() or len(path.parts) != 1 or path.suffix in (".safetensors", ".onnx", ".xml")
+    if isinstance(target, Path) or path.exists() or path.suffix in (".safetensors", ".onnx", ".xml"):
+        return True
+    return len(path.parts) != 1 and not target.startswith((TORCHVISION, hf_rows.PREFIX))
 
 
 def _named(asked: TrainConfig, size: tuple[int, int] | str | int | None, device: str, progress: Progress) -> Model:
@@ -116,6 +120,8 @@ def _named(asked: TrainConfig, size: tuple[int, int] | str | int | None, device:
     try:
         room.check(asked)
     except UserError as error:
+        if name.startswith(hf_rows.PREFIX):
+            raise
         raise UserError(f"no such run, model file or network: {name!r}", where="embed", fix=error.fix) from None
     if asked.pretrained and asked.weights:
         raise UserError("stands in the place of --pretrained", where="--weights", fix="give one of them")

@@ -14,8 +14,10 @@ from saccade.core import images
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.core.images import MAX_PIXELS
+from saccade.core.layers import layered
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import WITHIN
+from saccade.core.results import OBJECTS, WITHIN
 from saccade.core.rundir import RunDir
 from saccade.data.dataset import Dataset
 from saccade.data.opening import open_dataset
@@ -47,6 +49,7 @@ def eval(
     precision: str = "auto",
     seed: int = 0,
     features: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a run's best model, a model file or an exported file. A run knows its data; test is taken where there is one,
@@ -55,35 +58,48 @@ def eval(
     For a run the answers are written to predictions/<split>.jsonl and its report shows them, but where nms, tile or tta (see `predict`) say
     that it is asked otherwise than it is by itself. features: what a model that makes images is
     measured on: a classifier's model file, or a model of timm with its published weights; a run has its own.
+    max_pixels: of an image or mask.
     """
     from saccade.api.models import Model, load
 
     progress = progress or automatic()
     model, looks = load(target, device=device).by_way(nms), Looks(tile, tta)
     if data is not None:
-        return evaluate_model(model, data, split=split, looks=looks, precision=precision, seed=seed, features=features, progress=progress)
+        return evaluate_model(
+            model,
+            data,
+            split=split,
+            looks=looks,
+            precision=precision,
+            seed=seed,
+            features=features,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
     run = RunDir(Path(target))
     if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
     if model.card.task in MAKING:
         return _evaluate_making_run(run, model, split, seed, features, progress)
-    if nms is None and not looks:
-        return _evaluate_run(run, model, split, precision, seed, progress)
+    if nms is None and (not looks or model.card.task not in OBJECTS):
+        return _evaluate_run(run, model, split, precision, seed, max_pixels, progress, looks=looks)
     config = read_record(run)["config"]
-    dataset = open_dataset(str(config.get("data", "")), task=model.card.task)
+    dataset = open_dataset(str(config.get("data", "")), task=model.card.task, max_pixels=max_pixels)
     return _measure(model, dataset, split, precision, seed, progress, skip_bad=bool(config.get("skip_bad")), looks=looks)
 
 
-def _evaluate_run(run: RunDir, model: Model, split: str | None, precision: str, seed: int, progress: Progress) -> Evaluation:
+def _evaluate_run(  # more than six arguments: those of `eval`
+    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress, *, looks: Looks
+) -> Evaluation:
     """On the run's own data, what training left out left out again; kept in the run."""
     from saccade.api.reporting import write_report
 
     record = read_record(run)
-    dataset = open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"))
+    dataset = open_dataset(str(record["config"].get("data", "")), task=record["config"].get("task"), max_pixels=max_pixels)
     if dataset.fingerprint() != record["data"].get("fingerprint"):
         progress.message(CHANGED)
     skip_bad = bool(record["config"].get("skip_bad"))
-    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad)
+    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad, looks=looks)
     if evaluation.split == "train":  # figures on what was learned are not what a report is for
         predictions.write_predictions(run.predictions, evaluation)
     else:
@@ -153,6 +169,7 @@ def evaluate_model(
     precision: str = "auto",
     seed: int = 0,
     features: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Evaluation:
     """The same for an opened model.
@@ -161,7 +178,7 @@ def evaluate_model(
     """
     if model.card.task in MAKING:
         return _measure_making(model, data, split, seed, progress or automatic(), features)
-    dataset = open_dataset(data, task=model.card.task)
+    dataset = open_dataset(data, task=model.card.task, max_pixels=max_pixels)
     return _measure(model, dataset, split, precision, seed, progress or automatic(), looks=looks)
 
 
@@ -205,15 +222,18 @@ def _measure(
     looks: Looks = NO_LOOKS,
 ) -> Evaluation:
     dataset = relabelled(dataset, model.card.classes)
+    if dataset.schema.multi != layered(model.card) and dataset.schema.task == "segment":
+        said = "overlap, those of the model do not" if dataset.schema.multi else "do not overlap, those of the model do"
+        raise UserError(f"the classes of its pixels {said}", where=str(dataset.root))
     name = split or default_split(dataset)
-    if looks:
-        looks.check(model.card.task)
+    looks.check(model.card)
+    if looks and model.card.task in OBJECTS:
         return _measure_looking(model, dataset, name, looks, precision, seed, progress, skip_bad=skip_bad)
     images, bad = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=skip_bad, progress=progress, workers=2)
     if bad:
         progress.message(f"left out {len(bad)} images of {name} that cannot be read")
     metric = _metric(model, dataset)
-    session = model.session(precision)
+    session = views.asked(model.session(precision), looks)
     return evaluate(session, images.batches(session.batch), metric, progress=progress, split=name, seed=seed, total=len(images))
 
 
@@ -272,7 +292,8 @@ def eval_predictions(
     rows = answers.read(Path(file))
     dataset = open_dataset(data, task=answers.task_of(rows))
     name = split or default_split(dataset)
-    card = Card(dataset.schema.task, dataset.schema.classes, {}, InputSpec(3, (1, 1)))
+    architecture = {"multi": True} if dataset.schema.multi and dataset.schema.task == "segment" else {}
+    card = Card(dataset.schema.task, dataset.schema.classes, architecture, InputSpec(3, (1, 1)))
     metric = room(card.task).metrics(card)
     if card.task in WITHIN:
         return answers.score(rows, dataset, name, metric, seed=seed, where=str(file))

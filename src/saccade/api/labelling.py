@@ -9,6 +9,7 @@ from typing import Any
 from saccade.core import class_masks, encoding, images, results
 from saccade.core.card import Card
 from saccade.core.errors import UserError
+from saccade.core.layers import layered
 from saccade.core.results import WITHIN, Detections, Instances
 from saccade.core.segmentation import Segmentation
 from saccade.data import converting
@@ -19,8 +20,11 @@ OBJECTS = ("coco", "yolo", "voc")  # a region of a class is an object there
 FORMATS = (*OBJECTS, "masks")
 
 
-def check(task: str, format: str) -> None:
-    """Raise UserError where answers of a task are no labels of a format."""
+def check(card: Card, format: str) -> None:
+    """Raise UserError where a model's answers are no labels of a format."""
+    task = card.task
+    if format == "masks" and layered(card):
+        raise UserError("holds one class for each pixel, and this model's overlap", where=f"--format {format}", fix="--format coco")
     if task not in WITHIN or (format == "masks" and task in results.OBJECTS):
         within = f"labels are for what is found in images, this model is for {task}"
         raise UserError("objects are no classes of pixels" if task in WITHIN else within, where=f"--format {format}")

@@ -10,6 +10,7 @@ from saccade.api.models import model_path
 from saccade.core import licenses, modelfile
 from saccade.core.config import TrainConfig
 from saccade.tasks import MAKING, room
+from saccade.tasks.classification.models import hf_rows
 
 LEARNED = ("classifier", "clusters")  # features of made images that are no weights from elsewhere
 
@@ -53,4 +54,8 @@ def published(task: str, model: str, by: Sequence[str], *, where: str = "--pretr
         from saccade.nn import pretrained
 
         license = pretrained.weights(model).license
+    if task == "classify" and model not in rows and model.startswith(hf_rows.PREFIX):  # its model card says, which is fetched alone
+        from saccade.tasks.classification.models import hf
+
+        license = hf.license_of(model)[0]
     licenses.refuse([licenses.link(model, license=license)], by, where=where)

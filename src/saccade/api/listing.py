@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from saccade.core import licenses, modelfile
 from saccade.core.errors import UserError, unknown
+from saccade.nn import pretrained
+from saccade.task import ModelRow
 from saccade.tasks import ROOMS, room
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def _all() -> list[Entry]:
             row.license,
             row.metric,
             row.dataset,
-            row.source == "timm" and row.name in here,
+            here(row),
         )
         for task in ROOMS
         for row in room(task).models()
@@ -177,9 +179,21 @@ def _of_file(path: Path) -> Entry:
     return Entry(name, card.task, FILE, count, None, card.input.size, under, figure, card.data, True, card.descent)
 
 
-def _local() -> set[str]:
-    """Names of timm's models whose weights lie in the cache of the Hugging Face hub, whatever their tag."""
+def _local() -> Callable[[ModelRow], bool]:
+    """Whether the published weights of a row lie on this machine: in the cache of the Hugging Face hub, whatever their tag, or in ours."""
     home = Path(os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    found = (place.parent.parent.name for place in cache.glob("models--timm--*/snapshots/*"))
-    return {name.removeprefix("models--timm--").partition(".")[0] for name in found}
+    held = {place.parent.parent.name.removeprefix("models--") for place in cache.glob("models--*/snapshots/*") if _has_weights(place)}
+    timms = {name.removeprefix("timm--").partition(".")[0] for name in held if name.startswith("timm--")}
+    fetched = {place.name for place in pretrained.cache().glob("*")}
+
+    def here(row: ModelRow) -> bool:
+        kept = {"timm": timms, "torchvision": fetched}.get(row.source, held)
+        return (row.weights.replace("/", "--") or row.name) in kept
+
+    return here
+
+
+def _has_weights(snapshot: Path) -> bool:
+    """Whether a repository's copy holds more than its configuration."""
+    return any(path.suffix in (".safetensors", ".bin") for path in snapshot.iterdir())

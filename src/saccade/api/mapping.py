@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saccade.api.sets import relabelled
-from saccade.core import images
+from saccade.core import images, layers
 from saccade.core.card import Card
 from saccade.core.errors import UserError
-from saccade.core.segmentation import Segmentation
 from saccade.data.opening import open_dataset
 from saccade.evaluation.result import Evaluation
 from saccade.tasks import answering
@@ -50,7 +49,7 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
         try:
             pixels = images.read(dataset.tree.image(row["source"]), channels=card.input.channels).pixels
             truth = dataset.target(place_of[row["source"]], (pixels.shape[0], pixels.shape[1]))
-            answer = Segmentation.from_dict(row, card.classes)
+            answer = layers.kind(multi=layers.layered(card)).from_dict(row, card.classes)
         except (UserError, KeyError):
             continue
         if answer.size != pixels.shape[:2]:

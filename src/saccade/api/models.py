@@ -60,13 +60,16 @@ class Predictor(ABC):
         tta: bool = False,
         precision: str = "auto",
         seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
         progress: Progress | None = None,
     ) -> Evaluation:
         """`saccade.eval` of this model."""
         from saccade.api.evaluating import evaluate_model
 
         looks = Looks(tile, tta)
-        return evaluate_model(self.by_way(nms), data, split=split, looks=looks, precision=precision, seed=seed, progress=progress)
+        return evaluate_model(
+            self.by_way(nms), data, split=split, looks=looks, precision=precision, seed=seed, max_pixels=max_pixels, progress=progress
+        )
 
     def predict(
         self,

@@ -19,12 +19,14 @@ from saccade.core.errors import UserError, unknown
 from saccade.core.scheduled import Scheduled
 from saccade.data.dataset import Dataset
 from saccade.task import Budget
-from saccade.tasks import ROOMS, room
+from saccade.tasks import MAKING, ROOMS, room
+from saccade.tasks.classification.models import hf_rows
 
 VALUED = ("task", "model", "epochs", "minutes", "batch", "weights", "workers", "device", "precision", "seed")
 FLAGS = {
     ("pretrained", True): "--pretrained",
     ("skip_bad", True): "--skip-bad",
+    ("compile", True): "--compile",
     ("shard", True): "--shard",
     ("images", False): "--no-images",
 }
@@ -74,6 +76,9 @@ def knowing(model: str) -> str:
     named = {row.name: task for task in ROOMS for row in room(task).models()}
     if model in named:
         return named[model]
+    if model.startswith(hf_rows.PREFIX):
+        hf_rows.check(model)
+        return "classify"
     reasons: list[UserError] = []
     for task in ROOMS if "/" in model or "." in model else ():  # heads on networks, and tags of weights, stand in no table
         try:
@@ -153,6 +158,9 @@ def _checked(values: Mapping[str, Any]) -> TrainConfig:
     for key, value in configs.dotted(asdict(config)).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} must be a finite number, got {value}", where="--set")
+    if config.compile and (config.shard or config.task in MAKING):
+        other = "--shard" if config.shard else "models that make images, whose losses are differentiated twice"
+        raise UserError(f"--compile does not go with {other}", where="train")
     for text in config.edits:
         Scheduled.parse(text)
     if config.minutes is not None and not config.minutes:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ import numpy as np
 from saccade.api import labelling
 from saccade.api.filming import drawn
 from saccade.api.models import Predictor, load
-from saccade.core import encoding, files, folders, images
+from saccade.core import encoding, files, folders, georeference, strips
 from saccade.core.errors import UserError, unknown
+from saccade.core.georeference import Georeference
 from saccade.core.images import MAX_PIXELS
+from saccade.core.layers import Layers
 from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.segmentation import MASKS, Segmentation
@@ -33,7 +34,8 @@ from saccade.prediction.views import Looks
 from saccade.tasks import answering
 
 SHOWN = {"png": "pictures of answers", **dict.fromkeys(labelling.FORMATS, "labels")}  # formats that hold the images too
-FORMATS = ("json", "jsonl", "csv", *SHOWN)
+PLACED = "geojson"
+FORMATS = ("json", "jsonl", "csv", PLACED, *SHOWN)
 
 
 def predict(
@@ -55,25 +57,30 @@ def predict(
 
     `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
     be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>, or with "png" each image with its
-    answer drawn over it, or becomes a labelled set of what was found ("coco", "yolo", "voc", "masks"; new or empty, it opens as any other);
+    answer drawn over it, with "geojson" the outlines of regions in the coordinates of each GeoTIFF, or becomes a labelled set of what
+    was found ("coco", "yolo", "voc", "masks"; new or empty, it opens as any other);
     masks of classes stand in classes/ beside predictions, how unsure they are in uncertainty/.
     Of a video each frame is answered for, and `out` gets predictions.jsonl and, beside it, the video with the answers drawn over it. For
     more images, or longer videos, than memory should hold the results of: `predict_each`.
     Of models that find objects: nms: how doubles are suppressed, "class", "agnostic" (whatever the class), "soft" or "none", in place of
     the model's own way; tile: large images are looked at in tiles of that side in pixels too, so that small objects are seen as large as
-    in the image itself; tta: mirrored and at two other sizes too, which takes six times as long.
+    in the image itself; tta: mirrored and at two other sizes too, which takes six times as long (of pixels the mean over mirrored
+    views, `prediction.flips`).
     """
     format = format or ("jsonl" if has_video(inputs) else "json")
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="--format")
-    if format in SHOWN:
+    if format in (*SHOWN, PLACED):
         _check_shown(format, inputs, out)
         inputs = [source.content for source in expand(inputs)]  # once: what is written may come to lie among the images
+    places = [georeference.read(content) for content in inputs] if format == PLACED else []
     model = _opened(target, device, nms)
     if format in labelling.FORMATS:
-        labelling.check(model.card.task, format)
+        labelling.check(model.card, format)
+    if format == PLACED and model.card.task != "segment":
+        raise UserError(f"holds regions of pixels, this model is for {model.card.task}", where="--format geojson", fix="--format json")
     begin = time.perf_counter()
-    folder = Path(out) if out is not None and format not in SHOWN else None
+    folder = Path(out) if out is not None and format not in (*SHOWN, PLACED) else None
     lines = format == "jsonl"
     each = _each(
         model, inputs, folder, Looks(tile, tta), lines=lines, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress
@@ -84,6 +91,8 @@ def predict(
     found = Predictions(results, failed, time.perf_counter() - begin)
     if out is not None and format == "png":
         _draw(model, inputs, answers, folders.make(out), max_pixels)
+    elif out is not None and format == PLACED:
+        _outline(places, answers, folders.make(out))
     elif out is not None and format in labelling.FORMATS:
         _label(model, inputs, answers, Path(out), format, max_pixels, progress or automatic())
     elif out is not None and format != "jsonl":
@@ -94,23 +103,24 @@ def predict(
 def _check_shown(format: str, inputs: Any, out: str | Path | None) -> None:
     """Raise UserError where images with what was found cannot be written."""
     if out is None:
-        raise UserError(f"{SHOWN[format]} need a folder", where=f"--format {format}", fix="give --out DIR")
+        raise UserError(f"{SHOWN.get(format, 'outlines of answers')} need a folder", where=f"--format {format}", fix="give --out DIR")
     if has_video(inputs):
         fix = "leave the format out: the answers are drawn into a video, and written as lines"
-        raise UserError(f"{SHOWN[format]} are of images, not of videos", where=f"--format {format}", fix=fix)
+        raise UserError(f"{SHOWN.get(format, 'outlines of answers')} are of images, not of videos", where=f"--format {format}", fix=fix)
     if format in labelling.FORMATS:
         check_new(Path(out))
 
 
 def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Result | Failed]:
     """Answers, those of classes of pixels with their masks written: classes/000000-NAME.png ..., in the order of the inputs, and how unsure
-    each pixel is, as a grey picture: uncertainty/000000-NAME.png."""
+    each pixel is, as a grey picture: uncertainty/000000-NAME.png. Of classes that overlap a folder, classes/000000-NAME/CLASS.png."""
     for number, answer in enumerate(answers):
         if isinstance(answer, Segmentation):
-            name = f"{number:06d}-{folders.stem(answer.source)}.png"
-            answer = replace(answer, file=str(answer.save(folders.make(folder / MASKS) / name)))
+            name = f"{number:06d}-{folders.stem(answer.source)}"
+            place = folders.make(folder / MASKS) / (name if isinstance(answer, Layers) else f"{name}.png")
+            answer = replace(answer, file=str(answer.save(place)))
             if answer.doubt is not None:
-                files.write_bytes(folders.make(folder / "uncertainty") / name, encoding.png(answer.doubt.values))
+                files.write_bytes(folders.make(folder / "uncertainty") / f"{name}.png", encoding.png_of(answer.doubt.bands(), answer.size))
         yield answer
 
 
@@ -119,7 +129,8 @@ def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Fa
     task, channels = answering(model.card.task, "predict"), min(model.card.input.channels, 3)
     for number, (content, answer) in enumerate(zip(inputs, answers, strict=True)):
         if not isinstance(answer, Failed):
-            pixels = images.read(content, channels=channels, max_pixels=max_pixels).pixels
+            step = answer.packed.step if isinstance(answer, Segmentation) else 1
+            pixels = strips.thinned(content, step, channels=channels, max_pixels=max_pixels)
             picture = np.asarray(task.draw(pixels, answer))
             files.write_bytes(folder / f"{number:06d}-{folders.stem(answer.source)}.png", encoding.png(picture))
 
@@ -137,6 +148,13 @@ def _label(  # what was answered, and how it is to be written
     pairs: list[Any] = [(content, one) for content, one in zip(inputs, answers, strict=True) if not isinstance(one, Failed)]
     for line in labelling.write(pairs, model.card, out, format, max_pixels):
         progress.message(line)
+
+
+def _outline(places: Sequence[Georeference], answers: Sequence[Result | Failed], folder: Path) -> None:
+    """The regions of each image that was answered for on the map: 000000-NAME.geojson ..., in the order of the inputs."""
+    for number, (place, answer) in enumerate(zip(places, answers, strict=True)):
+        if isinstance(answer, Segmentation):
+            files.write_json(folder / f"{number:06d}-{folders.stem(answer.source)}.geojson", georeference.features(answer, place))
 
 
 def predict_each(
@@ -190,12 +208,14 @@ def _each(  # what was asked, option by option
     progress: Progress | None,
 ) -> Iterator[Result | Failed]:
     """Answers; what belongs beside them, and with `lines` themselves, into the folder."""
-    looks.check(model.card.task)
+    looks.check(model.card)
     total = count(inputs)
     kept: deque[Source] = deque()
     sources = _kept(inputs, max_pixels, kept if folder is not None else None)
-    alone = partial(views.found, looks=looks) if looks else None
-    answers = answered(lambda streams: model.session(precision, streams=streams), sources, max_pixels=max_pixels, alone=alone)
+    alone = views.alone(looks, model.card)
+    answers = answered(
+        lambda streams: views.asked(model.session(precision, streams=streams), looks), sources, max_pixels=max_pixels, alone=alone
+    )
     if folder is not None:
         answers = drawn(_with_masks(answers, folder), kept, answering(model.card.task, "predict"), folders.make(folder))
     file = Lines(folder / "predictions.jsonl") if folder is not None and lines else None
@@ -211,14 +231,14 @@ def _kept(inputs: Any, max_pixels: int, kept: deque[Source] | None) -> Iterator[
 
 
 def answered(
-    session: Callable[[int], Session],
+    open_session: Callable[[int], Session],
     sources: Iterator[Source],
     *,
     max_pixels: int,
     finish: pipeline.Finish = tiling.results,
     alone: pipeline.Alone | None = None,
 ) -> Iterator[Any]:
-    """What a session says of any sources, in order, bad ones among them as `Failed`. session(streams): it, for so many calls at once.
+    """What a session says of any sources, in order, bad ones among them as `Failed`. open_session(streams): it, for so many calls at once.
 
     Raises UserError at once where there are no images.
     """
@@ -226,7 +246,7 @@ def answered(
     if not first:
         raise UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
     # One call on all cores answers a few images soonest; many images are answered fastest by as many calls as there are cores.
-    opened = session(cores() if len(first) > BATCH else 1)
+    opened = open_session(cores() if len(first) > BATCH else 1)
     return pipeline.stream(opened, itertools.chain(first, sources), finish=finish, alone=alone, max_pixels=max_pixels)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.api.planning import plan, settle
-from saccade.core import alpha, class_masks, keys
+from saccade.core import alpha, class_masks, keys, run_lengths
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress, Silent
@@ -149,6 +149,12 @@ class _Shown:
         if isinstance(target, Objects):
             rows = zip(target.boxes.tolist(), target.labels.tolist(), target.masks or [None] * len(target.labels), target.crowd.tolist())
             item = replace(item, objects=tuple(Object(label, tuple(box), mask, crowd) for box, label, mask, crowd in rows))
+        elif self.settings.task == "segment" and self.dataset.schema.multi:
+            sets = np.where(target == class_masks.IGNORED, 0, target)
+            covers = [run_lengths.from_mask((sets >> label & 1).astype(bool)) for label in range(len(self.dataset.schema.classes))]
+            item = replace(
+                item, objects=tuple(Object(label, shape=cover) for label, cover in enumerate(covers) if run_lengths.covered(cover))
+            )
         elif self.settings.task == "segment":
             self.files[f"{path}: classes"] = _png(target)
             item = replace(item, mask=f"{path}: classes")

@@ -125,6 +125,9 @@ def _event(event: Mapping[str, Any]) -> str:
         return f"shortened from {event['from']} to {event['total_steps']} steps to keep to the minutes"
     if event.get("event") == "back" and "fault" in event:
         return f"{event['fault']}: gone back to step {event['to']}, on at half the rate"
+    if event.get("event") == "edit" and "parameters" in event:
+        before, after = event["parameters"]
+        return f"{event['text']}: {before:,} -> {after:,} parameters"
     if event.get("event") == "set":
         return ", ".join(f"{key}={value}" for key, value in event.get("settings", {}).items())
     if event.get("event") == "undo":

@@ -80,12 +80,24 @@ class Run:
         device: str = "auto",
         precision: str = "auto",
         seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         progress: Progress | None = None,
     ) -> Evaluation:
         """`saccade.eval` on the best model."""
         from saccade.api.evaluating import eval
 
-        return eval(self.path, data, split=split, device=device, precision=precision, seed=seed, progress=progress)
+        return eval(
+            self.path,
+            data,
+            split=split,
+            device=device,
+            precision=precision,
+            seed=seed,
+            max_pixels=max_pixels,
+            tta=tta,
+            progress=progress,
+        )
 
     def predict(
         self,
@@ -95,6 +107,7 @@ class Run:
         format: str = "json",
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         device: str = "auto",
         precision: str = "auto",
         progress: Progress | None = None,
@@ -103,7 +116,9 @@ class Run:
         from saccade.api.models import load
 
         model = load(self.path, device=device)
-        return model.predict(inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+        return model.predict(
+            inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress
+        )
 
     def predict_each(
         self,
@@ -112,6 +127,7 @@ class Run:
         out: str | Path | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        tta: bool = False,
         device: str = "auto",
         precision: str = "auto",
         progress: Progress | None = None,
@@ -120,7 +136,7 @@ class Run:
         from saccade.api.models import load
 
         model = load(self.path, device=device)
-        return model.predict_each(inputs, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
+        return model.predict_each(inputs, out=out, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress)
 
     def embed(
         self,

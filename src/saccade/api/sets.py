@@ -210,7 +210,7 @@ def check_trainable(dataset: Dataset) -> None:
 def _check_within(dataset: Dataset) -> None:
     """Refuse a set without images to learn from or to validate on, or without any object or class to be learned."""
     schema = dataset.schema
-    if schema.task == "segment" and len(schema.classes) < 2:
+    if schema.task == "segment" and len(schema.classes) < 2 - schema.multi:
         said = f"must hold at least two classes, but has {len(schema.classes)}: {', '.join(schema.classes)}"
         raise UserError(said, where=str(dataset.root), fix="what belongs to no class is one too: a background")
     for split, what in (("train", "learn from"), ("val", "validate on")):

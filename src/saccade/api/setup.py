@@ -181,6 +181,7 @@ class Setup:
 
     def _measure(self, model: nn.Module, card: Card, resolved: Resolved) -> tuple[float, float]:
         """Seconds of a training step and of an evaluation, on a copy of the model."""
+        from saccade.nn.compiling import compiled
         from saccade.training import budget
         from saccade.training.step import Updater
 
@@ -188,6 +189,8 @@ class Setup:
         on = self.device
         copy = budget.copy_of(model)
         updater = Updater(copy, self.task.phases(copy, self.config), self.config, resolved.precision)
+        if self.config.compile:
+            compiled(copy)
         # This process alone, on its part of a batch: the others wait meanwhile.
         stream = self.loader(resolved.workers).share(0, self.ranks.world).stream(0)
 

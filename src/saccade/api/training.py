@@ -52,6 +52,7 @@ def train(  # the verb's options, by name
     skip_bad: bool = False,
     on_nan: str | None = None,
     other_torch: bool = False,
+    compile: bool = False,
     shard: bool = False,
     edits: Sequence[str] = (),
     images: bool = True,
@@ -72,7 +73,7 @@ def train(  # the verb's options, by name
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
-    flags = {"pretrained": pretrained, "skip_bad": skip_bad, "shard": shard}
+    flags = {"pretrained": pretrained, "skip_bad": skip_bad, "compile": compile, "shard": shard}
     values: dict[str, Any] = {"task": task, "model": model, "epochs": epochs, "minutes": minutes, "size": _size(size), "seed": seed}
     values |= {"batch": None if batch == "auto" else batch, "workers": workers, "on_nan": on_nan}
     values |= {"license": licenses.names(license) or None, "weights": str(Path(weights).absolute()) if weights else None}
@@ -135,6 +136,7 @@ def _trainable(data: str | Path, settled: Mapping[str, Any]) -> Dataset:
 
 
 def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, out: Path | None) -> Run:
+    from saccade.nn import compiling
     from saccade.training import precision, sharding
     from saccade.training.budget import Resolved
 
@@ -147,6 +149,8 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
         now.progress.message(reason)
     if dataset.annotations.outside:
         now.progress.message(f"{dataset.annotations.outside} of {len(dataset)} images are links to outside of {dataset.root}")
+    if config.compile:
+        compiling.check(on)
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
     model, card, learned = ranks.after_first(setup.fresh_model)
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))

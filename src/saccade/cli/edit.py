@@ -27,6 +27,7 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
   freeze|unfreeze PATH      it is learned no longer, and again
   set-drop P [PATH]         probability of dropout and stochastic depth
   set-size HxW              images of another size, positions interpolated
+  grow-resolution           a GAN's images twice as large, by a new stage
   prune PATH F              the share F of the channels goes
   fuse [PATH]               batch normalisations become part of the layers before"""
 

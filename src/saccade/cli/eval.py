@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     "--features", metavar="FILE|MODEL", help="What a model that makes images is measured on: a classifier's file, or a model of timm."
 )
 @options.looking
+@options.max_pixels
 @options.compute
 @options.seed
 @options.output

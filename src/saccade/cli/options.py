@@ -83,9 +83,11 @@ licenses = click.option("--license", metavar="A,B,C", help="Licences that weight
 
 
 def looking(function: F) -> F:
-    """--nms, --tile and --tta, of models that find objects."""
+    """--nms and --tile, of models that find objects, and --tta, of those that name pixels too."""
     ways = click.Choice(["class", "agnostic", "soft", "none"])
-    function = click.option("--tta", is_flag=True, help="Objects: look at each image mirrored and at two other sizes too.")(function)
+    function = click.option(
+        "--tta", is_flag=True, help="Objects: look at each image mirrored and at two other sizes too; classes of pixels: mirrored."
+    )(function)
     help = "Objects: look at large images in tiles of this side in pixels too, for what is small in them."
     function = click.option("--tile", metavar="PX", type=click.IntRange(0), default=0, show_default="none", help=help)(function)
     help = "Objects: how doubles are suppressed: within a class, whatever the class, softly, not at all. Default: the model's own way."

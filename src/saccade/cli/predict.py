@@ -25,10 +25,10 @@ INPUTS = "INPUT is an image, a video, a folder of images, a pattern such as 'pho
 @options.out("Folder for the predictions.")
 @click.option(
     "--format",
-    type=click.Choice(["json", "jsonl", "csv", "png", "coco", "yolo", "voc", "masks"]),
-    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it; coco, yolo, voc, masks: the "
-    "images with what was found as a labelled set, both in --out. Default: json in --out; of videos jsonl, beside the video with the "
-    "answers drawn over it.",
+    type=click.Choice(["json", "jsonl", "csv", "png", "geojson", "coco", "yolo", "voc", "masks"]),
+    help="Of the file in --out, or of standard output; png: each image with its answer drawn over it; geojson: outlines of regions in the "
+    "coordinates of each GeoTIFF; coco, yolo, voc, masks: the images with what was found as a labelled set, all of these in --out. "
+    "Default: json in --out; of videos jsonl, beside the video with the answers drawn over it.",
 )
 @click.option("--strict", is_flag=True, help="One image that cannot be read fails the whole request.")
 @options.max_pixels

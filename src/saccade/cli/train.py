@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     type=click.Choice(["stop", "skip", "back"]),
     help="What a loss that is no number, or a GAN that collapses, does.  [default: stop; generate: back]",
 )
+@click.option("--compile", is_flag=True, help="Train by torch.compile: slow to start, often faster on a GPU.")
 @click.option("--shard", is_flag=True, help="Under torchrun: spread weights and moments over the processes (FSDP2).")
 @click.option("--other-torch", is_flag=True, help="Resume with another version of torch than the run's; last bits may differ.")
 @click.option(

@@ -104,10 +104,11 @@ class SegmentationConfig:
     The loss is the sum of these, each by its weight: cross_entropy; focal (Lin et al. 2017): the same, less where it is met; dice
     (Milletari et al. 2016) and lovasz (Berman et al. 2018): of the overlap of each class; boundary (Kervadec et al. 2019): by the distance
     from the class's edge. class_weights: what a pixel of each class counts in the first two, in the order of the classes (none: all the
-    same).
+    same). multi: a pixel may have several classes, or none, which the data tell: cross-entropy and Dice are of each class by itself then.
     """
 
     native: bool = False
+    multi: bool = False
     cross_entropy: Annotated[float, Ge(0)] = 1.0
     focal: Annotated[float, Ge(0)] = 0.0
     dice: Annotated[float, Ge(0)] = 1.0
@@ -143,8 +144,9 @@ class TrainConfig:
     clip: largest gradient norm (0: off). on_nan: what a loss or gradient that is no finite number does: end the run, leave that step
     out, or go back to the last checkpoint and on at half the rate. patience: evaluations without improvement before stopping (0: never).
     skip_bad: leave out images that cannot be read; images: show pictures in the report. device, precision and workers
-    are facts of the machine; workers change no result at all. shard: spread weights and moments over the processes of the run. edits:
-    changes of the network on the way, each with its time: "at step 2000: deepen layer2 +1" (`core/scheduled.py`).
+    are facts of the machine; workers change no result at all. compile: train by torch.compile. shard: spread weights and moments over the
+    processes of the run. edits: changes of the network on the way, each with its time: "at step 2000: deepen layer2 +1"
+    (`core/scheduled.py`).
     """
 
     data: str = ""
@@ -179,6 +181,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     workers: Annotated[int, Ge(0)] | None = None
+    compile: bool = False
     shard: bool = False
     skip_bad: bool = False
     images: bool = True

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+Buffer: TypeAlias = bytes | memoryview
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -16,6 +21,46 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     data = io.BytesIO()
     _image(pixels).save(data, "PNG")
     return data.getvalue()
+
+
+def png_of(bands: Iterable[NDArray[np.uint8]], size: tuple[int, int], palette: bytes = b"") -> list[bytes]:
+    """An image of (height, width) as the pieces of a PNG file, grey or of the colours of `palette` (r, g, b each of 256), from rows uint8
+    `[rows, W]`, from the top, which are never held all at once."""
+    head = struct.pack(">IIBBBBB", size[1], size[0], 8, 3 if palette else 0, 0, 0, 0)
+    colours = [(b"PLTE", palette)] if palette else []
+    return list(chunked(itertools.chain([(b"IHDR", head), *colours], _packed(bands), [(b"IEND", b"")])))
+
+
+def _packed(bands: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[bytes, bytes]]:
+    deflate = zlib.compressobj(6)
+    for band in bands:
+        if part := deflate.compress(np.pad(band, ((0, 0), (1, 0))).data):  # before each row the sign of no filter
+            yield b"IDAT", part
+    yield b"IDAT", deflate.flush()
+
+
+def chunked(chunks: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """Names and bodies as the pieces of a PNG file."""
+    yield b"\x89PNG\r\n\x1a\n"
+    for name, body in chunks:
+        yield from (struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(name))))
+
+
+def inflated(data: Iterable[Buffer], lengths: Iterable[int]) -> Iterator[bytes]:
+    """What data that come in pieces inflate to, cut into pieces of these lengths; it ends before its time where the data do."""
+    packed, pieces = zlib.decompressobj(), iter(data)
+    rest: Buffer = b""
+    for length in lengths:
+        found: list[bytes] = []
+        while length:
+            rest = rest or next(pieces, b"")
+            if not rest or packed.eof:
+                return
+            part = packed.decompress(rest, length)
+            rest = packed.unconsumed_tail
+            found.append(part)
+            length -= len(part)
+        yield b"".join(found)
 
 
 def moving(frames: Sequence[NDArray[np.uint8]], milliseconds: int) -> bytes:

@@ -33,6 +33,7 @@ from saccade.core.errors import UserError
 from saccade.core.pillow import TOO_LARGE, Decoding, silence_libtiff
 
 MAX_PIXELS = 50_000_000
+LARGEST = 1 << 40  # where the header alone is read
 ANYWHERE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 LOCAL = (*ANYWHERE, "TIFF", "PPM")
 SUFFIXES = frozenset(
@@ -87,13 +88,12 @@ def read(
     channels: 1, grey, or 3, RGB, both over white where the image is transparent; 4, RGB premultiplied by alpha, and alpha.
     covering: (height, width) that is all the caller needs. A JPEG of more than twice that is decoded at 1/2, 1/4 or 1/8 of its size,
     which spares most of the time, and comes scaled so that it just covers it (see `core.geometry`).
-    A `max_pixels` beyond Pillow's own limit (179 million) raises that one for the process: Pillow offers no other way.
     Raises UserError, and nothing else, for whatever is wrong with the source. Safe to call from several threads.
     """
     if channels not in (1, 3, 4):
         raise UserError(f"images are read with 1, 3 or 4 channels, not {channels}")
     if isinstance(source, (str, os.PathLike)):
-        with _open_file(source) as file:
+        with open_file(source) as file:
             return _read_file(file, os.fsdecode(source), channels, max_pixels, local, covering)
     if isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source):
@@ -131,10 +131,10 @@ def probe(source: str | os.PathLike[str] | bytes) -> Header:
     with opened(source) as (image, file):
         grey, see_through = modes.is_grey(image), modes.has_alpha(image)
         width, height = image.size
-        if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and _late_metadata(file):
+        if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and late_metadata(file):
             check_pixels(image.size, str(source)[:500], MAX_PIXELS)
             image.load()  # rare: what says the orientation stands after the pixels
-        if image.format != "TIFF" and _orientation(image)[0] >= 5:
+        if image.format != "TIFF" and orientation(image)[0] >= 5:
             width, height = height, width
         return Header(height, width, grey, see_through)
 
@@ -143,15 +143,17 @@ def probe(source: str | os.PathLike[str] | bytes) -> Header:
 
 
 @contextmanager
-def opened(source: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Image, IO[bytes]]]:
+def opened(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Image.Image, IO[bytes]]]:
     """A file or its bytes as Pillow sees them, not decoded, and the open file; UserError for what goes wrong in the block."""
+    allow(max_pixels)
     where = "bytes" if isinstance(source, bytes) else os.fsdecode(source)
-    file = io.BytesIO(source) if isinstance(source, bytes) else _open_file(source)
-    with file, Decoding(where), _open_image(file, where, local=True) as image:
+    file = io.BytesIO(source) if isinstance(source, bytes) else open_file(source)
+    with file, Decoding(where), open_image(file, where, local=True) as image:
         yield image, file
 
 
-def _open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A regular file that holds something; raises UserError for all else."""
     if isinstance(path, str) and _ADDRESS.match(path):
         raise UserError("must be a file: a URL is never opened", where=path[:200], fix="download it first")
     where = os.fsdecode(path)
@@ -171,7 +173,14 @@ def _open_file(path: str | os.PathLike[str]) -> IO[bytes]:
         raise UserError(f"cannot be opened: {reason}", where=where[:500]) from None
 
 
-def _open_image(file: IO[bytes], where: str, *, local: bool) -> Image.Image:
+def allow(max_pixels: int) -> None:
+    """A `max_pixels` beyond Pillow's own limit (179 million) raises that one for the process: Pillow offers no other way."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1
+
+
+def open_image(file: IO[bytes], where: str, *, local: bool) -> Image.Image:
+    """As Pillow sees it, not decoded; raises UserError for what is no image."""
     try:
         return Image.open(file, formats=_formats(local))
     except UnidentifiedImageError:
@@ -204,12 +213,11 @@ def check_pixels(size: tuple[int, int], where: str, max_pixels: int = MAX_PIXELS
 def _read_file(  # six arguments: what `read` was asked, and the open file
     file: IO[bytes], where: str, channels: int, max_pixels: int, local: bool, covering: tuple[int, int] | None
 ) -> Picture:
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels // 2 + 1
-    with Decoding(where), _open_image(file, where, local=local) as image:
+    allow(max_pixels)
+    with Decoding(where), open_image(file, where, local=local) as image:
         check_pixels(image.size, where, max_pixels)
         width, height = image.size
-        turn = _orientation(image) if image.format in ("JPEG", "MPO") else None
+        turn = orientation(image) if image.format in ("JPEG", "MPO") else None
         ready = image
         if covering is not None and turn is not None:
             ready = jpeg.reduced(image, file, covering[::-1] if turn[0] >= 5 else covering)
@@ -217,8 +225,8 @@ def _read_file(  # six arguments: what `read` was asked, and the open file
         if whole is None or turn is None:
             pixels, notes = _decode(ready, where, channels, max_pixels, turn)
         else:
-            pixels, notes = _with_channels(_turned(whole, turn[0]), channels), (turn[1],) if turn[1] else ()
-        if _has_more(image):
+            pixels, notes = with_channels(_turned(whole, turn[0]), channels), (turn[1],) if turn[1] else ()
+        if has_more(image):
             notes = (*notes, "only the first frame or page was read")
         size = (height, width) if turn is None or turn[0] < 5 else (width, height)
         size = _size(pixels) if ready is image else size
@@ -235,18 +243,18 @@ def _decode(
     """The pixels, and notes; `turn`: the orientation and its note, where they are known already."""
     check_pixels(image.size, where, max_pixels)
     image.load()
-    orientation, damaged = turn or _orientation(image)
+    upright, damaged = turn or orientation(image)
     notes = [damaged] if damaged else []
     pixels, note = modes.plain(image, where, with_alpha=channels == 4)
     notes += [note] if note else []
-    return _with_channels(_turned(pixels, orientation), channels), tuple(notes)
+    return with_channels(_turned(pixels, upright), channels), tuple(notes)
 
 
-def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    return _TURN[orientation](pixels) if orientation in _TURN else pixels
+def _turned(pixels: NDArray[np.uint8], upright: int) -> NDArray[np.uint8]:
+    return _TURN[upright](pixels) if upright in _TURN else pixels
 
 
-def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+def with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """uint8 `[H, W, 1 or 3]`, or `[H, W, 4]` for four -> `[H, W, channels]`, contiguous and writable."""
     if pixels.shape[2] == channels:
         return pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
@@ -255,7 +263,7 @@ def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8
     return np.repeat(pixels, 3, axis=2) if channels == 3 else alpha.opaque(pixels)
 
 
-def _has_more(image: Image.Image) -> bool:
+def has_more(image: Image.Image) -> bool:
     """Whether a file holds further frames or pages. For a GIF Pillow steps forward and back: ask when the pixels are safe."""
     if image.format == "MPO":  # the further pictures of a camera's JPEG are previews or depth maps
         return False
@@ -265,7 +273,7 @@ def _has_more(image: Image.Image) -> bool:
         return True
 
 
-def _orientation(image: Image.Image) -> tuple[int, str]:
+def orientation(image: Image.Image) -> tuple[int, str]:
     """The EXIF orientation, 1..8, and a note where it cannot be told. Pillow itself turns TIFF files when it loads them."""
     if not _METADATA.intersection(image.info):
         return 1, ""
@@ -316,7 +324,7 @@ def _from_tensor(tensor: Any) -> NDArray[np.uint8]:
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 
-def _late_metadata(file: IO[bytes]) -> bool:
+def late_metadata(file: IO[bytes]) -> bool:
     """Whether a PNG has text or EXIF after its pixels, told from the chunks' names alone."""
     before, pixels, late = file.tell(), False, False
     file.seek(8)

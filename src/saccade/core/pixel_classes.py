@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import geometry
+from saccade.core import geometry, layers
 from saccade.core.card import Card
-from saccade.core.class_masks import Packed
+from saccade.core.class_masks import Packer
 from saccade.core.errors import UserError
 from saccade.core.segmentation import Segmentation
 
+Block: TypeAlias = tuple[int, int, NDArray[np.float32]]  # first row, first column, logits [K, rows, columns]: from the left, then the top
 ROOM = 1 << 24  # values at work at once
 BROKEN = "try --precision fp32; if that gives the same, the weights are broken"
 
@@ -49,13 +51,13 @@ def segmentations(
             raise UserError(f"the model must give logits of {height}x{width} at least, got {maps.shape[1]}x{maps.shape[2]}", where=source)
         if not np.isfinite(maps).all():
             raise UserError("logits must be finite", where=source, fix=BROKEN)
-        mask, doubt = _classes(_bands(np.ascontiguousarray(maps[:, :height, :width]), size), size, doubts=doubts)
-        found.append(Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", tuple(remarks)))
+        blocks = _bands(np.ascontiguousarray(maps[:, :height, :width]), size)
+        found.append(_answer(blocks, card, size, source, tuple(remarks), doubts=doubts))
     return found
 
 
-def from_bands(
-    bands: Iterable[tuple[int, NDArray[np.float32]]],
+def from_blocks(
+    blocks: Iterable[Block],
     card: Card,
     size: tuple[int, int],
     source: str,
@@ -63,39 +65,70 @@ def from_bands(
     *,
     doubts: bool,
 ) -> Segmentation:  # a sixth argument: whose logits, of what, and how much of it is asked
-    """The same of an image whose logits come in bands, (first row, `[K, rows, W]`), at its own pixels or at those of the input, which goes
-    on beyond its own. Raises UserError as that does."""
-    mask, doubt = _classes(_finite(bands, source), size, doubts=doubts)
-    return Segmentation(Packed.of(mask), card.classes, source, None if doubt is None else Packed.of(doubt), "", notes)
+    """The same of an image whose logits come in blocks, at its own pixels or at those of the input, which goes on beyond its own. Raises
+    UserError as that does."""
+    return _answer(_finite(blocks, source), card, size, source, notes, doubts=doubts)
 
 
-def _finite(bands: Iterable[tuple[int, NDArray[np.float32]]], source: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    for top, band in bands:
-        if not np.isfinite(band).all():
+def _finite(blocks: Iterable[Block], source: str) -> Iterator[Block]:
+    for top, left, values in blocks:
+        if not np.isfinite(values).all():
             raise UserError("logits must be finite", where=source, fix=BROKEN)
-        yield top, band
+        yield top, left, values
 
 
-def _classes(
-    bands: Iterable[tuple[int, NDArray[np.float32]]], size: tuple[int, int], *, doubts: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Classes and their entropy in 255ths of the largest: uint8 `[H, W]` each."""
-    mask = np.empty(size, np.uint8)
-    doubt = np.zeros(size, np.uint8) if doubts else None
-    for top, band in bands:
-        band = band[:, : max(0, size[0] - top), : size[1]]
-        bottom = top + band.shape[1]
-        mask[top:bottom] = band.argmax(0)
-        if doubt is not None and len(band) > 1:
-            doubt[top:bottom] = np.rint(255 * _entropy(band) / np.log(len(band)))
-    return mask, doubt
+def _answer(
+    blocks: Iterable[Block], card: Card, size: tuple[int, int], source: str, notes: tuple[str, ...], *, doubts: bool
+) -> Segmentation:
+    """Classes, or sets of them where they overlap, and entropy in 255ths of the largest; held of them are the rows of a block."""
+    multi = layers.layered(card)
+    if multi:
+        layers.check(card.classes, source)
+    told, entropy = (_sets, _doubt_of_sets) if multi else (_largest, _doubt)
+    mask, doubt = Packer(size), Packer(size) if doubts else None
+    for _, beside in itertools.groupby(blocks, lambda block: block[0]):
+        said, unsure = [], []
+        for top, left, values in beside:
+            values = values[:, : max(0, size[0] - top), : max(0, size[1] - left)]
+            said.append(told(values))
+            if doubt is not None:
+                unsure.append(np.rint(255 * entropy(values)).astype(np.uint8))
+        mask.add(np.concatenate(said, 1))
+        if doubt is not None:
+            doubt.add(np.concatenate(unsure, 1))
+    return layers.kind(multi=multi)(mask.packed(), card.classes, source, None if doubt is None else doubt.packed(), "", notes)
 
 
-def _bands(maps: NDArray[np.float32], size: tuple[int, int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _largest(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    largest: NDArray[np.uint8] = values.argmax(0).astype(np.uint8)
+    return largest
+
+
+def _sets(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Bit k where class k is as likely as not."""
+    found = np.zeros(values.shape[1:], np.uint8)
+    for label, layer in enumerate(values):
+        found |= (layer > 0).astype(np.uint8) << np.uint8(label)
+    return found
+
+
+def _doubt(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The entropy of each pixel's classes, by the largest possible."""
+    return _entropy(values) / np.float32(np.log(len(values))) if len(values) > 1 else np.zeros(values.shape[1:], np.float32)
+
+
+def _doubt_of_sets(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean over classes of the entropy of whether a pixel is of it."""
+    each = [_doubt(np.stack([layer, np.zeros_like(layer)])) for layer in values]
+    found: NDArray[np.float32] = np.mean(each, 0, dtype=np.float32)
+    return found
+
+
+def _bands(maps: NDArray[np.float32], size: tuple[int, int]) -> Iterator[Block]:
     """Logits `[K, h, w]` of a whole image at the pixels of one of `size`."""
     rows = max(1, ROOM // (len(maps) * size[1]))
     for top in range(0, size[0], rows):
-        yield top, _between(maps, size, top, min(size[0], top + rows))
+        yield top, 0, _between(maps, size, top, min(size[0], top + rows))
 
 
 def _between(maps: NDArray[np.float32], size: tuple[int, int], top: int, bottom: int) -> NDArray[np.float32]:

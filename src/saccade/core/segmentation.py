@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import class_masks
+from saccade.core import class_masks, regions
 from saccade.core.class_masks import Packed
 from saccade.core.errors import UserError
 from saccade.core.moment import Moment, said_beside
+from saccade.core.regions import Pieces, Region
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,21 +25,6 @@ if TYPE_CHECKING:
 
 MASKS = "classes"  # folder of masks beside predictions
 BACKGROUND = "background"  # what a class of this name covers is what is no thing
-
-
-@dataclass(frozen=True)
-class Region:
-    """A connected piece of one class.
-
-    label: class index; area: pixels; perimeter: sides of pixels between it and others, or the image's edge; centroid: (x, y) and box: x1,
-    y1, x2, y2 in pixels from the corner of the image's first pixel.
-    """
-
-    label: int
-    area: int
-    perimeter: int
-    centroid: tuple[float, float]
-    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,10 @@ class Segmentation:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Pixels of each class: `[K]`."""
-        return np.bincount(self.mask.ravel(), minlength=len(self.classes))[: len(self.classes)]
+        found = np.zeros(256, np.int64)
+        for band in self.packed.bands():
+            found += np.bincount(band.ravel(), minlength=256)
+        return found[: len(self.classes)]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -105,34 +94,23 @@ class Segmentation:
 
     def regions(self, least: int = 1) -> list[Region]:
         """The connected pieces (by sides, not corners) of every class but "background", by class, then from the top; `least`: pixels."""
-        return [region for region, _ in self._pieces(least)]
+        return list(self.pieces(least).regions)
+
+    def pieces(self, least: int = 1) -> Pieces:
+        """The `regions` with their pixels."""
+        return regions.pieces(self.packed, [label for label, name in enumerate(self.classes) if name == BACKGROUND], least)
 
     def to_instances(self, least: int = 1) -> Instances:
         """Each of the `regions` as an object of its class, of score 1."""
         from saccade.core import run_lengths
         from saccade.core.results import Instances
 
-        found = list(self._pieces(least))
-        boxes = np.array([region.box for region, _ in found], np.float32).reshape(-1, 4)
-        labels = np.array([region.label for region, _ in found], np.int64)
-        parts = [run_lengths.Patch(piece, region.box[1], region.box[0]) for region, piece in found]
-        masks = tuple(run_lengths.from_patch(part, self.size) for part in parts)
+        pieces = self.pieces(least)
+        boxes = np.array([region.box for region in pieces.regions], np.float32).reshape(-1, 4)
+        labels = np.array([region.label for region in pieces.regions], np.int64)
+        masks = tuple(run_lengths.from_patch(pieces.patch(number), self.size) for number in range(len(labels)))
         ones = np.ones(len(labels), np.float32)
         return Instances(boxes, ones, labels, self.classes, self.source, self.size, self.notes, self.moment, masks=masks)
-
-    def _pieces(self, least: int) -> Iterator[tuple[Region, NDArray[np.bool_]]]:
-        """Each region with its pixels within its box."""
-        from scipy import ndimage
-
-        mask = self.mask
-        for label in np.flatnonzero(self.counts).tolist():
-            if self.classes[label] == BACKGROUND:
-                continue
-            pieces, _ = ndimage.label(mask == label)
-            for number, place in enumerate(ndimage.find_objects(pieces), 1):
-                piece = np.asarray(pieces[place] == number)
-                if piece.sum() >= least:
-                    yield _region(label, piece, place), piece
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `mask` is the path of a PNG of class indices, None where it was not written."""
@@ -180,7 +158,7 @@ class Segmentation:
         """Write the mask as a palette PNG of class indices."""
         from saccade.core.files import write_bytes
 
-        return write_bytes(Path(path), class_masks.png(self.mask))
+        return write_bytes(Path(path), class_masks.png(self.packed))
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -201,12 +179,3 @@ def _drawn(raw: Mapping[str, Any], classes: tuple[str, ...], where: str) -> NDAr
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"not masks by class: {error}", where=where) from None
     return mask
-
-
-def _region(label: int, piece: NDArray[np.bool_], place: tuple[slice, slice]) -> Region:
-    rows, columns = place
-    down, across = np.nonzero(piece)
-    around = np.pad(piece, 1)
-    perimeter = int((around[1:] != around[:-1]).sum() + (around[:, 1:] != around[:, :-1]).sum())
-    centroid = (float(across.mean()) + columns.start + 0.5, float(down.mean()) + rows.start + 0.5)
-    return Region(label, len(down), perimeter, centroid, (columns.start, rows.start, columns.stop, rows.stop))

@@ -43,27 +43,30 @@ def shares(begin: list[int], tile: int) -> list[Floats]:
     return found
 
 
-def bands(answer: Callable[[slice, slice], Floats], size: tuple[int, int], tile: int, overlap: int) -> Iterator[tuple[int, Floats]]:
-    """(first row, values `[K, rows, W]`) of an image of `size` (height, width), from the top, each row once.
+def blocks(answer: Callable[[slice, slice], Floats], size: tuple[int, int], tile: int, overlap: int) -> Iterator[tuple[int, int, Floats]]:
+    """(first row, first column, values `[K, rows, columns]`) of an image of `size` (height, width), each pixel once; blocks beside
+    each other have the same rows, and come from the left, then from the top.
 
-    answer: the values `[K, tile, tile]` of a tile, by its rows and columns, which may reach beyond the image. No more than a row of tiles
-    is held.
+    answer: the values `[K, tile, tile]` of a tile, by its rows and columns, which may reach beyond the image. Held is what the tiles of a
+    row share with those below.
     """
     rows, columns = (starts(side, tile, overlap) for side in size)
     down, across = (shares(begin, tile) for begin in (rows, columns))
-    carried: Floats | None = None
+    deepest = max((first + tile - second for first, second in itertools.pairwise(rows)), default=0)
+    below = np.empty((0, 0, 0), np.float32)  # of the rows that two rows of tiles share: what those above said, and at columns that are done
+    above = 0  # those below; how many rows of it there are
     for number, top in enumerate(rows):
-        strip: Floats | None = None
-        for left, share in zip(columns, across, strict=True):
-            values = answer(slice(top, top + tile), slice(left, left + tile))
-            if strip is None:
-                strip = np.zeros((len(values), tile, columns[-1] + tile), np.float32)
-            strip[:, :, left : left + tile] += values * share
-        if strip is None:
-            return
-        strip *= down[number][:, None]
-        if carried is not None:
-            strip[:, : carried.shape[1]] += carried
         after = rows[number + 1] - top if number + 1 < len(rows) else size[0] - top
-        carried = strip[:, after:].copy()
-        yield top, strip[:, :after, : size[1]]
+        right = np.empty((0, tile, 0), np.float32)
+        for place, left in enumerate(columns):
+            values = answer(slice(top, top + tile), slice(left, left + tile)) * (across[place] * down[number][:, None])
+            values[:, :, : right.shape[2]] += right if right.size else 0
+            wide = columns[place + 1] - left if place + 1 < len(columns) else size[1] - left
+            right, values = values[:, :, wide:].copy(), values[:, :, :wide]
+            if not len(below):
+                below = np.zeros((len(values), deepest, size[1]), np.float32)
+            values[:, :above] += below[:, :above, left : left + wide]
+            if number + 1 < len(rows):
+                below[:, : tile - after, left : left + wide] = values[:, after:]
+            yield top, left, values[:, :after]
+        above = tile - after

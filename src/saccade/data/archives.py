@@ -18,6 +18,7 @@ from pathlib import Path
 
 from saccade.core.errors import UserError
 from saccade.core.files import os_error
+from saccade.core.images import MAX_PIXELS
 from saccade.data.tree import TEXT_BYTES, File, Tree, is_inside
 
 SUFFIXES = {".zip", ".tar"}
@@ -44,6 +45,8 @@ class Member:
 
 class ArchiveTree:
     """The files of an archive (`tree.Tree`). Safe to read from several threads."""
+
+    max_pixels = MAX_PIXELS
 
     def __init__(self, root: Path, members: Iterable[Member]) -> None:
         self.root = root
@@ -102,6 +105,8 @@ class ArchiveTree:
 
 class ArchivesTree:
     """Many archives of a folder as one tree: `ARCHIVE/PATH` is a file of one of them (`tree.Tree`)."""
+
+    max_pixels = MAX_PIXELS
 
     def __init__(self, tree: Tree, archives: Mapping[str, ArchiveTree]) -> None:
         self.root = tree.root

@@ -50,6 +50,8 @@ def write(annotations: Annotations, out: Path, to: str, progress: Progress | Non
 
 def _for_task(annotations: Annotations, to: str, tasks: tuple[str, ...]) -> tuple[Annotations, dict[str, int]]:
     """The set for a task that the format knows: outlines can become boxes, nothing else can become anything; and what that loses."""
+    if annotations.task == "segment" and annotations.multi and to != "layers":
+        raise UserError(f"{to} holds one class for each pixel, and these overlap", where="--to", fix="layers")
     if annotations.task in tasks:
         return annotations, {}
     if annotations.task == "instances" and "detect" in tasks:

@@ -54,7 +54,9 @@ class Dataset:
         present = _present(annotations, targets)
         extent = _extent(annotations)
         counts, totals = _counts(present, splits), _totals(splits)
-        schema = Schema(annotations.task, classes, counts, channels, size, uniform, totals, extent, ids=annotations.ids)
+        schema = Schema(
+            annotations.task, classes, counts, channels, size, uniform, totals, extent, multi=annotations.multi, ids=annotations.ids
+        )
         return cls(annotations, schema, targets, splits)
 
     @property
@@ -99,7 +101,7 @@ class Dataset:
         path = self.annotations.items[index].path
         source = self.tree.image(path)
         try:
-            return images.read(source, channels=self.schema.channels, covering=covering).pixels
+            return images.read(source, channels=self.schema.channels, max_pixels=self.tree.max_pixels, covering=covering).pixels
         except UserError as error:
             if isinstance(source, bytes):
                 raise UserError(error.message, where=f"{self.root}: {path}", fix=error.fix) from None
@@ -112,13 +114,16 @@ class Dataset:
     def target(self, index: int, size: tuple[int, int]) -> Any:
         """What there is to learn of an image of `size` (height, width).
 
-        classify: int, or bool `[K]`; detect, instances: Objects; segment: Packed classes, `class_masks.IGNORED` where none counts;
+        classify: int, or bool `[K]`; detect, instances: Objects; segment: Packed classes, or sets of them where they overlap
+        (`core.layers`), `class_masks.IGNORED` where none counts;
         generate: the class, or None where images have none.
         """
         item = self.annotations.items[index]
         if len(self.targets):
             target = self.targets[index]
             return int(target) if self.targets.ndim == 1 else target
+        if self.schema.task == "segment" and self.annotations.multi:
+            return Packed.of(shapes.layers_of(item, size, self.tree))
         if self.schema.task == "segment":
             return Packed.of(self._mask(item, size))
         if self.schema.task in ("detect", "instances"):

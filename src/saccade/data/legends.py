@@ -161,7 +161,7 @@ def _values(tree: Tree, paths: Sequence[str], *, colours: bool = False) -> list[
 
     def of(path: str) -> set[int]:
         try:
-            found: list[int] = np.unique(masks.read(tree.image(path), colours=colours)).tolist()
+            found: list[int] = np.unique(masks.read(tree.image(path), colours=colours, max_pixels=tree.max_pixels)).tolist()
         except UserError:
             return set()
         return set(found)

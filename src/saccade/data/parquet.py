@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core.errors import UserError, one_line
+from saccade.core.images import MAX_PIXELS
 from saccade.data.tree import File, Tree
 
 SUFFIX = ".parquet"
@@ -74,6 +75,8 @@ class ParquetTree:
     columns: by file, the column of images and that of masks ("" where there is none). A row group is read as a whole, and the last few are
     kept: rows in order are fast, others take as long as their group.
     """
+
+    max_pixels = MAX_PIXELS
 
     def __init__(self, tree: Tree, columns: dict[str, tuple[str, str]]) -> None:
         self.root = tree.root

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from saccade.core import run_lengths
 from saccade.core.errors import UserError
+from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress
 from saccade.data import formats, shapes
 from saccade.data.annotations import Annotations, Item, Legend, Object
@@ -27,6 +28,8 @@ IMAGES, MASKS = "images", "masks"
 
 class SceneTree:
     """Pictures drawn when they are asked for (`tree.Tree`): `images/00001.png`, and `masks/00001.png` with the class of each pixel."""
+
+    max_pixels = MAX_PIXELS
 
     def __init__(self, size: tuple[int, int], seed: int) -> None:
         self.root, self._size, self._seed = Path("shapes"), size, seed

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import masks, run_lengths
-from saccade.core.class_masks import IGNORED
+from saccade.core.class_masks import BAND, IGNORED
+from saccade.core.errors import UserError
 from saccade.core.run_lengths import Rle
 from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring
 from saccade.data.tree import Tree
@@ -101,20 +102,39 @@ def boxed(obj: Object, size: tuple[int, int], tree: Tree) -> Object:
 
 def picture(shape: Picture, tree: Tree) -> NDArray[np.bool_]:
     """The pixels of a mask that lies in a file: bool `[H, W]`."""
-    values = masks.read(tree.image(shape.path))
+    values = masks.read(tree.image(shape.path), max_pixels=tree.max_pixels)
     return values != 0 if shape.value is None else values == shape.value
 
 
 def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
     """The class of each pixel of an image by its mask: uint8 `[H, W]`, IGNORED where none counts. Raises UserError as `masks.read`."""
     legend = annotations.legend
-    values = masks.read(annotations.tree.image(item.mask), colours=legend.colours)
+    tree = annotations.tree
+    values = masks.read(tree.image(item.mask), colours=legend.colours, max_pixels=tree.max_pixels)
+    found = np.full(values.shape, IGNORED, np.uint8)
     known = np.array(sorted(legend.values), np.int32)
     if not len(known):
-        return np.full(values.shape, IGNORED, np.uint8)
+        return found
     labels = np.array([legend.values[int(value)] for value in known], np.uint8)
-    place = np.searchsorted(known, values).clip(0, max(0, len(known) - 1))
-    found: NDArray[np.uint8] = np.where(known[place] == values, labels[place], IGNORED)
+    rows = max(1, BAND // values.shape[1])
+    for top in range(0, len(values), rows):
+        band = values[top : top + rows]
+        place = np.searchsorted(known, band).clip(0, len(known) - 1)
+        found[top : top + rows] = np.where(known[place] == band, labels[place], IGNORED)
+    return found
+
+
+def layers_of(item: Item, size: tuple[int, int], tree: Tree) -> NDArray[np.uint8]:
+    """The classes that cover each pixel of an image of `size` (height, width), bit k for class k: uint8 `[H, W]`. Raises UserError where a
+    mask cannot be read, or is of another size."""
+    found = np.zeros(size, np.uint8)
+    for one in item.objects:
+        mask = picture(one.shape, tree) if isinstance(one.shape, Picture) else run_lengths.to_mask(rle(one, size, tree))
+        if mask.shape != size:
+            where = one.shape.path if isinstance(one.shape, Picture) else item.where
+            said = f"{mask.shape[0]}x{mask.shape[1]}"
+            raise UserError(f"must have the size of its image, {size[0]}x{size[1]} (height x width), was {said}", where=where)
+        found |= mask.astype(np.uint8) << np.uint8(one.label)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from saccade.core.errors import UserError
 from saccade.core.files import os_error, read_all
-from saccade.core.images import SUFFIXES
+from saccade.core.images import MAX_PIXELS, SUFFIXES
 
 TEXT_BYTES = 2 << 30  # of an annotation file
 
@@ -31,9 +31,11 @@ class File:
 
 
 class Tree(Protocol):
-    """What a format's reader sees of a data set. `root` is the folder or the archive; hidden files and folders are left out."""
+    """What a format's reader sees of a data set. `root` is the folder or the archive; hidden files and folders are left out. `max_pixels`:
+    of an image or mask that is read."""
 
     root: Path
+    max_pixels: int
 
     def folders(self, path: str = "") -> list[str]:
         """The names of the folders directly in `path`, sorted."""
@@ -63,6 +65,8 @@ class Tree(Protocol):
 class HeldTree:
     """Files that are held by name, as their content or as paths of the disk: for what is written or shown, not for readers."""
 
+    max_pixels = MAX_PIXELS
+
     def __init__(self, name: str, held: Mapping[str, str | bytes]) -> None:
         self.root, self._held = Path(name), held
 
@@ -88,6 +92,8 @@ class HeldTree:
 
 class FolderTree:
     """A folder of the disk."""
+
+    max_pixels = MAX_PIXELS
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -72,10 +72,10 @@ class Factored(nn.Sequential):
 class Followed(nn.Sequential):
     """A module of any number of inputs, with blocks behind it."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """What the last block gives."""
         first, *blocks = self
-        x: Tensor = first(*inputs)
+        x: Tensor = first(*inputs, **named)
         for block in blocks:
             x = block(x)
         return x

@@ -79,6 +79,7 @@ class SetClasses(Operation):
             for place in origins:
                 start = first + place * layer.each
                 rows += range(start, start + layer.each) if place >= 0 else [FRESH] * layer.each
+            rows += range(len(value) - layer.last, len(value))
             bias = part(subject.network, name).bias
             mean = 0.0 if bias is None else float(bias.detach().double()[first:].mean())
             if pieces(rows) != [(0, len(value))]:

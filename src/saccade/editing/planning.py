@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,7 +26,7 @@ from saccade.editing.fusing import Fuse
 from saccade.editing.inserting import InsertAfter, Take
 from saccade.editing.low_rank import AddLora, Factorize, MergeLora
 from saccade.editing.replacing import Exchange
-from saccade.editing.running import SetDrop, SetSize
+from saccade.editing.running import GrowResolution, SetDrop, SetSize
 from saccade.editing.subject import Operation, Subject, shown, sizes
 from saccade.editing.widening import Prune, Widen
 from saccade.nn.features import evaluating
@@ -47,6 +48,7 @@ OPERATIONS: dict[str, type[Operation]] = {
         Factorize,
         SetDrop,
         SetSize,
+        GrowResolution,
         Freeze,
         Unfreeze,
     )
@@ -152,7 +154,7 @@ def _tried(network: nn.Module, card: Card, edited: nn.Module, after: Card, kept:
     """The largest difference of outputs on images that both networks see alike, or of the images that they make, and the largest output."""
     if makes(network):
         inputs = latents(network, 2)
-        return _compared(_outputs(network, inputs), _ran(edited, inputs), kept, card, after)
+        return _compared([_enlarged(one, card, after) for one in _outputs(network, inputs)], _ran(edited, inputs), kept, card, after)
     if card.input.size != after.input.size:
         _ran(edited, [images(after.input.channels, card.input.channels, whole(after.input.size, after.input.resize))])
         return 0.0, 0.0
@@ -163,6 +165,13 @@ def _tried(network: nn.Module, card: Card, edited: nn.Module, after: Card, kept:
             continue
         return _compared(old, _ran(edited, [images(after.input.channels, card.input.channels, size)]), kept, card, after)
     raise UserError("the network does not run on images of its size")
+
+
+def _enlarged(output: Tensor, before: Card, after: Card) -> Tensor:
+    """A made image at its new size, each pixel as several."""
+    if before.input.size == after.input.size or output.ndim != 4:
+        return output
+    return F.interpolate(output, after.input.size)
 
 
 def _ran(edited: nn.Module, inputs: Inputs) -> list[Tensor]:

@@ -13,7 +13,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.geometry import whole
 from saccade.editing.feeding import makes
-from saccade.editing.steps import Drop, Size, droppable, drops, sized
+from saccade.editing.steps import Drop, Grow, Size, droppable, drops, sized
 from saccade.editing.subject import Operation, Subject, probability, usage
 from saccade.nn.stems import Resized, is_a
 
@@ -102,6 +102,37 @@ class SetSize(Operation):
     def card(self, card: Card) -> Card:
         """With the new size."""
         return replace(card, input=replace(card.input, size=self.size))
+
+
+@dataclass(frozen=True)
+class GrowResolution(Operation):
+    """Images of twice the size: those of before, each pixel as four, to which a new stage adds nothing yet; so for the judge."""
+
+    name = "grow-resolution"
+    usage = "grow-resolution"
+    keeps = False
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """No words."""
+        if words:
+            raise usage(cls, words)
+        return cls()
+
+    def plan(self, subject: Subject) -> dict[str, Any]:
+        """Let the network grow."""
+        size = subject.card.input.size
+        if not makes(subject.network):
+            raise UserError("this model makes no images", where=self.name, fix=f"set-size {2 * size[0]}x{2 * size[1]} takes larger ones")
+        if max(size) > MOST_SIDE // 2:
+            raise UserError(f"images have at most {MOST_SIDE} pixels a side", where=self.name)
+        subject.take(Grow())
+        return {"size": list(size)}
+
+    def card(self, card: Card) -> Card:
+        """With twice the size."""
+        height, width = card.input.size
+        return replace(card, input=replace(card.input, size=(2 * height, 2 * width)))
 
 
 def _grown(inner: int, new: int, old: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade.core import layers
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json, read_all, to_plain
 from saccade.core.results import KINDS
@@ -45,14 +46,15 @@ def task_of(rows: Sequence[Row]) -> str | None:
     first: Mapping[str, Any] = rows[0] if rows else {}
     if "boxes" in first:
         return "instances" if "masks" in first else "detect"
-    return "segment" if "mask" in first or isinstance(first.get("masks"), Mapping) else None
+    return "segment" if {"mask", "layers"} & set(first) or isinstance(first.get("masks"), Mapping) else None
 
 
 def score(rows: Sequence[Row], dataset: Dataset, split: str, metric: Metric, *, seed: int = 0, where: str = "predictions") -> Evaluation:
     """Measure rows against a split: exactly one for each of its images, by its path relative to the data, or in full. Raises UserError
     naming the first row at fault."""
     began = time.perf_counter()
-    kind, classes = KINDS[dataset.schema.task], dataset.schema.classes
+    schema = dataset.schema
+    kind, classes = (layers.Layers if schema.multi else KINDS[schema.task]), schema.classes
     by_source = _by_source(rows, dataset, where)
     made = []
     for place in dataset.split(split).tolist():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,9 +83,9 @@ def take(module: nn.Module, checkpoint: Checkpoint, place: Place, same: Sequence
     be filled; nothing is copied then.
     """
     rows = place.rows
-    translated = getattr(module, "translated", None)  # of a network whose library has given its tensors other names over time
-    if translated is not None and checkpoint.card is None:
-        checkpoint = replace(checkpoint, tensors=translated(checkpoint.tensors))
+    renaming: Any = next((part for part in module.modules() if hasattr(part, "translated")), None)
+    if renaming is not None and checkpoint.card is None:  # its library has given its tensors other names over time
+        checkpoint = replace(checkpoint, tensors=renaming.translated(checkpoint.tensors))
     state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     checkpoint, found = _best(module, state, checkpoint, place)
     if not same:
@@ -114,13 +115,13 @@ def _best(
     module: nn.Module, state: Mapping[str, matching.Shape], checkpoint: Checkpoint, place: Place
 ) -> tuple[Checkpoint, matching.Match]:
     """The checkpoint as it is or made to fit, whichever fills more, and what of it is whose."""
-    first = {name: part.first for name, part in place.rows.items()}
-    found = matching.match(state, _shapes(checkpoint), first, ordered=checkpoint.ordered)
+    others = {name: part.others for name, part in place.rows.items()}
+    found = matching.match(state, _shapes(checkpoint), others, ordered=checkpoint.ordered)
     most = _filled(state, state, found)
     if place.size is None and all(name in found.names or name.endswith(matching.COUNTERS) for name in state):
         return checkpoint, found
     other = replace(checkpoint, tensors=_fitted(module, state, checkpoint, found, place), ordered=False)
-    again = matching.match(state, _shapes(other), first, ordered=False)
+    again = matching.match(state, _shapes(other), others, ordered=False)
     filled = _filled(state, state, again)
     if filled > most or (filled == most and place.size is not None):
         return other, replace(again, without=found.without)
@@ -151,10 +152,10 @@ def classes(checkpoint: Checkpoint, module: nn.Module, rows: Mapping[str, Rows])
     """How many classes the weights tell apart, by the rows of `module`'s tensors that count them; raises UserError where none matches."""
     state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     shapes = {name: tuple(buffer.shape) for name, buffer in checkpoint.tensors.items()}
-    found = matching.match(state, shapes, {name: part.first for name, part in rows.items()}, ordered=checkpoint.ordered)
+    found = matching.match(state, shapes, {name: part.others for name, part in rows.items()}, ordered=checkpoint.ordered)
     for name, part in rows.items():
-        if name in found.names and (shapes[found.names[name]][0] - part.first) % part.each == 0:
-            return (shapes[found.names[name]][0] - part.first) // part.each
+        if name in found.names and (shapes[found.names[name]][0] - part.others) % part.each == 0:
+            return (shapes[found.names[name]][0] - part.others) // part.each
     raise UserError("its weights do not say how many classes they tell apart", where=str(checkpoint.path), fix="give --classes")
 
 

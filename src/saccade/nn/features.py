@@ -30,6 +30,8 @@ def feature_layer(module: nn.Module, example: Tensor | None = None) -> nn.Module
         if is_a(network, *TOKENS):
             # The class token alone reaches the head after the last attention, so the tokens are read before it.
             return network.get_submodule(f"blocks.{len(network.get_submodule('blocks')) - 1}.norm1")  # type: ignore[arg-type]
+        if (seen := getattr(network, "tokens", None)) is not None:  # of a library that does not say it by its class
+            return seen
         if is_a(network, "models.vgg.VGG"):
             # Its classifier is made of convolutions, whose map is no map of the picture.
             return network.get_submodule("features")

@@ -30,7 +30,7 @@ def match(module: Mapping[str, Shape], file: Mapping[str, Shape], rows: Mapping[
     """The tensors of the file that are the network's: by name, whatever wrapping ("module.", "model.") stands before all of them; then,
     where ordered says that the file keeps the order of its network, those that are left by shape, if all of them agree in turn.
 
-    rows: of the tensors whose first axis counts classes, how many rows there are before those: any number of them fits.
+    rows: of the tensors whose first axis counts classes, how many rows there are beside those: any number of them fits.
     """
     best = Match({})
     most = 0

@@ -194,6 +194,19 @@ def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> 
         raise UserError(f"{problem}: asked for {HUB}/{repo}/resolve/{revision}/{file}", where="--pretrained", fix=BY_HAND) from None
 
 
+def stated(text: str) -> tuple[str, str]:
+    """The licence and the data sets, with commas between, that the head of a model card of the hub states; "unknown" and "" otherwise."""
+    head = re.match(r"---\s*\n(.*?)\n---", text, re.S)
+    lines = head[1].splitlines() if head else []
+    license = next((line.partition(":")[2].strip(" \"'").lower() for line in lines if line.startswith("license:")), "")
+    sets = list[str]()
+    for line in lines[lines.index("datasets:") + 1 :] if "datasets:" in lines else []:
+        if not line.lstrip().startswith("- "):
+            break
+        sets.append(line.strip(" -\"'"))
+    return license if re.fullmatch(r"[a-z0-9.+-]{1,64}", license) else licenses.UNKNOWN, ", ".join(sets)
+
+
 def local(path: Path, name: str) -> Path:
     """`path` where it is a safetensors file. Raises UserError for anything else, above all pickled checkpoints; torchvision's, which are
     read by `nn.checkpoints`, may be such."""

@@ -88,10 +88,17 @@ def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) -> 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a tensor's first axis that belong to classes: `first` others before them, then `each` of every class in turn."""
+    """The rows of a tensor's first axis that belong to classes: `first` others before them, then `each` of every class in turn, then `last`
+    others."""
 
     first: int
     each: int
+    last: int = 0
+
+    @property
+    def others(self) -> int:
+        """How many rows belong to no class."""
+        return self.first + self.last
 
 
 def rows_of_classes(module: nn.Module, wider: nn.Module, classes: int) -> dict[str, Rows]:
@@ -103,8 +110,15 @@ def rows_of_classes(module: nn.Module, wider: nn.Module, classes: int) -> dict[s
         if other is None or not value.ndim or value.shape[1:] != other.shape[1:] or other.shape[0] <= value.shape[0]:
             continue
         each = int(other.shape[0] - value.shape[0])
-        found[name] = Rows(int(value.shape[0]) - each * classes, each)
+        others = int(value.shape[0]) - each * classes
+        found[name] = Rows(0, each, others) if _padded(module, name) else Rows(others, each)
     return found
+
+
+def _padded(module: nn.Module, name: str) -> bool:
+    """Whether a tensor is an embedding whose last row stands for nothing (of DETR's classes with noise)."""
+    layer = module.get_submodule(name.rpartition(".")[0])
+    return isinstance(layer, nn.Embedding) and layer.padding_idx == layer.num_embeddings - 1
 
 
 def load_matching(
@@ -129,11 +143,12 @@ def _adapted(tensor: Tensor, buffer: Buffer, rows: Rows, same: Sequence[tuple[in
     """The tensor with the rows of the same classes; None where the other is none of its kind."""
     theirs = _tensor("", buffer) if buffer.dtype in DTYPES else None
     fits = theirs is not None and theirs.ndim == tensor.ndim and theirs.shape[1:] == tensor.shape[1:] and theirs.is_floating_point()
-    if theirs is None or not fits or not tensor.is_floating_point() or (len(theirs) - rows.first) % rows.each or len(theirs) < rows.first:
+    if theirs is None or not fits or not tensor.is_floating_point() or (len(theirs) - rows.others) % rows.each or len(theirs) < rows.others:
         return None
     found = tensor.detach().clone()
     found[: rows.first] = theirs[: rows.first].to(found)
-    count = (len(theirs) - rows.first) // rows.each
+    found[len(found) - rows.last :] = theirs[len(theirs) - rows.last :].to(found)
+    count = (len(theirs) - rows.others) // rows.each
     for there, here in same:
         if there < count:
             start, other = rows.first + here * rows.each, rows.first + there * rows.each

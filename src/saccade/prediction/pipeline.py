@@ -6,6 +6,7 @@ own share of the cores (`Session.streams`), which is faster than one call on all
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import images, prepare
+from saccade.core import images, prepare, strips
+from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.images import Picture
 from saccade.core.results import Result
@@ -59,14 +61,7 @@ def stream(
     turns = threading.BoundedSemaphore(session.streams)
 
     def answer(part: Sequence[Source]) -> list[Any]:
-        read: list[Picture | Result | Failed] = []
-        for source in part:
-            one: Picture | Result | Failed = _read(source, session, max_pixels, prepared=alone is None)
-            by_itself = alone or (tiling.segmented if isinstance(one, Picture) and tiling.large(session.card, one.size) else None)
-            if isinstance(one, Picture) and by_itself:  # at once: a batch of them would not fit into memory
-                with turns:
-                    one = by_itself(session, one, source.name)
-            read.append(one)
+        read = [_ready(source, session, max_pixels, turns, alone) for source in part]
         with turns:
             return _answers(session, part, read, finish)
 
@@ -109,6 +104,44 @@ def _batched(sources: Iterable[Source], size: int) -> Iterator[list[Source] | Us
         yield part
 
 
+def _ready(
+    source: Source, session: Session, max_pixels: int, turns: threading.BoundedSemaphore, alone: Alone | None
+) -> Picture | Result | Failed:
+    """An image prepared, or the answer for one that is large, or looked at alone: at once, as a batch of them would not fit into memory."""
+    if _large(source, session.card, max_pixels):
+        with turns:
+            return _by_rows(source, session, max_pixels)
+    one = _read(source, session, max_pixels, prepared=alone is None)
+    if isinstance(one, Picture) and alone is not None:
+        with turns:
+            return alone(session, one, source.name)
+    if isinstance(one, Picture) and tiling.large(session.card, one.size):
+        with turns:
+            return tiling.segmented(session, strips.of(one), source.name)
+    return one
+
+
+def _large(source: Source, card: Card, max_pixels: int) -> bool:
+    """Whether a file is answered for in tiles, by its header. What is wrong with it is found when it is read."""
+    if not (tiling.tiled(card) and isinstance(source.content, str | os.PathLike | bytes)):
+        return False
+    try:
+        with images.opened(source.content, max_pixels) as (image, _):
+            return tiling.large(card, (image.height, image.width))
+    except UserError:
+        return False
+
+
+def _by_rows(source: Source, session: Session, max_pixels: int) -> Result | Failed:
+    """The answer for a large file, which is never held whole where its format allows that."""
+    content = source.content if isinstance(source.content, bytes) else os.fsdecode(source.content)
+    try:
+        with strips.opened(content, channels=session.card.input.channels, max_pixels=max_pixels) as rows:
+            return tiling.segmented(session, rows, source.name)
+    except strips.Unreadable as error:
+        return _failed(source, error)
+
+
 def _read(source: Source, session: Session, max_pixels: int, *, prepared: bool) -> Picture | Failed:
     """Prepared where asked, but for what is large (`tiling`), which is as it was read."""
     try:
@@ -118,7 +151,11 @@ def _read(source: Source, session: Session, max_pixels: int, *, prepared: bool) 
             return picture
         return replace(picture, pixels=prepare.prepare(picture.pixels, spec))
     except UserError as error:
-        return Failed(source.name, f"{error.message} ({error.fix})" if error.fix else error.message)
+        return _failed(source, error)
+
+
+def _failed(source: Source, error: UserError) -> Failed:
+    return Failed(source.name, f"{error.message} ({error.fix})" if error.fix else error.message)
 
 
 def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture | Result | Failed], finish: Finish) -> list[Any]:
@@ -144,4 +181,4 @@ def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture
 
 def _of(source: Source, answer: Any) -> Any:
     """An answer for a frame says where in its video that stands."""
-    return answer if source.moment is None or not isinstance(answer, Result) else replace(answer, moment=source.moment)
+    return answer if source.moment is None or not hasattr(answer, "moment") else replace(answer, moment=source.moment)

@@ -13,8 +13,9 @@ from typing import Any, overload
 from saccade.core import files
 from saccade.core.errors import UserError
 from saccade.core.growing import Growing
+from saccade.core.regions import Region
 from saccade.core.results import Detections, Result
-from saccade.core.segmentation import Region, Segmentation
+from saccade.core.segmentation import Segmentation
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ evaluated and what is predicted both come through here, so that they agree."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from saccade.core import finish, pixel_classes, tiles
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.geometry import padded
-from saccade.core.images import Picture
 from saccade.core.prepare import prepare
 from saccade.core.results import Result
 from saccade.core.segmentation import Segmentation
+from saccade.core.strips import Rows
 from saccade.prediction.session import Session
 
 PIXELS = 1 << 23  # of all images of a call: a map for each class is made of them
@@ -27,10 +28,15 @@ def most(session: Session, size: tuple[int, ...]) -> int:
     return max(1, min(session.batch, PIXELS // (size[0] * size[1])))
 
 
+def tiled(card: Card) -> bool:
+    """Whether a model's images come at their own pixels, and large ones so in tiles."""
+    return card.task == "segment" and card.input.resize == "native"
+
+
 def large(card: Card, size: tuple[int, int]) -> bool:
     """Whether an image of (height, width) is answered for in tiles."""
     height, width = padded(size)
-    return card.task == "segment" and card.input.resize == "native" and height * width > tiles.WHOLE
+    return tiled(card) and height * width > tiles.WHOLE
 
 
 def run(session: Session, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -40,8 +46,8 @@ def run(session: Session, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         return session.run(images)
     whole = np.empty((len(images), len(session.card.classes), *size), np.float32)
     for image, found in zip(images, whole, strict=True):
-        for top, band in _bands(session, _prepared(image), size):
-            found[:, top : top + band.shape[1]] = band
+        for top, left, values in _blocks(session, _prepared(image), size):
+            found[:, top : top + values.shape[1], left : left + values.shape[2]] = values
     return {"logits": whole}
 
 
@@ -60,30 +66,30 @@ def results(
         return finish.results(session.run(images), session.card, sizes, sources, notes, complete=complete)
     remarks = [()] * len(sources) if notes is None else notes
     return [
-        pixel_classes.from_bands(_bands(session, _prepared(image), shape), session.card, size, source, note, doubts=not complete)
+        pixel_classes.from_blocks(_blocks(session, _prepared(image), shape), session.card, size, source, note, doubts=not complete)
         for image, size, source, note in zip(images, sizes, sources, remarks, strict=True)
     ]
 
 
-def segmented(session: Session, picture: Picture, source: str) -> Segmentation:
-    """The answer for a large image as it was read, uint8 `[H, W, C]`; beside it no more is held than a row of tiles and the mask."""
+def segmented(session: Session, strips: Rows, source: str) -> Segmentation:
+    """The answer for a large image that is read as it goes: no more is held than the pixels of a row of tiles, the logits that it
+    shares with the next, and the mask, deflated. Raises `core.strips.Unreadable` where the file is damaged."""
     spec = session.card.input
 
     def part(rows: slice, columns: slice) -> NDArray[np.uint8]:
-        return prepare(picture.pixels[rows, columns], spec)
+        return prepare(strips.take(rows.start, rows.stop)[:, columns], spec)
 
-    bands = _bands(session, part, picture.size)
-    return pixel_classes.from_bands(bands, session.card, picture.size, source, picture.notes, doubts=True)
+    blocks = _blocks(session, part, strips.size)
+    answer = pixel_classes.from_blocks(blocks, session.card, strips.size, source, (), doubts=True)
+    return replace(answer, notes=strips.notes)  # which are complete now
 
 
 def _prepared(image: NDArray[np.uint8]) -> Callable[[slice, slice], NDArray[np.uint8]]:
     return lambda rows, columns: image[:, rows, columns]
 
 
-def _bands(
-    session: Session, part: Callable[[slice, slice], NDArray[np.uint8]], size: tuple[int, int]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(first row, logits `[K, rows, W]`) of an image of (height, width) whose `part` is uint8 `[C, h, w]`."""
+def _blocks(session: Session, part: Callable[[slice, slice], NDArray[np.uint8]], size: tuple[int, int]) -> Iterator[pixel_classes.Block]:
+    """The logits of an image of (height, width) whose `part` is uint8 `[C, h, w]`."""
 
     def answer(rows: slice, columns: slice) -> NDArray[np.float32]:
         pixels = part(rows, columns)
@@ -95,4 +101,4 @@ def _bands(
         room = [(0, 0), *((0, tiles.TILE - side) for side in logits.shape[2:])]
         return np.pad(logits[0], room) if any(after for _, after in room) else logits[0]
 
-    return tiles.bands(answer, size, tiles.TILE, tiles.OVERLAP)
+    return tiles.blocks(answer, size, tiles.TILE, tiles.OVERLAP)

@@ -8,8 +8,9 @@ Of what several views have found of one object the surest stays.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from saccade.core.nms import OVERLAP, across
 from saccade.core.prepare import prepare
 from saccade.core.results import OBJECTS, Detections, Instances
 from saccade.core.run_lengths import Patch, Rle
+from saccade.prediction import flips
 from saccade.prediction.session import Session
 from saccade.prediction.tiling import most
 
@@ -42,16 +44,27 @@ class Looks:
     def __bool__(self) -> bool:
         return bool(self.tile) or self.tta
 
-    def check(self, task: str) -> None:
-        """Raise UserError where a model of a task cannot look so, or nobody can."""
-        for name, given in (("tile", self.tile), ("tta", self.tta)):
-            if given and task not in OBJECTS:
-                raise UserError(f"is for models that find objects, this one is for {task}", where=name, fix="leave it out")
+    def check(self, card: Card) -> None:
+        """Raise UserError where a model cannot look so, or nobody can."""
+        if self.tile and card.task not in OBJECTS:
+            raise UserError(f"is for models that find objects, this one is for {card.task}", where="tile", fix="leave it out")
+        if self.tta and card.task not in OBJECTS:
+            flips.check(card)
         if self.tile and self.tile < LEAST_TILE:
             raise UserError(f"must have a side of {LEAST_TILE} pixels at least, got {self.tile}", where="tile")
 
 
 NO_LOOKS = Looks()
+
+
+def asked(session: Session, looks: Looks) -> Session:
+    """What answers where it is asked several times: of pixels the mean over mirrored views; objects are looked for `alone`."""
+    return flips.Flipped(session) if looks.tta and session.card.task not in OBJECTS else session
+
+
+def alone(looks: Looks, card: Card) -> Callable[[Session, Picture, str], Detections] | None:
+    """What answers for a single image that is looked at several times; None where images go through together."""
+    return partial(found, looks=looks) if looks and card.task in OBJECTS else None
 
 
 @dataclass(frozen=True, slots=True)

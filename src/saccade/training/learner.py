@@ -15,6 +15,7 @@ from saccade.core.card import Card
 from saccade.core.config import TrainConfig
 from saccade.core.modelfile import Buffer
 from saccade.nn import weights
+from saccade.nn.compiling import compiled
 from saccade.nn.layers.keyed import stand_in
 from saccade.task import Task
 from saccade.training import optim, sharding
@@ -77,6 +78,8 @@ class Learner:
         self.updater = Updater(model, task.phases(model, config), config, kind.precision, kind.ranks, kind.start)
         self.updater.progress = kind.progress
         self._plain = plain if self.updater.sharded else model
+        if config.compile:
+            compiled(model)
         if self.average is not None:
             self.average.spread(model)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from saccade.core import keys
-from saccade.core.card import Card
+from saccade.core import keys, modelfile
+from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import IGNORED, Packed, colour
 from saccade.core.config import override
 from saccade.core.errors import UserError
@@ -18,7 +20,7 @@ from saccade.core.geometry import FILL
 from saccade.core.segmentation import Segmentation as Answer
 from saccade.data.sample import Sample, Schema
 from saccade.explanation.attribution import gradcam
-from saccade.nn import weights
+from saccade.nn import checkpoints, weights
 from saccade.task import Budget
 from saccade.tasks.segmentation import models
 from saccade.tasks.segmentation.augmentation import ClassesAugment, gathered
@@ -31,7 +33,7 @@ SCHEMA = Schema(
     "segment", ("background", "a", "b"), {"train": (0, 0, 0)}, 3, (256, 256), True, {"train": 240, "val": 6}, None, (0.5, 0.3, 0.2)
 )
 LIGHT = ("unet/resnet10t", "fpn/mobilenetv3_small_050", "segformer/resnet10t", "deeplabv3plus/resnet18", "unet/vgg11", "unet/densenet121",
-         "lraspp_mobilenet_v3_large")  # fmt: skip
+         "lraspp_mobilenet_v3_large", "segformer_b0")  # fmt: skip
 
 
 def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
@@ -112,6 +114,70 @@ def test_networks_of_libraries(name: str) -> None:
     assert maps.shape == (1, 64, 64) and np.isfinite(maps).all()
     with pytest.raises(UserError, match="the file holds 1,000"):
         TASK.build(read, 1000)
+
+
+@pytest.mark.parametrize("name", list(models.segformer_rows.ROWS))
+def test_sizes_of_segformer(name: str) -> None:
+    from saccade.tasks.segmentation.models.library import Library
+
+    with torch.device("meta"):
+        network = Library(InputSpec(3, (64, 64), "native", (0.5,) * 3, (0.5,) * 3), name, 21)
+    assert sum(value.numel() for value in network.parameters()) == models.segformer_rows.ROWS[name].parameters
+
+
+OLD_NAMES = [  # of transformers 5 -> of transformers 4, in which the published files are
+    (r"stages\.(\d+)\.patch_embeddings\.", r"encoder.patch_embeddings.\1."),
+    (r"stages\.(\d+)\.blocks\.", r"encoder.block.\1."),
+    (r"stages\.(\d+)\.layer_norm\.", r"encoder.layer_norm.\1."),
+    (r"attention\.sequence_reduction\.sequence_reduction", "attention.self.sr"),
+    (r"attention\.sequence_reduction\.layer_norm", "attention.self.layer_norm"),
+    (r"attention\.q_proj", "attention.self.query"),
+    (r"attention\.k_proj", "attention.self.key"),
+    (r"attention\.v_proj", "attention.self.value"),
+    (r"attention\.o_proj", "attention.output.dense"),
+    (r"mlp\.fc(\d)", r"mlp.dense\1"),
+    ("layernorm_before", "layer_norm_1"),
+    ("layernorm_after", "layer_norm_2"),
+    ("linear_projections", "linear_c"),
+]
+
+
+def test_weights_that_forbid_commercial_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused unless their licence is allowed by name; then taken from a file as transformers 4 wrote it, by hand too."""
+    import huggingface_hub
+
+    for allowed in ((), ("apache-2.0", "mit")):
+        with pytest.raises(UserError, match="NVIDIA's, whose licence forbids commercial use") as error:
+            made("segformer_b0", pretrained=True, license=allowed)
+        assert error.value.where == "--pretrained" and "--license nvidia-source-code-noncommercial" in error.value.fix
+    theirs, _, _ = made("segformer_b0")
+    old = {}
+    for key, value in theirs.network.state_dict().items():
+        for new, before in OLD_NAMES:
+            key = re.sub(new, before, key)
+        old[key] = torch.randn(150, 256, 1, 1) if key == "decode_head.classifier.weight" else value  # of other classes
+    assert "segformer.encoder.block.1.0.attention.self.query.weight" in old and "decode_head.linear_c.0.proj.weight" in old
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(modelfile.pack(weights.to_buffers(old), {"format": "pt"}))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: str(file))
+    network, card, _ = made("segformer_b0", pretrained=True, license=("nvidia-source-code-noncommercial",))
+    (link,) = card.licenses
+    assert link["license"] == "nvidia-source-code-noncommercial" and link["weights"] == "nvidia/segformer-b0-finetuned-ade-512-512"
+    mine, _, _ = made("segformer_b0")
+    checkpoints.take(mine, checkpoints.read(file), checkpoints.Place(), (), least=0.9)  # the same file by hand: --weights
+    state = theirs.state_dict()
+    for one in (network, mine):
+        other = [key for key, value in one.state_dict().items() if not torch.equal(value, state[key])]
+        assert all("decode_head.classifier" in key or "num_batches" in key for key in other)
+    (row,) = [row for row in TASK.models() if row.name == "segformer_b0"]
+    assert row.license == "nvidia-source-code-noncommercial"
+
+
+def test_segformer_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs transformers") as error:
+        made("segformer_b1")
+    assert "saccade[transformers]" in error.value.fix
 
 
 def test_a_single_image_of_one_place() -> None:

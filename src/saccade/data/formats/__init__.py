@@ -20,6 +20,7 @@ NAMES = (
     "voc",
     "yolo",
     "labelme",
+    "layers",
     "instance_masks",
     "masks",
     "csv",

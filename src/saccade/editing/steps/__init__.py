@@ -15,9 +15,11 @@ from saccade.editing.steps.inserting import DROPS, OF_MAPS, Insert, Remove
 from saccade.editing.steps.layers import Fold, Mix, Resize, foldable, spread
 from saccade.editing.steps.low_rank import Adapt, Factor, Merge, sides, thinned
 from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
-from saccade.editing.steps.running import Drop, Size, droppable, drops, sized
+from saccade.editing.steps.running import Drop, Grow, Size, droppable, drops, sized
 
-Step: TypeAlias = Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Freeze
+Step: TypeAlias = (
+    Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Grow | Freeze
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,6 +34,7 @@ __all__ = [
     "Fold",
     "Freeze",
     "Group",
+    "Grow",
     "Input",
     "Insert",
     "Merge",

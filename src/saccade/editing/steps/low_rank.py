@@ -157,7 +157,7 @@ class Factor:
         layer = part(network, self.module)
         down, up = _thin(layer, self.rank, bias=layer.bias is not None)
         put(network, self.module, Factored(down, up).train(layer.training))
-        if not layer.weight.is_meta:
+        if not layer.weight.is_meta and layer.weight.isfinite().all():  # any numbers where those that count are still to come
             first, second = factors(layer, self.rank)
             set_tensor(network, f"{self.module}.0.weight", first)
             set_tensor(network, f"{self.module}.1.weight", second.view_as(up.weight))  # type: ignore[arg-type]

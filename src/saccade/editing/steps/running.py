@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,12 +16,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import StochasticDepth
 
 from saccade.core.errors import UserError
-from saccade.editing.sources import Source
-from saccade.editing.steps.base import STRICT, Draws, Sources, part, put
+from saccade.editing.feeding import makes
+from saccade.editing.sources import Source, generator, of_block
+from saccade.editing.steps.base import STRICT, Draws, Sources, part, put, set_tensor
 from saccade.nn.layers.keyed import KeyedDropout
 from saccade.nn.stems import Resized, is_a
 
-Side = Annotated[int, Ge(1), Le(16384)]
+MOST_SIDE = 16384
+Side = Annotated[int, Ge(1), Le(MOST_SIDE)]
 
 
 def drops(module: nn.Module) -> str:
@@ -104,6 +107,49 @@ class Size:
                 fixed.set_input_size(img_size=size)
         except Exception as error:  # timm's networks raise anything for a size that does not fit them
             raise UserError(f"the network takes no images of {size[0]}x{size[1]}: {str(error)[:100]}") from None
+
+
+@dataclass(frozen=True)
+class Grow:
+    """Images of twice the size, of a network that makes them and has a `grow` that says what is new."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+    shrinks: ClassVar[bool] = False
+
+    do: Literal["grow"] = "grow"
+
+    def check(self, network: nn.Module, most: int) -> None:
+        """As of all steps."""
+        if not makes(network) or max(network.shape[1:]) > MOST_SIDE // 2:
+            raise UserError("this network does not grow", where="card")
+
+    def sources(self, network: nn.Module) -> Sources:
+        """The tensors of the new stages."""
+        grown = copy.deepcopy(network).to("meta")
+        return _new(grown, _grown(grown))
+
+    def apply(self, network: nn.Module, draws: Draws) -> None:
+        """Let it grow."""
+        value = next(network.parameters())
+        with torch.device(value.device):
+            stages = _grown(network)
+        state = network.state_dict()
+        for name, source in _new(network, stages).items():
+            set_tensor(network, name, source.carried(state[name].to(value.dtype), generator(draws.seed, draws.number, name)))
+        for name in stages:
+            part(network, name).train(network.training)
+
+
+def _grown(network: Any) -> Mapping[str, Sequence[str]]:
+    if not callable(getattr(network, "grow", None)):
+        raise UserError("this network does not grow", fix="a GAN does: r3gan")
+    stages: Mapping[str, Sequence[str]] = network.grow()
+    return stages
+
+
+def _new(network: nn.Module, stages: Mapping[str, Sequence[str]]) -> Sources:
+    blocks = {name: of_block(part(network, name), "", zero) for name, zero in stages.items()}
+    return {f"{name}.{key}": source for name, block in blocks.items() for key, source in block.items()}
 
 
 def sized(network: nn.Module) -> nn.Module | None:

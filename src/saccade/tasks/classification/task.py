@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,8 @@ class Classification:
             architecture = models.own(row.name, classes=len(schema.classes), channels=config.channels)
             card = Card(self.name, schema.classes, architecture, spec)
             return classifier.rebuild(card), card
+        if row.source == "transformers":
+            return self._of_transformers(config, schema, spec)
         from saccade.nn import backbones, pretrained
 
         licenses: tuple[dict[str, str], ...] = ()
@@ -74,6 +77,19 @@ class Classification:
             config.model, classes=len(schema.classes), channels=config.channels, size=config.size, pretrained=file or False
         )
         return classifier.Classifier(network, spec), Card(self.name, schema.classes, architecture, spec, licenses=licenses)
+
+    def _of_transformers(self, config: TrainConfig, schema: Schema, spec: InputSpec) -> tuple[nn.Module, Card]:
+        from saccade.nn import fitting
+        from saccade.tasks.classification.models import classifier, hf
+
+        architecture = hf.described(config.model, classes=len(schema.classes), channels=config.channels, size=config.size)
+        card = Card(self.name, schema.classes, architecture, spec)
+        if not config.pretrained:
+            return classifier.rebuild(card), card
+        network, link, seen = hf.start_from_published(config.model, architecture)
+        mean = fitting.spread(seen.mean, config.channels, fitting.OPAQUE)
+        spec = replace(spec, mean=mean, std=fitting.spread(seen.std, config.channels, fitting.ALPHA_STD))
+        return classifier.Classifier(network, spec), replace(card, input=spec, licenses=(link,))
 
     def _input(self, source: str, config: TrainConfig) -> InputSpec:
         """What weights that have learned expect, where they come from a library's network; else ImageNet's colours."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,35 +10,40 @@ from PIL import Image, ImageDraw, ImageFont
 
 from saccade.core.class_masks import IGNORED, Packed, colour
 from saccade.core.errors import one_line
+from saccade.core.layers import Layers
 from saccade.core.segmentation import BACKGROUND, Segmentation
 
 SMALLEST = 320
-LARGEST = 1 << 24
 FILLED = 0.45  # share of the colour within a region
 MOST = 12  # classes that are named
 
 
 def drawn(image: NDArray[np.uint8], result: Segmentation, truth: Any | None = None) -> Image.Image:
-    """uint8 `[H, W, C]`, C 1 or 3 -> the image, enlarged by whole pixels where small, reduced by whole pixels above LARGEST of them, with
-    each region in the colour of its class and an edge around it; the edges of `truth` (Packed, of the same image) in white; names and
-    shares below."""
-    mask = result.mask
+    """uint8 `[H, W, C]`, C 1 or 3, or of a large one every `result.packed.step`th pixel and row -> the image so, enlarged by whole pixels
+    where small, with each region in the colour of its class and an edge around it; the edges of `truth` (Packed, of the same image) in
+    white; names and shares below."""
+    step = result.packed.step
+    mask = result.packed.every(step)
+    image = image[::step, ::step] if image.shape[:2] == result.size else image
     if image.shape[:2] != mask.shape:
-        raise ValueError(f"image and mask must be of one size, got {image.shape[:2]} and {mask.shape}")
-    step = max(1, math.ceil((mask.size / LARGEST) ** 0.5))
-    image, mask = image[::step, ::step], mask[::step, ::step]
+        raise ValueError(f"image and mask must be of one size, got {image.shape[:2]} and {result.size}")
     factor = max(1, -(-SMALLEST // max(mask.shape)))
     large = image.repeat(factor, 0).repeat(factor, 1)
     pixels = np.broadcast_to(large, (*large.shape[:2], 3)).astype(np.float32)
     colours = np.array([colour(label) for label in range(len(result.classes))], np.float32)
-    shown = np.array([name != BACKGROUND for name in result.classes])
-    wide = mask.repeat(factor, 0).repeat(factor, 1)
-    painted = shown[wide]
-    pixels[painted] += FILLED * (colours[wide[painted]] - pixels[painted])
-    edge = _edges(wide)
-    pixels[edge & painted] = colours[wide[edge & painted]]
+    if isinstance(result, Layers):
+        colours = np.array([colour(label + 1) for label in range(len(result.classes))], np.float32)  # none of them is a background
+        maps = [(mask >> label & 1).astype(np.uint8) for label in range(len(result.classes))]
+        painted = [(one, one == 1, colours[label]) for label, one in enumerate(maps)]
+    else:
+        told = [label for label in np.unique(mask).tolist() if result.classes[label] != BACKGROUND]
+        painted = [(mask, mask == label, colours[label]) for label in told]
+    for of, inside, tone in painted:
+        wide = inside.repeat(factor, 0).repeat(factor, 1)
+        pixels[wide] += FILLED * (tone - pixels[wide])
+        pixels[_edges(of.repeat(factor, 0).repeat(factor, 1)) & wide] = tone
     if isinstance(truth, Packed):
-        right = truth.values[::step, ::step].repeat(factor, 0).repeat(factor, 1)
+        right = truth.every(step).repeat(factor, 0).repeat(factor, 1)
         pixels[_edges(right) & (right != IGNORED)] = 255
     return _named(Image.fromarray(pixels.round().astype(np.uint8)), result, colours)
 

@@ -18,6 +18,8 @@ SMOOTH = 1.0  # pixel added to either side of Dice
 
 def losses(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
     """logits `[B, K, H, W]` against classes uint8 `[B, H, W]`; pixels of IGNORED count in nothing. Its weight is the number of images."""
+    if config.multi:
+        return of_layers(logits.float(), batch, config)
     classes = batch.targets["classes"].long()
     counted = classes != IGNORED
     goals = classes.where(counted, torch.zeros_like(classes))
@@ -37,6 +39,23 @@ def losses(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
             parts["boundary"] = config.boundary * _boundary(shares, batch.targets["distances"], counted).sum()
     total = torch.stack(list(parts.values())).sum() if parts else logits.sum() * 0.0
     return Losses(total, float(len(batch)), parts)
+
+
+def of_layers(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
+    """logits `[B, K, H, W]` against sets of classes uint8 `[B, H, W]` (`core.layers`): the mean over pixels and classes of the binary
+    cross-entropy, and Dice of the classes that an image has."""
+    sets = batch.targets["classes"]
+    counted = (sets != IGNORED)[:, None]
+    kinds = torch.arange(logits.shape[1], device=logits.device, dtype=torch.uint8)[:, None, None]
+    truth = (torch.bitwise_right_shift(sets[:, None], kinds) & 1).bool() & counted
+    parts: dict[str, Tensor] = {}
+    if config.cross_entropy:
+        entropy = F.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none") * counted
+        each = entropy.mean(1).sum((1, 2)) / counted.sum((1, 2, 3)).clamp_min(1)
+        parts["cross_entropy"] = config.cross_entropy * each.sum()
+    if config.dice:
+        parts["dice"] = config.dice * dice(logits.sigmoid() * counted, truth).sum()
+    return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
 
 
 def _by_pixel(logits: Tensor, goals: Tensor, counted: Tensor, config: SegmentationConfig) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import run_lengths
-from saccade.core.class_masks import IGNORED, Packed
+from saccade.core.class_masks import BAND, IGNORED, Packed
 from saccade.core.segmentation import Segmentation
 
 Array = NDArray[Any]
@@ -64,20 +64,19 @@ class SegmentationMetric:
         said = result.mask
         shapes = {self.classes[label]: run_lengths.from_mask(said == label).counts.decode() for label in result.labels.tolist()}
         accuracy = _share(counts.trace(), counts.sum())
-        return {"source": result.source, "size": list(result.size), "masks": shapes, "miou": _mean(overlap), "pixel_accuracy": accuracy}
+        return {"source": result.source, "size": list(result.size), "masks": shapes, "miou": mean(overlap), "pixel_accuracy": accuracy}
 
     def compute(self, weights: Array | None = None) -> dict[str, float | None]:
         """The figures; integer `weights` `[N]` count each image that often (None: once)."""
+        return {name: mean(values) for name, values in self.figures(weights).items()}
+
+    def figures(self, weights: Array | None = None) -> dict[str, NDArray[np.float64]]:
+        """What the figures are the means of: `[K]` each, NaN where there is none; of `pixel_accuracy` `[1]`."""
         counts = self._counts(weights)
         overlap, dice = _overlaps(counts)
         f1, distance = self._met(weights)
-        return {
-            "miou": _mean(overlap),
-            "dice": _mean(dice),
-            "pixel_accuracy": _share(counts.trace(), counts.sum()),
-            "boundary_f1": _mean(f1),
-            "hausdorff_95": _mean(distance),
-        }
+        accuracy = np.array([counts.trace() / counts.sum() if counts.sum() else np.nan])
+        return {"miou": overlap, "dice": dice, "pixel_accuracy": accuracy, "boundary_f1": f1, "hausdorff_95": distance}
 
     def per_class(self) -> list[dict[str, Any]]:
         """Rows `class pixels iou dice precision recall boundary_f1 hausdorff_95`, in class order."""
@@ -127,9 +126,11 @@ class SegmentationMetric:
 
 def confusion(said: NDArray[np.uint8], right: NDArray[np.uint8], kinds: int) -> NDArray[np.int64]:
     """How many pixels of each class (rows) were told to be of each (columns), without those that do not count: `[K, K]`."""
-    pairs = right.astype(np.int32) * (IGNORED + 1) + said  # counted as they are and picked then, as masking both first takes longer
-    table = np.bincount(pairs.ravel(), minlength=(IGNORED + 1) ** 2).reshape(IGNORED + 1, IGNORED + 1)
-    return table[:kinds, :kinds]
+    table, rows = np.zeros((IGNORED + 1) ** 2, np.int64), max(1, BAND // max(1, right.shape[1]))
+    for top in range(0, len(right), rows):  # in bands, as a number of 64 bits is made of each pixel
+        pairs = right[top : top + rows].astype(np.int32) * (IGNORED + 1) + said[top : top + rows]
+        table += np.bincount(pairs.ravel(), minlength=len(table))  # as they are and picked then, as masking both first takes longer
+    return table.reshape(IGNORED + 1, IGNORED + 1)[:kinds, :kinds]
 
 
 def _overlaps(counts: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -186,7 +187,7 @@ def _distances(points: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[
     return distances
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
+def mean(values: NDArray[np.float64]) -> float | None:
     """Over those that there are."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None

@@ -35,6 +35,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     weights, why = _weights(schema)
     reasons.append(f"segmentation.class_weights: {why}")
     reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
+    if schema.multi:
+        reasons.append("segmentation.multi: true, a pixel of these data may have several classes, or none")
     epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
     epochs *= 1 if budget.minutes is None else 2
@@ -53,7 +55,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         ema=0.05,
         clip=5.0,
         augment=augment,
-        segmentation=SegmentationConfig(native=native, class_weights=weights),
+        segmentation=SegmentationConfig(native=native, multi=schema.multi, class_weights=weights),
     )
     reasons.append(f"lr: {config.lr:g}, for random weights")
     return config, reasons

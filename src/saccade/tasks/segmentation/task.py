@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import layers
 from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import IGNORED
 from saccade.core.config import TrainConfig
@@ -16,6 +18,7 @@ from saccade.core.segmentation import Segmentation as Answer
 from saccade.data.sample import Schema
 from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.segmentation import models, recipes
+from saccade.tasks.segmentation.layers import LayersMetric
 from saccade.tasks.segmentation.metrics import SegmentationMetric
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ class Segmentation:
         return "native" if config.segmentation.native else "fit"
 
     def models(self) -> Sequence[ModelRow]:
-        """Ours and torchvision's; decoders on any network: DECODER/NETWORK."""
+        """Ours, torchvision's and transformers'; decoders on any network: DECODER/NETWORK."""
         return models.rows()
 
     def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
@@ -52,18 +55,28 @@ class Segmentation:
         refuse_changes(config.augment, CHANGES, self.name)
         if config.channels == 4:
             raise UserError("segmentation takes 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
-        if config.pretrained:
+        if config.pretrained and config.model in models.segformer_rows.ROWS:
+            models.segformer_rows.check_license(config.model, config.license)
+        elif config.pretrained:
             raise UserError("published weights of networks that segment are not loaded yet", where="--pretrained", fix="leave it out")
         if config.label_smoothing:
             raise UserError("is for classify", where="label_smoothing", fix="leave it out")
         loss = config.segmentation
         if not (loss.cross_entropy or loss.focal or loss.dice or loss.lovasz or loss.boundary):
             raise UserError("every part of the loss has weight 0", where="segmentation", fix="--set segmentation.cross_entropy=1")
+        unfit = [name for name in ("focal", "lovasz", "boundary", "class_weights") if getattr(loss, name)]
+        if loss.multi and unfit:
+            raise UserError("is for classes that do not overlap", where=f"segmentation.{unfit[0]}", fix="leave it out")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it; raises UserError for weights that are not as many as the classes."""
         models.check(config.model)
-        classes, weights = schema.classes, config.segmentation.class_weights
+        classes, weights, multi = schema.classes, config.segmentation.class_weights, config.segmentation.multi
+        if multi != schema.multi:
+            fix = f"--set segmentation.multi={str(schema.multi).lower()}, as the data have it"
+            raise UserError("must say whether classes overlap", where="segmentation.multi", fix=fix)
+        if multi:
+            layers.check(classes, "classes")
         if len(classes) > IGNORED:
             raise UserError(f"must have at most {IGNORED} classes, was {len(classes)}")
         if weights and len(weights) != len(classes):
@@ -75,8 +88,13 @@ class Segmentation:
         else:
             arguments = {"classes": len(classes), "channels": config.channels}
             architecture = {"source": "library", "name": config.model, "arguments": arguments}
-        card = Card(self.name, classes, architecture, spec)
-        return self.build(card), card
+        card = Card(self.name, classes, architecture | ({"multi": True} if multi else {}), spec)
+        network: Any = self.build(card)
+        if config.pretrained and config.model in models.segformer_rows.ROWS:
+            from saccade.tasks.segmentation.models.segformer import start_from_published
+
+            card = replace(card, licenses=(start_from_published(network, config.model),))
+        return network, card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
@@ -107,7 +125,7 @@ class Segmentation:
 
     def metrics(self, card: Card) -> Metric:
         """miou, dice, pixel_accuracy, boundary_f1, hausdorff_95."""
-        return SegmentationMetric(card.classes)
+        return LayersMetric(card.classes) if layers.layered(card) else SegmentationMetric(card.classes)
 
     def fault(self, metrics: Mapping[str, float | None], best: Mapping[str, float | None]) -> str:
         """Nothing: a network that segments badly does not fail for good."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from saccade.core.errors import unknown
 from saccade.task import ModelRow
+from saccade.tasks.classification.models import hf_rows
 
 # Ours, each named by the pictures it was made for; all of them take any size. width, blocks by stage, stride of the stem, parameters
 # (1000 classes, three channels; a test holds them true).
@@ -42,7 +43,11 @@ IMAGENET = "ImageNet-1k"
 def rows() -> tuple[ModelRow, ...]:
     """All models that can be built. `parameters` counts the libraries' with 1000 classes and three channels."""
     table = json.loads(files(__package__).joinpath("table.json").read_text(encoding="utf-8"))
-    return OWN + tuple(
+    theirs = tuple(
+        ModelRow(f"{hf_rows.PREFIX}{name}", "transformers", one.parameters, one.license, size=hf_rows.SIZE, weights=name)
+        for name, one in hf_rows.ROWS.items()
+    )
+    libraries = tuple(
         ModelRow(
             name := r["name"],
             "torchvision" if name.startswith(TORCHVISION) else "timm",
@@ -52,15 +57,20 @@ def rows() -> tuple[ModelRow, ...]:
             IMAGENET if r["metric"] is not None else "",
             (r["size"][0], r["size"][1]),
             r["flops"] or 0,
+            r.get("file", ""),
         )
         for r in table["models"]
     )
+    return OWN + theirs + libraries
 
 
 def find(name: str) -> ModelRow:
     """The row of `name`; tags (`resnet50.a1_in1k`, `torchvision/resnet50.IMAGENET1K_V1`) are sets of weights of it. Raises UserError with
     the nearest names."""
     table = {row.name: row for row in rows()}
+    if name.startswith(hf_rows.PREFIX):  # any repository: its configuration says what it is
+        hf_rows.check(name)
+        return table.get(name) or ModelRow(name, "transformers", 0)
     row = table.get(name) or table.get(name.partition(".")[0])
     if row is None:
         raise unknown("model", name, table, where="--model")

@@ -46,6 +46,10 @@ def rebuild(card: Card, elements: int | None = None) -> Classifier:
         from saccade.nn import backbones
 
         return Classifier(backbones.rebuild(dict(card.architecture), elements=elements), card.input)
+    if source == "transformers":
+        from saccade.tasks.classification.models import hf
+
+        return Classifier(hf.build(dict(card.architecture), elements), card.input)
     raise UserError(f"unknown architecture source {source!r}", fix="the model was made by another version of saccade")
 
 

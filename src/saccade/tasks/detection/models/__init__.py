@@ -31,7 +31,10 @@ def rows() -> list[ModelRow]:
     """Those that have a name of their own; a head may stand on any network: HEAD/NETWORK."""
     ours = [ModelRow(name, "saccade", own.parameters) for name, own in OWN.items()]
     theirs = [ModelRow(name, "torchvision", count, BSD, ap / 100, "COCO val2017") for name, (count, ap) in TORCHVISION.items()]
-    queries = [ModelRow(name, "transformers", row.parameters, APACHE, row.ap / 100, "COCO val2017") for name, row in detr_rows.ROWS.items()]
+    queries = [
+        ModelRow(name, "transformers", row.parameters, APACHE, row.ap / 100, "COCO val2017", weights=row.repository)
+        for name, row in detr_rows.ROWS.items()
+    ]
     return ours + theirs + queries
 
 

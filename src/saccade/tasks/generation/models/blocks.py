@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,17 +40,18 @@ def fitted(size: tuple[int, int], stages: int) -> tuple[int, int]:
     return height * factor, width * factor
 
 
-def padded(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`x` `[B, C, H, W]` with its edges repeated to `size`, evenly on both sides; as it is where it fits."""
+def padded(x: Tensor, size: tuple[int, int], scale: int = 1) -> Tensor:
+    """`x` `[B, C, H, W]` with its edges repeated to `size`, evenly on both sides, by multiples of `scale`; as it is where it fits."""
     down, across = size[0] - x.shape[2], size[1] - x.shape[3]
     if not (down or across):
         return x
-    return F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2), mode="replicate")
+    top, left = (more // scale // 2 * scale for more in (down, across))
+    return F.pad(x, (left, across - left, top, down - top), mode="replicate")
 
 
-def cut(x: Tensor, size: tuple[int, int]) -> Tensor:
+def cut(x: Tensor, size: tuple[int, int], scale: int = 1) -> Tensor:
     """The middle of `x` `[B, C, H, W]` of `size`: takes off what `padded` adds."""
-    top, left = (x.shape[2] - size[0]) // 2, (x.shape[3] - size[1]) // 2
+    top, left = ((whole - side) // scale // 2 * scale for whole, side in zip(x.shape[2:], size, strict=True))
     return x[:, :, top : top + size[0], left : left + size[1]]
 
 
@@ -86,10 +88,53 @@ def _linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Conv2d:
     return conv
 
 
+def _halved(width: int) -> int:
+    """Channels of a stage that was grown behind one of `width`."""
+    return max(8, width // 2)
+
+
+class Finer(nn.Module):
+    """A stage that was grown behind a generator's last: maps `[B, inputs, h, w]` -> maps `[B, width, 2h, 2w]`, and what they add to the
+    image, `[B, outputs, 4h, 4w]`; nothing as long as the layers of `ZERO` have weights of 0."""
+
+    ZERO = ("last.weight", "last.bias", "stage.0.widen.weight")
+
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.change = _linear(inputs, width)
+        self.stage = _stage(width, 1, 1)
+        self.last = nn.Conv2d(width, outputs * PATCH**2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        x = self.stage(F.interpolate(self.change(x), scale_factor=2, mode="bilinear", align_corners=False))
+        return x, F.pixel_shuffle(self.last(leaky(x)), PATCH)
+
+
+class Closer(nn.Module):
+    """A stage that was grown before a judge's first: images `[B, inputs, 4h, 4w]`, and what a finer stage adds to their maps -> what it
+    adds to the maps `[B, outputs, h, w]` of these images at half their size; nothing as long as the layers of `ZERO` have weights of 0."""
+
+    ZERO = ("change.weight", "stage.0.widen.weight")
+
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs * PATCH**2, width, 3, padding=1)
+        self.stage = _stage(width, 1, 1)
+        self.change = _linear(width, outputs)
+
+    def forward(self, x: Tensor, added: Tensor | None) -> Tensor:
+        """See the class."""
+        maps = self.first(F.pixel_unshuffle(x, PATCH))
+        maps = self.stage(maps if added is None else maps + added)
+        adds: Tensor = self.change(F.avg_pool2d(maps, 2))
+        return adds
+
+
 class Upward(nn.Module):
     """From the coarse grid to pixels: `[B, widths[0], h, w]` -> `[B, outputs, h * 2**n, w * 2**n]`, n stages.
 
-    widths: channels of each stage, the coarsest first; blocks: residual blocks of each.
+    widths: channels of each stage, the coarsest first; blocks: residual blocks of each; finer: stages more, that it has grown.
     """
 
     def __init__(self, widths: Sequence[int], blocks: int, outputs: int) -> None:
@@ -98,6 +143,7 @@ class Upward(nn.Module):
         self.stages = nn.ModuleList(_stage(width, blocks, layers) for width in widths)
         self.changes = nn.ModuleList(_linear(a, b) for a, b in pairwise(widths))
         self.last = nn.Conv2d(widths[-1], outputs * PATCH**2, 3, padding=1)
+        self.finer = nn.ModuleList()
         if not self.last.weight.is_meta:
             nn.init.normal_(self.last.weight, std=0.5 / math.sqrt(9 * widths[-1]))
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
@@ -108,7 +154,16 @@ class Upward(nn.Module):
         for change, stage in zip(self.changes, list(self.stages)[1:], strict=True):
             # The channels are changed on the coarse side: a quarter of the work, and the same since both steps are linear.
             x = stage(F.interpolate(change(x), scale_factor=2, mode="bilinear", align_corners=False))
-        return F.pixel_shuffle(self.last(leaky(x)), PATCH)
+        image = F.pixel_shuffle(self.last(leaky(x)), PATCH)
+        for finer in self.finer:  # what has grown adds to the image as it was (Karras et al. 2020, "StyleGAN2", section 4.1, figure 7b)
+            x, added = finer(x)
+            image = F.interpolate(image, scale_factor=2) + added
+        return image
+
+    def grow(self) -> None:
+        """A stage more, at twice the size."""
+        before: Any = self.finer[-1].last if self.finer else self.last
+        self.finer.append(Finer(before.in_channels, _halved(before.in_channels), self.last.out_channels // PATCH**2))
 
 
 class Downward(nn.Module):
@@ -118,6 +173,7 @@ class Downward(nn.Module):
         super().__init__()
         layers = blocks * len(widths)
         self.first = nn.Conv2d(inputs * PATCH**2, widths[0], 3, padding=1)
+        self.finer = nn.ModuleList()
         self.stages = nn.ModuleList(_stage(width, blocks, layers) for width in widths)
         self.changes = nn.ModuleList(_linear(a, b) for a, b in pairwise(widths))
         if not self.first.weight.is_meta:
@@ -126,10 +182,20 @@ class Downward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = self.stages[0](self.first(F.pixel_unshuffle(x, PATCH)))
+        added: Tensor | None = None
+        for closer in reversed(self.finer):  # the finest first
+            added = closer(x, added)
+            x = F.avg_pool2d(x, 2)
+        x = self.first(F.pixel_unshuffle(x, PATCH))
+        x = self.stages[0](x if added is None else x + added)
         for change, stage in zip(self.changes, list(self.stages)[1:], strict=True):
             x = stage(change(F.avg_pool2d(x, 2)))
         return x
+
+    def grow(self) -> None:
+        """A stage more, for images of twice the size."""
+        before: Any = self.finer[-1].first if self.finer else self.first
+        self.finer.append(Closer(self.first.in_channels // PATCH**2, _halved(before.out_channels), before.out_channels))
 
 
 class Start(nn.Module):

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.core.errors import UserError
 from saccade.tasks.generation.models.base import Maker
-from saccade.tasks.generation.models.blocks import SLOPE, Downward, Start, Upward, cut, embedding, fitted, grid, leaky, padded
+from saccade.tasks.generation.models.blocks import (
+    SLOPE,
+    Closer,
+    Downward,
+    Finer,
+    Start,
+    Upward,
+    cut,
+    embedding,
+    fitted,
+    grid,
+    leaky,
+    padded,
+)
 from saccade.tasks.generation.policy import Adaptive
 
 
@@ -33,6 +47,21 @@ class Gan(Maker):
         images = self.make(latents, labels)
         return images, self.judge(images, self.labelled(latents, labels))
 
+    def grow(self) -> Mapping[str, Sequence[str]]:
+        """Make images of twice the size, of the same pixels until the new stages have learned, which the judge sees by a new stage too
+        (Karras et al. 2018, "Progressive growing of GANs"). Returns the names of the new stages, each with those of its tensors that must
+        be 0 for that. Raises UserError for other networks than the residual ones."""
+        generator, judge = self.generator, self.judge
+        if not (isinstance(generator, Generator) and isinstance(judge, Judge)):
+            raise UserError("only the networks of r3gan grow so far")
+        generator.upward.grow()
+        judge.downward.grow()
+        self.shape = (self.shape[0], 2 * self.shape[1], 2 * self.shape[2])
+        generator.size = self.size
+        judge.size = (2 * judge.size[0], 2 * judge.size[1])
+        new = len(judge.downward.finer) - 1
+        return {f"generator.upward.finer.{new}": Finer.ZERO, f"judge.downward.finer.{new}": Closer.ZERO}
+
 
 class Generator(nn.Module):
     """The residual generator: latents `[N, L]`, labels `[N]` or None -> images float `[N, C, H, W]` (not squashed)."""
@@ -48,7 +77,7 @@ class Generator(nn.Module):
         """See the class."""
         if self.classes is not None:
             latents = torch.cat([latents, self.classes(labels)], 1)
-        return cut(self.upward(self.start(latents)), self.size)
+        return cut(self.upward(self.start(latents)), self.size, 2 ** len(self.upward.finer))
 
 
 class Judge(nn.Module):
@@ -72,7 +101,8 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """See the class."""
-        features = leaky(self.features(self.gather(leaky(self.downward(padded(images, self.size)))).flatten(1)))
+        images = padded(images, self.size, 2 ** len(self.downward.finer))
+        features = leaky(self.features(self.gather(leaky(self.downward(images))).flatten(1)))
         score: Tensor = self.score(features)[:, 0]
         if self.classes is not None:
             score = score + (features * self.classes(labels)).sum(1) / math.sqrt(features.shape[1])

@@ -7,6 +7,7 @@ from typing import Any
 
 from saccade.core.errors import unknown
 from saccade.task import ModelRow
+from saccade.tasks.segmentation.models import segformer_rows
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,22 @@ def rows() -> list[ModelRow]:
         ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes")
         for name, (count, iou) in TORCHVISION.items()
     ]
-    return ours + theirs
+    mixed = [
+        ModelRow(name, "transformers", row.parameters, segformer_rows.LICENSE, round(row.miou / 100, 3), "ADE20K")
+        for name, row in segformer_rows.ROWS.items()
+    ]
+    return ours + theirs + mixed
 
 
 def check(name: str) -> None:
     """Raise UserError with the nearest for a name that is none; DECODER/NETWORK stands for a decoder on a network of timm."""
+    if name in segformer_rows.ROWS:
+        return segformer_rows.check(name)
     decoder, slash, network = name.partition("/")
     if not slash and (name in OWN or name in TORCHVISION):
         return
     if not slash or decoder not in DECODERS:
-        raise unknown("model", name, [*OWN, *TORCHVISION, *(f"{one}/NETWORK" for one in DECODERS)], where="--model")
+        raise unknown("model", name, [*OWN, *TORCHVISION, *segformer_rows.ROWS, *(f"{one}/NETWORK" for one in DECODERS)], where="--model")
     import timm
 
     if "." in network or not timm.is_model(network):  # a tag is a set of weights

@@ -1,4 +1,5 @@
-"""Networks of torchvision, and decoders of segmentation_models_pytorch on networks of timm, behind the room's doors."""
+"""Networks of torchvision and of transformers (SegFormer), and decoders of segmentation_models_pytorch on networks of timm, behind the
+room's doors."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import FILL, MULTIPLE, padded
 from saccade.nn.layers.normalize import Normalize
-from saccade.tasks.segmentation.models import DECODERS, TORCHVISION
+from saccade.tasks.segmentation.models import DECODERS, TORCHVISION, segformer_rows
 
 
 class Library(nn.Module):
@@ -29,6 +30,9 @@ class Library(nn.Module):
         if hasattr(self.network, "decoder"):
             decoder: nn.Module = self.network.decoder
             return decoder
+        if hasattr(self.network, "decode_head"):
+            fused: nn.Module = self.network.decode_head.batch_norm
+            return fused
         head: Any = self.network.classifier
         found: nn.Module = head[0] if isinstance(head, nn.Sequential) else head.cbr
         return found
@@ -41,23 +45,35 @@ class Library(nn.Module):
         # Some decoders average all of an image into one place, of which a single image has no batch statistics.
         alone = self.training and len(images) == 1
         pixels = self.normalize(images.repeat(2, 1, 1, 1) if alone else images).expand(-1, 3, -1, -1)
-        found: Any = self.network(pixels)
-        logits: Tensor = (found["out"] if isinstance(found, dict) else found)[..., :height, :width].float()
+        logits = _logits(self.network(pixels), (pixels.shape[2], pixels.shape[3]))[..., :height, :width].float()
         return logits[:1] if alone else logits
+
+
+def _logits(found: Any, size: tuple[int, int]) -> Tensor:
+    """What a network gives, at each pixel of its input of (height, width)."""
+    logits: Tensor = found.logits if hasattr(found, "logits") else found["out"] if isinstance(found, dict) else found
+    if logits.shape[2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def rebuild(card: Card, elements: int | None = None) -> Library:
     """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers, and, where it is new,
     for a decoder on a network that does not run at any size."""
     name, classes = str(card.architecture["name"]), len(card.classes)
+    kind = Library
+    if name in segformer_rows.ROWS:
+        from saccade.tasks.segmentation.models import segformer
+
+        kind = segformer.Segformer
     with torch.device("meta"):
-        empty = Library(card.input, name, classes).eval()
+        empty = kind(card.input, name, classes).eval()
         if elements is None:
             _try_out(empty, card)
         needed = sum(value.numel() for value in empty.state_dict().values())
     if elements is not None and needed > elements:
         raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
-    return Library(card.input, name, classes)
+    return kind(card.input, name, classes)
 
 
 @torch.no_grad()
@@ -79,11 +95,17 @@ def _network(name: str, classes: int) -> nn.Module:
 
         found: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
         return found
+    if name in segformer_rows.ROWS:
+        from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+        settings: dict[str, Any] = {"num_labels": classes, **segformer_rows.ROWS[name].settings}
+        made: nn.Module = SegformerForSemanticSegmentation(SegformerConfig(**settings))
+        return made
     import segmentation_models_pytorch as smp
 
     decoder, _, network = name.partition("/")
     try:
-        made: nn.Module = getattr(smp, DECODERS[decoder])(f"tu-{network}", encoder_weights=None, classes=classes)
+        made = getattr(smp, DECODERS[decoder])(f"tu-{network}", encoder_weights=None, classes=classes)
     except Exception as error:  # its and timm's constructors raise anything
         said = " ".join(str(error).split())[:200]
         raise UserError(f"{network} gives no maps that {decoder} can stand on: {said}", where="--model") from None

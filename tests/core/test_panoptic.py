@@ -1,0 +1,139 @@
+"""Panoptic results and their quality: by hand, by panopticapi's rules as a plain program states them, void, crowds, weights by image."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from saccade.core.errors import UserError
+from saccade.core.panoptic import Panoptic, PanopticQuality, Segment
+
+CLASSES = ("cat", "dog", "grass")
+THINGS = (0, 1)
+
+
+def made(rows: list[list[int]], labels: dict[int, int], crowds: tuple[int, ...] = ()) -> Panoptic:
+    return Panoptic(np.array(rows, np.int32), tuple(Segment(i, k, crowd=i in crowds) for i, k in labels.items()), CLASSES)
+
+
+def quality(*pairs: tuple[Panoptic, Panoptic]) -> PanopticQuality:
+    metric = PanopticQuality(CLASSES, THINGS)
+    for said, right in pairs:
+        metric.update([said], [right])
+    return metric
+
+
+def test_by_hand() -> None:
+    right = made([[1, 1, 1, 1, 2, 2, 3, 3, 3, 3]], {1: 0, 2: 0, 3: 2})
+    said = made([[5, 5, 5, 6, 6, 6, 7, 7, 7, 0]], {5: 0, 6: 0, 7: 2})
+    # cat: 3 of 4 and 2 of 3 are met; grass: 3 of 4
+    figures = quality((said, right)).compute()
+    cat, grass = (3 / 4 + 2 / 3) / 2, 3 / 4
+    assert figures == {
+        "pq": pytest.approx((cat + grass) / 2),
+        "sq": pytest.approx((cat + grass) / 2),
+        "rq": 1.0,
+        "pq_things": pytest.approx(cat),
+        "pq_stuff": pytest.approx(grass),
+    }
+
+
+def test_exactly_half_is_no_match() -> None:
+    right, said = made([[1, 1, 0, 0]], {1: 0}), made([[4, 0, 0, 0]], {4: 0})
+    assert quality((said, right)).compute()["pq"] == 0
+
+
+def test_another_class_is_no_match() -> None:
+    figures = quality((made([[1, 1]], {1: 1}), made([[1, 1]], {1: 0}))).compute()
+    assert figures["pq"] == figures["sq"] == figures["rq"] == 0
+
+
+def test_void_and_crowds() -> None:
+    """Void leaves a union; what lies mostly in void, or in a crowd of its class, is not told for nothing; a crowd need not be found."""
+    right = made([[1, 1, 0, 0, 0, 2, 2, 2, 3, 3]], {1: 0, 2: 0, 3: 1}, crowds=(2,))
+    said = made([[4, 4, 4, 5, 5, 6, 6, 6, 7, 7]], {4: 0, 5: 1, 6: 0, 7: 1})
+    assert quality((said, right)).per_class() == [
+        {"class": "cat", "pq": 1.0, "sq": 1.0, "rq": 1.0},
+        {"class": "dog", "pq": 1.0, "sq": 1.0, "rq": 1.0},
+        {"class": "grass", "pq": None, "sq": None, "rq": None},
+    ]
+    wrong = made([[4, 4, 4, 5, 5, 6, 6, 6, 7, 7]], {4: 0, 5: 1, 6: 1, 7: 1})  # of another class than the crowd
+    assert quality((wrong, right)).compute()["rq"] == pytest.approx((1 + 1 / 1.5) / 2)
+
+
+def by_the_rules(said: Panoptic, right: Panoptic) -> dict[int, tuple[float, int, int, int]]:
+    """Class -> sum of overlaps, TP, FP, FN, pixel by pixel, as the evaluation of panopticapi describes itself."""
+    found = {}
+    for k in range(len(CLASSES)):
+        overlaps: list[float] = []
+        met: set[int] = set()
+        told = [one.id for one in said.segments if one.label == k]
+        true = [one for one in right.segments if one.label == k]
+        for one in true:
+            for i in told:
+                a, b = right.map == one.id, (said.map == i)
+                union = (a | b & (right.map != 0)).sum()
+                if not one.crowd and (a & b).sum() / union > 0.5:
+                    overlaps.append((a & b).sum() / union)
+                    met |= {i, -one.id}
+        excused = np.isin(right.map, [0, *[one.id for one in true if one.crowd]])
+        false = sum(i not in met and (excused & (said.map == i)).sum() / (said.map == i).sum() <= 0.5 for i in told)
+        missed = sum(not one.crowd and -one.id not in met for one in true)
+        found[k] = (sum(overlaps), len(overlaps), int(false), int(missed))
+    return found
+
+
+@st.composite
+def scenes(draw: Any) -> Panoptic:
+    values = np.array(draw(st.lists(st.integers(0, 3), min_size=12, max_size=12)), np.int32).reshape(3, 4)
+    ids = [i for i in np.unique(values).tolist() if i]
+    crowds = tuple(i for i in ids if draw(st.booleans()) and draw(st.booleans()))
+    return made(values.tolist(), {i: draw(st.integers(0, 2)) for i in ids}, crowds)
+
+
+@given(scenes(), scenes())
+def test_by_the_rules(said: Panoptic, right: Panoptic) -> None:
+    said = Panoptic(said.map, tuple(Segment(one.id, one.label) for one in said.segments), CLASSES)
+    rows = quality((said, right)).per_class()
+    for k, (overlap, tp, fp, fn) in by_the_rules(said, right).items():
+        count = tp + fp / 2 + fn / 2
+        assert rows[k]["pq"] == (pytest.approx(overlap / count) if count else None)
+        assert rows[k]["sq"] == (pytest.approx(overlap / tp if tp else 0) if count else None)
+
+
+def test_weights_count_images() -> None:
+    first = made([[1, 1]], {1: 0}), made([[1, 1]], {1: 0})
+    second = made([[1, 0]], {1: 0}), made([[1, 1]], {1: 0})
+    third = made([[2, 1]], {1: 2, 2: 0}), made([[1, 1]], {1: 2})
+    metric = quality(first, second, third)
+    assert metric.compute(np.array([1, 0, 2])) == quality(first, third, third).compute() != metric.compute()
+    assert set(PanopticQuality(CLASSES, THINGS).compute().values()) == {None}
+
+
+def test_result(tmp_path: Any) -> None:
+    result = made([[1, 1, 70000], [0, 1, 70000]], {1: 0, 70000: 2})
+    assert result.summary == "1 cat, 1 grass" and result.size == (2, 3) and result.mask(1).sum() == 2
+    again = Panoptic.from_dict(json.loads(json.dumps(result.to_dict())), CLASSES)
+    assert np.array_equal(again.map, result.map) and again.segments == result.segments
+    pixels = np.asarray(Image.open(io.BytesIO(result.save(tmp_path / "x.png").read_bytes()))).astype(int)
+    np.testing.assert_array_equal(pixels @ [1, 256, 65536], result.map)
+    result.plot()
+
+
+def test_what_is_none() -> None:
+    for rows, labels, words in (([[1, 2]], {1: 0}, "each segment"), ([[1]], {1: 9}, "of 3 classes"), ([[1]], {1: 0, 2: 0}, "each segment")):
+        with pytest.raises(ValueError, match=words):
+            made(rows, labels)
+    raw = made([[1, 2]], {1: 0, 2: 1}).to_dict()
+    raw["segments"][1]["mask"] = raw["segments"][0]["mask"]
+    with pytest.raises(UserError, match="lies over another"):
+        Panoptic.from_dict(raw, CLASSES)
+    with pytest.raises(UserError, match="not segments"):
+        Panoptic.from_dict({"size": [1, 1], "segments": [{}]}, CLASSES)

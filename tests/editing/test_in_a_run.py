@@ -1,0 +1,58 @@
+"""Modules that come and go while a network learns: resume is equal to the bit, what is frozen stays, what is new learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import saccade
+from saccade.core.errors import Interrupted
+from saccade.editing.live import Editor
+from saccade.tasks.classification.task import Classification
+from saccade.training.loop import Job, Trainer
+from small_jobs import CONFIG, Stopping, fit, go_on, job
+
+EDITS = {
+    "modules": (
+        "at step 3: replace BatchNorm GroupNorm 2",
+        "at step 4: insert-after features.1 SqueezeExcite",
+        "at step 5: insert-after features.2.0.conv1 Dropout2d 0.2",
+        "at step 6: set-drop 0.4",
+        "at step 8: remove features.1.0",
+    ),
+    "low rank": ("at step 3: add-lora 2 features.2", "at step 5: factorize features.1 2", "at step 7: merge-lora"),
+}
+
+
+def editable(path: Path, edits: tuple[str, ...], **more: object) -> Job:
+    config = replace(CONFIG, model="small_resnet_32px", edits=edits)
+    return job(path, config, editor=Editor(Classification().build, config.seed), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "after"), [("modules", 3), ("modules", 6), ("modules", 9), ("low rank", 4), ("low rank", 8)])
+def test_resume_is_equal_to_the_bit(tmp_path: Path, name: str, after: int) -> None:
+    whole = fit(editable(tmp_path / "whole", EDITS[name]))
+    with pytest.raises(Interrupted):
+        Trainer(editable(tmp_path / "cut", EDITS[name], progress=Stopping(after))).fit()
+    assert go_on(editable(tmp_path / "cut", EDITS[name])).differs(whole) == []
+    file = tmp_path / "last.safetensors"
+    file.write_bytes(whole.files["last"])
+    model = saccade.load(file, device="cpu")
+    assert [edit["text"] for edit in model.card.edits] == [text.partition(": ")[2] for text in EDITS[name]]
+
+
+def test_layers_with_lora_rest_while_what_stands_beside_them_learns(tmp_path: Path) -> None:
+    trainer = Trainer(editable(tmp_path, ("at step 3: add-lora 2 features.2",), progress=Stopping(3)))
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    before = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
+    again = Trainer(editable(tmp_path, ("at step 3: add-lora 2 features.2",)))
+    again.resume()
+    again.fit()
+    after = again.learner.model.state_dict()
+    bases = [name for name in after if ".base." in name]
+    assert bases and all(torch.equal(after[name], before[name.replace(".base", "")]) for name in bases)
+    assert all((after[name] != 0).any() for name in after if ".up." in name)
