@@ -17,7 +17,7 @@ from PIL import Image
 import saccade
 from saccade import Run, UserError
 from saccade.api.sets import as_the_model_sees, read_split
-from saccade.core import finish
+from saccade.core import finish, nms
 from saccade.core.average_precision import overlaps
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import Interrupted
@@ -101,7 +101,7 @@ def test_what_a_run_leaves(finder: Run, page: Any) -> None:
     assert set(facts["metrics"]) >= names
     rows = [json.loads(line) for line in (finder.path / "predictions/val.jsonl").read_text().splitlines()]
     assert len(rows) == 12
-    assert all(set(row) == {"source", "size", "boxes", "labels", "scores", "truth"} for row in rows)
+    assert all(set(row) == {"source", "size", "boxes", "labels", "category_ids", "scores", "truth"} for row in rows)
     html = finder.report.read_text()
     found = page(html)
     assert found.faults == []
@@ -198,7 +198,7 @@ def pairs_of(one: Detections, other: Detections, border: float = 1e-4) -> None:
     for place in range(len(one)):
         same = (np.abs(other.boxes - one.boxes[place]).max(1) <= 0.05) & (other.labels == one.labels[place])
         same &= np.abs(other.scores - one.scores[place]) <= 1e-4
-        assert same.any() or near[place].max(initial=0) > finish.OVERLAP - 1e-3, (one.boxes[place], one.scores[place])
+        assert same.any() or near[place].max(initial=0) > nms.OVERLAP - 1e-3, (one.boxes[place], one.scores[place])
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(learned: Run, mixed: Path) -> None:
@@ -280,12 +280,14 @@ def test_boxes_follow_the_image(size: tuple[int, int], shares: tuple[float, ...]
 def test_predictions_in_every_format(learned: Run, mixed: Path, place: Path) -> None:
     found = saccade.predict(learned.path, mixed / "val", out="answers", format="csv", progress=Silent())
     rows = list(csv.reader(io.StringIO(Path("answers/predictions.csv").read_text())))
-    assert rows[0] == ["source", "label", "score", "x1", "y1", "x2", "y2"]
+    assert rows[0] == ["source", "label", "score", "x1", "y1", "x2", "y2", "category_id"]
+    assert {(row[1], row[7]) for row in rows[1:]} <= {("blue", "7"), ("none", "13"), ("red", "90")}, "the set's own numbers"
     assert len(rows) - 1 == sum(map(len, found))  # type: ignore[arg-type]
     saccade.predict(learned.path, mixed / "val", out="answers", format="jsonl", progress=Silent())
     plain = [json.loads(line) for line in Path("answers/predictions.jsonl").read_text().splitlines()]
     assert [one["source"] for one in plain] == [one.source for one in found]
     assert all(len(one["boxes"]) == len(one["scores"]) == len(one["labels"]) == one["count"] for one in plain)
+    assert [one["category_ids"] for one in plain] == [[{"blue": 7, "none": 13, "red": 90}[name] for name in one["labels"]] for one in plain]
     assert "<td>" in found._repr_html_()
 
 
@@ -297,6 +299,11 @@ def test_answers_are_a_labelled_set(learned: Run, mixed: Path, tmp_path: Path, f
     dataset = open_dataset(tmp_path / "labels", task="detect")
     assert dataset.annotations.format == form and set(dataset.schema.classes) <= {"blue", "none", "red"}
     assert len(dataset) == len(images) == len({Path(path).name for path in dataset.paths})
+    if form == "coco":
+        sheet = json.loads((tmp_path / "labels/annotations/instances.json").read_text())
+        assert [(one["id"], one["name"]) for one in sheet["categories"]] == [(7, "blue"), (13, "none"), (90, "red")]
+        assert all(one["score"] >= saccade.load(learned.path).card.metrics["threshold"] for one in sheet["annotations"])  # type: ignore[operator]
+        assert {one["category_id"] for one in sheet["annotations"]} == {7, 90}
     told = sorted((*np.round(box, 0), name) for one in found for box, name in zip(one.boxes.tolist(), one.names))  # type: ignore[union-attr]
     written = []
     for index in range(len(dataset)):
@@ -323,6 +330,14 @@ def test_pictures_of_answers(learned: Run, mixed: Path, place: Path) -> None:
         assert max(shown.size) >= 320
     with pytest.raises(UserError, match="pictures of answers need a folder"):
         saccade.predict(learned.path, ".", format="png", progress=Silent())
+
+
+def test_a_run_that_is_asked_otherwise_keeps_its_own_answers(finder: Run) -> None:
+    before = [(path, path.stat().st_mtime_ns) for path in (finder.path / "predictions/val.jsonl", finder.report)]
+    plain, soft = (saccade.eval(finder.path, split="val", nms=way, progress=Silent()) for way in ("class", "soft"))
+    assert plain.metrics["map"] == pytest.approx(finder.record["metrics"]["map"], abs=1e-6)
+    assert [row["scores"] for row in soft.predictions] != [row["scores"] for row in plain.predictions]
+    assert [(path, path.stat().st_mtime_ns) for path, _ in before] == before
 
 
 def test_predictions_of_others(learned: Run, mixed: Path, place: Path) -> None:

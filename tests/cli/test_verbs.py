@@ -156,7 +156,7 @@ def test_predict_prints_a_line_an_image_and_reports_the_bad(api: Any, prediction
     assert captured.err == "failed: c.jpg: truncated\n"
     _, args, options = api.calls[0]
     assert args == ("run", ["a.png", "b.gif", "c.jpg"])
-    assert (options["max_pixels"], options["out"], options["format"], options["strict"]) == (9, "o", "json", False)
+    assert (options["max_pixels"], options["out"], options["format"], options["strict"]) == (9, "o", None, False)
 
 
 def test_predict_json_and_formats_on_standard_output(api: Any, predictions: Any, capsys: Captured) -> None:

@@ -40,6 +40,12 @@ def test_a_trained_model_is_the_last_link_of_its_descent() -> None:
     assert replace(CARD, data="").descent == CARD.licenses
 
 
+def test_ids_of_classes_stand_there_where_the_set_has_them() -> None:
+    numbered = replace(CARD, ids=(2, 7, 90))
+    assert Card.from_json(numbered.to_json()) == numbered
+    assert '"ids":[2,7,90]' in numbered.to_json() and '"ids"' not in CARD.to_json()
+
+
 def test_canonical() -> None:
     """Golden, with the keys in order: the same model hashes the same whoever wrote it and in whatever order."""
     text = CARD.to_json()
@@ -98,6 +104,12 @@ HOSTILE = {
     "classes is an object": raw(classes={"a": 1}),
     "classes are numbers": raw(classes=[1, 2]),
     "classes is null": raw(classes=None),
+    "ids of another length": raw(ids=[1, 2]),
+    "ids twice": raw(ids=[1, 1, 2]),
+    "ids are texts": raw(ids=["1", "2", "3"]),
+    "ids are true": raw(ids=[True, 2, 3]),
+    "ids are huge": raw(ids=[1, 2, 1 << 60]),
+    "ids is an object": raw(ids={"1": 1}),
     "two classes of a name": raw(classes=["a", "a"]),
     "architecture is a list": raw(architecture=[]),
     "task is a list": raw(task=["classify"]),

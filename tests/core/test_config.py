@@ -81,6 +81,10 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "augment.paste": SHARE,
     "augment.mixup": SHARE,
     "augment.cutmix": SHARE,
+    "objects.nms": (
+        [("", ""), ("class", "class"), ("agnostic", "agnostic"), ("soft", "soft"), ("none", "none")],
+        ["hard", "1", "true"],
+    ),
     "segmentation.native": FLAG,
     "segmentation.multi": FLAG,
     "segmentation.cross_entropy": POSITIVE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,32 @@ def test_what_is_no_result(change: dict[str, Any]) -> None:
     del plain["boxes"]
     with pytest.raises(UserError, match="lacks 'boxes'"):
         Detections.from_dict(plain, CLASSES)
+
+
+def test_the_sets_own_numbers_of_classes_stand_beside_the_names() -> None:
+    found = run(outputs((0.9, 1, [4, 4, 20, 24]), (0.5, 0, [30, 10, 60, 40])), card=replace(CARD, ids=(2, 90)))
+    assert found.category_ids is not None and found.category_ids.tolist() == [90, 2]
+    assert found.to_dict()["category_ids"] == [90, 2] and found.above(0.6).to_dict()["category_ids"] == [90]
+    assert found.labels.tolist() == [1, 0], "contiguous inside"
+    assert "category_ids" not in result().to_dict() and result().category_ids is None
+
+
+@pytest.mark.parametrize("one", [result(), result().above(0.6), result().above(0.99)], ids=len)
+def test_supervision_takes_them(one: Detections) -> None:
+    supervision = pytest.importorskip("supervision")
+    theirs = one.to_supervision()
+    assert isinstance(theirs, supervision.Detections) and len(theirs) == len(one)
+    assert np.array_equal(theirs.xyxy, one.boxes) and np.array_equal(theirs.confidence, one.scores)
+    assert np.array_equal(theirs.class_id, one.labels) and theirs.data["class_name"].tolist() == one.names
+    assert theirs.mask is None and len(theirs[theirs.confidence > 0.6]) == len(one.above(0.6))
+    zone = supervision.PolygonZone(np.array([[0, 0], [20, 0], [20, 50], [0, 50]]))
+    assert zone.trigger(theirs).sum() == (one.boxes[:, [0, 2]].mean(1) < 20).sum()
+
+
+def test_without_supervision_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UserError, match=r"supervision is not installed \(pip install 'saccade\[supervision\]'\)"):
+        result().to_supervision()
 
 
 def test_agreement() -> None:

@@ -60,7 +60,7 @@ def stir(module: nn.Module) -> nn.Module:
 def make(task: str, model: str, size: tuple[int, int] | None = None) -> Network:
     size = size or SIZES[task]
     own = room(task)
-    schema = Schema(task, CLASSES, {"train": (80, 80, 80), "val": (2, 2, 2)}, 3, size, True, {"train": 240, "val": 6})
+    schema = Schema(task, CLASSES, {"train": (80, 80, 80), "val": (2, 2, 2)}, 3, size, True, {"train": 240, "val": 6}, ids=(4, 17, 90))
     config, _ = own.recipe(schema, "cpu", Budget(model=model, size=size, epochs=1))
     torch.manual_seed(0)
     module, card = own.create(override(config, {"device": "cpu", "precision": "fp32"}), schema)

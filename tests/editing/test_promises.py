@@ -126,6 +126,8 @@ def test_other_classes_keep_what_is_known_of_those_that_stay(networks: Get, tmp_
     edited = saccade.edit(network.save(tmp_path / "m.safetensors"), "set-classes '+snowy owl' -b 'a cat=lynx' +e")
     loaded = saccade.load(edited.model, device="cpu")  # type: ignore[arg-type]
     assert loaded.card.classes == ("lynx", "c=d", "snowy owl", "e")
+    assert loaded.card.ids == ((4, 90, 91, 92) if network.card.ids else ()), "those that stay keep their numbers"
+    assert edits_of(loaded.card)[0].before(loaded.card).ids == network.card.ids
     images = pixels(network)
     old, new = network.module(images), loaded.module(images)  # type: ignore[union-attr]
     old, new = ((one[0] if isinstance(one, tuple) else one).detach() for one in (old, new))

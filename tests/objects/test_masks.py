@@ -123,6 +123,13 @@ def answer(*masks: np.ndarray) -> Instances:
     return Instances(boxes, scores, np.zeros(len(masks), np.int64), ("a",), "x.png", (40, 60), masks=covers)
 
 
+def test_supervision_takes_masks() -> None:
+    theirs = answer(disc(12, 12, 8), disc(40, 20, 5)).to_supervision()
+    assert np.array_equal(theirs.mask, [disc(12, 12, 8), disc(40, 20, 5)])
+    assert theirs.area.tolist() == [disc(12, 12, 8).sum(), disc(40, 20, 5).sum()]
+    assert answer().to_supervision().mask.shape == (0, 40, 60)  # type: ignore[union-attr]
+
+
 def truth(*masks: np.ndarray) -> Objects:
     found = answer(*masks)
     none = np.zeros(len(masks), bool)

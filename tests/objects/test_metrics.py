@@ -56,6 +56,19 @@ def test_the_threshold_leaves_out_what_is_more_often_wrong() -> None:
     assert made.details()["errors"]["background"] == 0, "below the threshold nothing is told"
 
 
+def test_rare_and_frequent_classes_by_themselves() -> None:
+    made = metric((found((0.9, "a", ONE), (0.8, "b", FAR)), there(("a", ONE), ("b", TWO))))
+    names = ("map_rare", "map_common", "map_frequent")
+    assert not set(names) & set(made.compute())
+    for images, values in (((10, 11), (1, 0, None)), ((101, 100), (None, 0, 1)), ((1, 5000), (1, None, 0))):
+        made.by_frequency(images)
+        assert tuple(made.compute()[name] for name in names) == pytest.approx(values), images
+    for images in ((0, 5), (3, 4), (0, 0)):
+        made.by_frequency(images)
+        assert not set(names) & set(made.compute()), "where all are alike there is nothing to tell"
+    assert made.compute()["map_voc07"] == made.compute()["map_voc12"] == pytest.approx(0.5)
+
+
 def test_a_model_keeps_its_threshold() -> None:
     """That of other images: nothing is tuned on those that are measured."""
     pairs = [(found((0.9, "a", ONE), (0.5, "a", TWO), (0.3, "a", FAR)), there(("a", ONE), ("a", TWO)))]

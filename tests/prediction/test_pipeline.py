@@ -241,7 +241,7 @@ def test_only_images_of_one_shape_share_a_call(monkeypatch: pytest.MonkeyPatch, 
             share = images[:, :, 0, 0].astype(np.float32) / 255
             return {"probabilities": share}
 
-    def read(source: Any, session: Any, max_pixels: int) -> Any:
+    def read(source: Any, session: Any, max_pixels: int, *, prepared: bool) -> Any:
         number = int(source.name.split()[1])
         if number % 7 == 3:
             return Failed(source.name, "bad")

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from saccade.api.models import Predictor
 from saccade.api.predicting import predict, predict_each
-from saccade.core import files
+from saccade.core import files, growing
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
 from saccade.core.results import Classification
-from saccade.prediction import predictions
 from saccade.prediction.pipeline import Failed
-from saccade.prediction.predictions import Lines
+from saccade.prediction.predictions import Lines, line
 
 MODEL = Card("classify", ("a", "b", "c"), {}, InputSpec(3, (8, 12)))
 
@@ -148,7 +147,7 @@ class FullDisk:
         def fail(*args: Any, **options: Any) -> Any:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        patch.setattr(predictions.os, what, fail)
+        patch.setattr(growing.os, what, fail)
 
 
 @pytest.mark.parametrize("what", ["open", "fsync", "replace"])
@@ -174,7 +173,7 @@ def test_a_disk_that_is_full_while_it_grows_is_one_line(tmp_path: Path) -> None:
 
     class Full(Lines):
         def __enter__(self) -> Lines:
-            self._file = open("/dev/full", "w", buffering=1)
+            self.file = open("/dev/full", "wb")
             return self
 
     with pytest.raises(UserError, match="no space left") as caught, Full(tmp_path / "p.jsonl") as lines:
@@ -261,7 +260,7 @@ def test_a_request_at_fault_is_told_before_anything_is_made(model: Knowing, tmp_
 
 def test_predict_in_json_lines_gives_and_writes_the_same(model: Knowing, tmp_path: Path) -> None:
     found = predict(model, [PICTURE, b"bad", PICTURE], out=tmp_path, format="jsonl", progress=Silent())
-    assert (tmp_path / "predictions.jsonl").read_text() == "".join(predictions.line(one) for one in found)
+    assert (tmp_path / "predictions.jsonl").read_text() == "".join(line(one) for one in found)
     assert [row["source"] for row in found.failed] == ["input 1"]
     again = found.save(tmp_path / "again.jsonl", "jsonl")
     assert again.read_bytes() == (tmp_path / "predictions.jsonl").read_bytes()

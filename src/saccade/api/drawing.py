@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.api import gallery
 from saccade.core import finish, images, results, run_lengths
 from saccade.core.card import Card
 from saccade.core.errors import UserError
@@ -17,14 +18,12 @@ from saccade.core.results import Detections
 from saccade.data.opening import open_dataset
 from saccade.data.sample import Objects
 from saccade.evaluation.result import Evaluation
-from saccade.objects.metrics import compared
 from saccade.tasks import answering
 
 if TYPE_CHECKING:
     from saccade.api.models import Model
 
 WORST, GOOD = 8, 4
-NEAR = 0.5
 SIDE = 960  # pixels of a picture's longer side, at most
 CURVES = 10  # classes whose precision is drawn
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito
@@ -55,8 +54,8 @@ def _ordered(rows: Sequence[Mapping[str, Any]], card: Card) -> list[tuple[Detect
 
 
 def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[str, Any]]:
-    """{"title", "text", "picture"}: the errors by kind, then the images with most of them and some with the fewest, but for those that
-    cannot be read."""
+    """{"title", "text", "picture"}: the errors by kind, single objects that were found, invented and missed, then the images with most
+    errors and some with the fewest, but for those that cannot be read."""
     answers = _ordered(evaluation.predictions, model.card)
     errors = evaluation.details.get("errors", {})
     said = ", ".join(f"{errors[kind]} {words}" for kind, words in KINDS.items() if errors.get(kind))
@@ -67,6 +66,7 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
     }
     shown = dict.fromkeys([*range(min(WORST, len(answers))), *range(max(0, len(answers) - GOOD), len(answers))])
     tree, task = open_dataset(data, task=model.card.task).tree, answering(model.card.task, "the report")
+    yield from gallery.sheets([(found, truth) for found, truth, _, _ in answers], tree, model.card.input.channels)
     for place in shown:
         found, truth, missed, false = answers[place]
         try:
@@ -124,13 +124,5 @@ def _answer(row: Mapping[str, Any], card: Card, threshold: float) -> tuple[Detec
 
 def _errors(found: Detections, truth: Objects) -> tuple[int, int]:
     """How many objects were missed, and how many detections are of none."""
-    near = (compared(found, truth)[0] >= NEAR) & (found.labels[:, None] == truth.labels)
-    free = ~truth.crowd
-    false = 0
-    for row in near:  # the surest first
-        taken = np.flatnonzero(row & free)
-        if len(taken):
-            free[taken[0]] = False
-        elif not (row & truth.crowd).any():
-            false += 1
-    return int(free.sum()), false
+    _, false, missed = gallery.matched(found, truth)
+    return len(missed), len(false)

@@ -22,7 +22,7 @@ from saccade.nn.pretrained import TORCHVISION
 from saccade.prediction.embeddings import FEATURES, Embeddings, check_file, rows
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.session import Session
-from saccade.prediction.sources import count
+from saccade.prediction.sources import count, each_frame, expand
 from saccade.tasks import answering
 from saccade.tasks.classification.models import hf_rows
 
@@ -60,7 +60,8 @@ def embed(
         check_file(out)
     model = opened(target, pretrained=pretrained, weights=weights, license=license, size=size, device=device, seed=seed, progress=progress)
     begin = time.perf_counter()
-    answers = answered(lambda streams: _session(model, layer or "", precision, streams), inputs, max_pixels=max_pixels, finish=rows)
+    sources = each_frame(expand(inputs), max_pixels)
+    answers = answered(lambda streams: _session(model, layer or "", precision, streams), sources, max_pixels=max_pixels, finish=rows)
     if out is not None:
         folders.make(Path(out).parent)  # refused before the work, not after it
     each = list(watched(answers, strict, "embedding", count(inputs), progress))

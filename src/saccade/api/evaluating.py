@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,20 +10,24 @@ from typing import TYPE_CHECKING
 from saccade.api.runs import read_record
 from saccade.api.sets import Split, as_the_model_sees, read_split, relabelled
 from saccade.core import config as configs
+from saccade.core import images
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
 from saccade.core.layers import layered
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import WITHIN
+from saccade.core.results import OBJECTS, WITHIN
 from saccade.core.rundir import RunDir
 from saccade.data.dataset import Dataset
 from saccade.data.opening import open_dataset
 from saccade.evaluation import answers, predictions
-from saccade.evaluation.evaluate import evaluate
+from saccade.evaluation.evaluate import evaluate, summarise
 from saccade.evaluation.result import Evaluation
-from saccade.prediction import flips
+from saccade.objects.metrics import ObjectsMetric
+from saccade.prediction import views
+from saccade.prediction.views import NO_LOOKS, Looks
+from saccade.task import Metric
 from saccade.tasks import MAKING, making, room
 
 CHANGED = "the images have changed since this run was trained: what is measured on may hold what it learned from"
@@ -37,41 +42,54 @@ def eval(
     data: str | Path | None = None,
     *,
     split: str | None = None,
+    nms: str | None = None,
+    tile: int = 0,
+    tta: bool = False,
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,
     features: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
-    tta: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a run's best model, a model file or an exported file. A run knows its data; test is taken where there is one,
     else validation.
 
-    For a run the answers are written to predictions/<split>.jsonl and its report shows them. features: what a model that makes images is
+    For a run the answers are written to predictions/<split>.jsonl and its report shows them, but where nms, tile or tta (see `predict`) say
+    that it is asked otherwise than it is by itself. features: what a model that makes images is
     measured on: a classifier's model file, or a model of timm with its published weights; a run has its own.
-    max_pixels: of an image or mask. tta: of pixels the mean over mirrored views (`prediction.flips`).
+    max_pixels: of an image or mask.
     """
     from saccade.api.models import Model, load
 
     progress = progress or automatic()
-    model = load(target, device=device)
+    model, looks = load(target, device=device).by_way(nms), Looks(tile, tta)
     if data is not None:
         return evaluate_model(
-            model, data, split=split, precision=precision, seed=seed, features=features, max_pixels=max_pixels, tta=tta, progress=progress
+            model,
+            data,
+            split=split,
+            looks=looks,
+            precision=precision,
+            seed=seed,
+            features=features,
+            max_pixels=max_pixels,
+            progress=progress,
         )
     run = RunDir(Path(target))
     if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
-    if tta:
-        flips.check(model.card)
     if model.card.task in MAKING:
         return _evaluate_making_run(run, model, split, seed, features, progress)
-    return _evaluate_run(run, model, split, precision, seed, max_pixels, progress, tta=tta)
+    if nms is None and (not looks or model.card.task not in OBJECTS):
+        return _evaluate_run(run, model, split, precision, seed, max_pixels, progress, looks=looks)
+    config = read_record(run)["config"]
+    dataset = open_dataset(str(config.get("data", "")), task=model.card.task, max_pixels=max_pixels)
+    return _measure(model, dataset, split, precision, seed, progress, skip_bad=bool(config.get("skip_bad")), looks=looks)
 
 
 def _evaluate_run(  # more than six arguments: those of `eval`
-    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress, *, tta: bool
+    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress, *, looks: Looks
 ) -> Evaluation:
     """On the run's own data, what training left out left out again; kept in the run."""
     from saccade.api.reporting import write_report
@@ -81,7 +99,7 @@ def _evaluate_run(  # more than six arguments: those of `eval`
     if dataset.fingerprint() != record["data"].get("fingerprint"):
         progress.message(CHANGED)
     skip_bad = bool(record["config"].get("skip_bad"))
-    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad, tta=tta)
+    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad, looks=looks)
     if evaluation.split == "train":  # figures on what was learned are not what a report is for
         predictions.write_predictions(run.predictions, evaluation)
     else:
@@ -147,23 +165,21 @@ def evaluate_model(
     data: str | Path,
     *,
     split: str | None = None,
+    looks: Looks = NO_LOOKS,
     precision: str = "auto",
     seed: int = 0,
     features: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
-    tta: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """The same for an opened model.
 
     features: what a model that makes images is measured on (see `GenerationConfig`): a classifier's file, or a model of timm.
     """
-    if tta:
-        flips.check(model.card)
     if model.card.task in MAKING:
         return _measure_making(model, data, split, seed, progress or automatic(), features)
     dataset = open_dataset(data, task=model.card.task, max_pixels=max_pixels)
-    return _measure(model, dataset, split, precision, seed, progress or automatic(), tta=tta)
+    return _measure(model, dataset, split, precision, seed, progress or automatic(), looks=looks)
 
 
 def _measure_making(
@@ -203,19 +219,66 @@ def _measure(
     progress: Progress,
     *,
     skip_bad: bool = False,
-    tta: bool = False,
+    looks: Looks = NO_LOOKS,
 ) -> Evaluation:
     dataset = relabelled(dataset, model.card.classes)
     if dataset.schema.multi != layered(model.card) and dataset.schema.task == "segment":
         said = "overlap, those of the model do not" if dataset.schema.multi else "do not overlap, those of the model do"
         raise UserError(f"the classes of its pixels {said}", where=str(dataset.root))
     name = split or default_split(dataset)
+    looks.check(model.card)
+    if looks and model.card.task in OBJECTS:
+        return _measure_looking(model, dataset, name, looks, precision, seed, progress, skip_bad=skip_bad)
     images, bad = read_split(dataset, name, as_the_model_sees(model.card.input), skip_bad=skip_bad, progress=progress, workers=2)
     if bad:
         progress.message(f"left out {len(bad)} images of {name} that cannot be read")
-    metric = room(model.card.task).metrics(model.card)
-    session = flips.Flipped(model.session(precision)) if tta else model.session(precision)
+    metric = _metric(model, dataset)
+    session = views.asked(model.session(precision), looks)
     return evaluate(session, images.batches(session.batch), metric, progress=progress, split=name, seed=seed, total=len(images))
+
+
+def _metric(model: Predictor, dataset: Dataset) -> Metric:
+    """The room's; of objects also by how many training images each class is in."""
+    metric = room(model.card.task).metrics(model.card)
+    if isinstance(metric, ObjectsMetric):
+        metric.by_frequency(dataset.seen("train"))
+    return metric
+
+
+def _measure_looking(  # as `_measure`
+    model: Predictor,
+    dataset: Dataset,
+    name: str,
+    looks: Looks,
+    precision: str,
+    seed: int,
+    progress: Progress,
+    *,
+    skip_bad: bool,
+) -> Evaluation:
+    """Of images each looked at several times, which takes their own pixels: they are read one by one."""
+    began = time.perf_counter()
+    metric, session, rows = _metric(model, dataset), model.session(precision), []
+    places = dataset.split(name).tolist()
+    progress.start(f"evaluate {name}", len(places), "images")
+    for place in places:
+        path = dataset.paths[place]
+        try:
+            picture = images.read(dataset.tree.image(path), channels=model.card.input.channels)
+            truth = dataset.target(place, picture.size)
+        except UserError as error:
+            if not skip_bad:
+                raise
+            progress.message(f"{path}: {error.message}")
+            continue
+        result = views.found(session, picture, path, looks, complete=True)
+        metric.update([result], [truth])
+        rows.append(metric.row(result, truth))
+        progress.advance()
+    progress.finish()
+    if not rows:
+        raise UserError(f"none of the {len(places)} images of {name} can be read", where=str(dataset.root))
+    return summarise(metric, rows, task=model.card.task, split=name, seconds=time.perf_counter() - began, seed=seed)
 
 
 def eval_predictions(

@@ -51,11 +51,13 @@ def write(answers: Sequence[tuple[Any, Detections | Segmentation]], card: Card, 
         items.append(Item(File(path, 0, 0), objects=_objects(found), size=answer.size))
     task = "instances" if card.task == "segment" and format != "masks" else card.task
     legend = Legend({label: label for label in range(len(card.classes))})
-    told = converting.write(Annotations("answers", task, card.classes, tuple(items), HeldTree("answers", held), legend=legend), out, format)
+    told = converting.write(
+        Annotations("answers", task, card.classes, tuple(items), HeldTree("answers", held), legend=legend, ids=card.ids), out, format
+    )
     return [f"{format} does not hold {row['what']}: {row['count']:,} left out" for row in told["lost"]]
 
 
 def _objects(answer: Detections) -> tuple[Object, ...]:
     shapes = answer.masks if isinstance(answer, Instances) else (None,) * len(answer)
-    rows = zip(answer.labels.tolist(), answer.boxes.tolist(), shapes, strict=True)
-    return tuple(Object(label, (box[0], box[1], box[2], box[3]), shape) for label, box, shape in rows)
+    rows = zip(answer.labels.tolist(), answer.boxes.tolist(), shapes, answer.scores.tolist(), strict=True)
+    return tuple(Object(label, (box[0], box[1], box[2], box[3]), shape, score=score) for label, box, shape, score in rows)

@@ -6,17 +6,18 @@ import html
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from saccade.core import modelfile
+from saccade.core import finish, modelfile
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.images import MAX_PIXELS
 from saccade.core.rundir import RunDir
 from saccade.prediction.opening import find_export, open_export
 from saccade.prediction.session import ExportedFile, Session
+from saccade.prediction.views import Looks
 from saccade.tasks import answering, room
 
 if TYPE_CHECKING:
@@ -45,30 +46,41 @@ class Predictor(ABC):
     def session(self, precision: str = "auto", *, streams: int = 1) -> Session:
         """Prepared pixels in, named arrays out, for `streams` calls at once (1 answers soonest, one for each core answers most)."""
 
+    def by_way(self, nms: str | None) -> Self:
+        """The same with another way to suppress doubles, or (None) with its own: see `saccade.predict`."""
+        return self if nms is None else replace(self, card=finish.by_way(self.card, nms))
+
     def evaluate(
         self,
         data: str | Path,
         *,
         split: str | None = None,
+        nms: str | None = None,
+        tile: int = 0,
+        tta: bool = False,
         precision: str = "auto",
         seed: int = 0,
         max_pixels: int = MAX_PIXELS,
-        tta: bool = False,
         progress: Progress | None = None,
     ) -> Evaluation:
         """`saccade.eval` of this model."""
         from saccade.api.evaluating import evaluate_model
 
-        return evaluate_model(self, data, split=split, precision=precision, seed=seed, max_pixels=max_pixels, tta=tta, progress=progress)
+        looks = Looks(tile, tta)
+        return evaluate_model(
+            self.by_way(nms), data, split=split, looks=looks, precision=precision, seed=seed, max_pixels=max_pixels, progress=progress
+        )
 
     def predict(
         self,
         inputs: Any,
         *,
         out: str | Path | None = None,
-        format: str = "json",
+        format: str | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        nms: str | None = None,
+        tile: int = 0,
         tta: bool = False,
         precision: str = "auto",
         progress: Progress | None = None,
@@ -77,7 +89,17 @@ class Predictor(ABC):
         from saccade.api.predicting import predict
 
         return predict(
-            self, inputs, out=out, format=format, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress
+            self,
+            inputs,
+            out=out,
+            format=format,
+            strict=strict,
+            max_pixels=max_pixels,
+            nms=nms,
+            tile=tile,
+            tta=tta,
+            precision=precision,
+            progress=progress,
         )
 
     def predict_each(
@@ -87,6 +109,8 @@ class Predictor(ABC):
         out: str | Path | None = None,
         strict: bool = False,
         max_pixels: int = MAX_PIXELS,
+        nms: str | None = None,
+        tile: int = 0,
         tta: bool = False,
         precision: str = "auto",
         progress: Progress | None = None,
@@ -94,7 +118,18 @@ class Predictor(ABC):
         """`saccade.predict_each` with this model."""
         from saccade.api.predicting import predict_each
 
-        return predict_each(self, inputs, out=out, strict=strict, max_pixels=max_pixels, tta=tta, precision=precision, progress=progress)
+        return predict_each(
+            self,
+            inputs,
+            out=out,
+            strict=strict,
+            max_pixels=max_pixels,
+            nms=nms,
+            tile=tile,
+            tta=tta,
+            precision=precision,
+            progress=progress,
+        )
 
     def _repr_html_(self) -> str:
         classes = ", ".join(self.card.classes[:10]) + (" …" if len(self.card.classes) > 10 else "")
@@ -186,7 +221,9 @@ class ExportedModel(Predictor):
         if precision not in ("auto", self.file.precision):
             fix = f"export it again with --precision {precision}"
             raise UserError(f"this file computes in {self.file.precision}, not in {precision}", where=str(self.path), fix=fix)
-        return self.file.session(streams)
+        session = self.file.session(streams)
+        session.card = self.card
+        return session
 
     def verify(self, data: str | Path, *, seed: int = 0, progress: Progress | None = None) -> Export:
         """`saccade.verify` of this file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from saccade.api import labelling
+from saccade.api.filming import drawn
 from saccade.api.models import Predictor, load
 from saccade.core import encoding, files, folders, georeference, strips
 from saccade.core.errors import UserError, unknown
@@ -23,11 +25,12 @@ from saccade.core.progress import Progress, automatic
 from saccade.core.results import Result
 from saccade.core.segmentation import MASKS, Segmentation
 from saccade.data.writing import check_new
-from saccade.prediction import flips, pipeline, tiling
+from saccade.prediction import pipeline, tiling, views
 from saccade.prediction.pipeline import Failed
 from saccade.prediction.predictions import Lines, Predictions
 from saccade.prediction.session import BATCH, Session, cores
-from saccade.prediction.sources import count, expand
+from saccade.prediction.sources import Source, count, each_frame, expand, has_video
+from saccade.prediction.views import Looks
 from saccade.tasks import answering
 
 SHOWN = {"png": "pictures of answers", **dict.fromkeys(labelling.FORMATS, "labels")}  # formats that hold the images too
@@ -40,9 +43,11 @@ def predict(
     inputs: Any,
     *,
     out: str | Path | None = None,
-    format: str = "json",
+    format: str | None = None,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    nms: str | None = None,
+    tile: int = 0,
     tta: bool = False,
     device: str = "auto",
     precision: str = "auto",
@@ -51,33 +56,35 @@ def predict(
     """Answer for paths, folders, globs, bytes, PIL images, arrays or tensors, one or a list, of any sizes.
 
     `target`: a run, a model file, an exported file, or what `load` gave. Bad images stand in `.failed`; raises UserError when none could
-    be read, or for the first bad one with `strict`. `tta`: of pixels the mean over mirrored views (`prediction.flips`). `out`: a folder
-    that gets predictions.<format>, or with "png" each image with its answer drawn over it, with "geojson" the outlines of regions in the
-    coordinates of each GeoTIFF, or becomes a labelled set of what was found ("coco", "yolo", "voc", "masks"; new or empty, it opens as any
-    other); masks of classes stand in classes/ beside predictions, how unsure they are in uncertainty/. For more images than memory should
-    hold the results of: `predict_each`.
+    be read, or for the first bad one with `strict`. `out`: a folder that gets predictions.<format>, or with "png" each image with its
+    answer drawn over it, with "geojson" the outlines of regions in the coordinates of each GeoTIFF, or becomes a labelled set of what
+    was found ("coco", "yolo", "voc", "masks"; new or empty, it opens as any other);
+    masks of classes stand in classes/ beside predictions, how unsure they are in uncertainty/.
+    Of a video each frame is answered for, and `out` gets predictions.jsonl and, beside it, the video with the answers drawn over it. For
+    more images, or longer videos, than memory should hold the results of: `predict_each`.
+    Of models that find objects: nms: how doubles are suppressed, "class", "agnostic" (whatever the class), "soft" or "none", in place of
+    the model's own way; tile: large images are looked at in tiles of that side in pixels too, so that small objects are seen as large as
+    in the image itself; tta: mirrored and at two other sizes too, which takes six times as long (of pixels the mean over mirrored
+    views, `prediction.flips`).
     """
+    format = format or ("jsonl" if has_video(inputs) else "json")
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, where="--format")
     if format in (*SHOWN, PLACED):
-        if out is None:
-            raise UserError(f"{SHOWN.get(format, 'outlines of answers')} need a folder", where=f"--format {format}", fix="give --out DIR")
-        if format in labelling.FORMATS:
-            check_new(Path(out))
+        _check_shown(format, inputs, out)
         inputs = [source.content for source in expand(inputs)]  # once: what is written may come to lie among the images
     places = [georeference.read(content) for content in inputs] if format == PLACED else []
-    model = load(target, device=device) if isinstance(target, str | Path) else target
+    model = _opened(target, device, nms)
     if format in labelling.FORMATS:
         labelling.check(model.card, format)
     if format == PLACED and model.card.task != "segment":
         raise UserError(f"holds regions of pixels, this model is for {model.card.task}", where="--format geojson", fix="--format json")
     begin = time.perf_counter()
-    lines = out if format == "jsonl" else None
-    each: Iterator[Result | Failed] = predict_each(
-        model, inputs, out=lines, strict=strict, max_pixels=max_pixels, tta=tta, device=device, precision=precision, progress=progress
+    folder = Path(out) if out is not None and format not in (*SHOWN, PLACED) else None
+    lines = format == "jsonl"
+    each = _each(
+        model, inputs, folder, Looks(tile, tta), lines=lines, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress
     )
-    if out is not None and format in ("json", "csv"):
-        each = _with_masks(each, Path(out))
     answers = list(each)
     results = tuple(one for one in answers if not isinstance(one, Failed))
     failed = tuple(one.to_dict() for one in answers if isinstance(one, Failed))
@@ -87,12 +94,21 @@ def predict(
     elif out is not None and format == PLACED:
         _outline(places, answers, folders.make(out))
     elif out is not None and format in labelling.FORMATS:
-        pairs: list[Any] = [(content, one) for content, one in zip(inputs, answers, strict=True) if not isinstance(one, Failed)]
-        for line in labelling.write(pairs, model.card, Path(out), format, max_pixels):
-            (progress or automatic()).message(line)
+        _label(model, inputs, answers, Path(out), format, max_pixels, progress or automatic())
     elif out is not None and format != "jsonl":
         found.save(folders.make(out) / f"predictions.{format}", format)
     return found
+
+
+def _check_shown(format: str, inputs: Any, out: str | Path | None) -> None:
+    """Raise UserError where images with what was found cannot be written."""
+    if out is None:
+        raise UserError(f"{SHOWN.get(format, 'outlines of answers')} need a folder", where=f"--format {format}", fix="give --out DIR")
+    if has_video(inputs):
+        fix = "leave the format out: the answers are drawn into a video, and written as lines"
+        raise UserError(f"{SHOWN.get(format, 'outlines of answers')} are of images, not of videos", where=f"--format {format}", fix=fix)
+    if format in labelling.FORMATS:
+        check_new(Path(out))
 
 
 def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Result | Failed]:
@@ -119,6 +135,21 @@ def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Fa
             files.write_bytes(folder / f"{number:06d}-{folders.stem(answer.source)}.png", encoding.png(picture))
 
 
+def _label(  # what was answered, and how it is to be written
+    model: Predictor,
+    inputs: Sequence[Any],
+    answers: Sequence[Result | Failed],
+    out: Path,
+    format: str,
+    max_pixels: int,
+    progress: Progress,
+) -> None:
+    """A labelled set of what was found; what the format cannot hold is told."""
+    pairs: list[Any] = [(content, one) for content, one in zip(inputs, answers, strict=True) if not isinstance(one, Failed)]
+    for line in labelling.write(pairs, model.card, out, format, max_pixels):
+        progress.message(line)
+
+
 def _outline(places: Sequence[Georeference], answers: Sequence[Result | Failed], folder: Path) -> None:
     """The regions of each image that was answered for on the map: 000000-NAME.geojson ..., in the order of the inputs."""
     for number, (place, answer) in enumerate(zip(places, answers, strict=True)):
@@ -133,6 +164,8 @@ def predict_each(
     out: str | Path | None = None,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    nms: str | None = None,
+    tile: int = 0,
     tta: bool = False,
     device: str = "auto",
     precision: str = "auto",
@@ -140,40 +173,81 @@ def predict_each(
 ) -> Iterator[Result | Failed]:
     """The same, one by one as they come and in order, bad images among them as `Failed`: for folders of any size.
 
-    `out`: a folder whose predictions.jsonl grows with the results (predictions.jsonl.partial until it is whole). Raises as `predict` does,
-    before the first answer where the request is at fault.
+    `out`: a folder whose predictions.jsonl grows with the results (predictions.jsonl.partial until it is whole), and videos beside it.
+    Raises as `predict` does, before the first answer where the request is at fault.
     """
-    model = load(target, device=device) if isinstance(target, str | Path) else target
+    folder = Path(out) if out is not None else None
+    return _each(
+        _opened(target, device, nms),
+        inputs,
+        folder,
+        Looks(tile, tta),
+        lines=folder is not None,
+        strict=strict,
+        max_pixels=max_pixels,
+        precision=precision,
+        progress=progress,
+    )
+
+
+def _opened(target: str | Path | Predictor, device: str, nms: str | None) -> Predictor:
+    model: Predictor = load(target, device=device) if isinstance(target, str | Path) else target
+    return model.by_way(nms)
+
+
+def _each(  # what was asked, option by option
+    model: Predictor,
+    inputs: Any,
+    folder: Path | None,
+    looks: Looks,
+    *,
+    lines: bool,
+    strict: bool,
+    max_pixels: int,
+    precision: str,
+    progress: Progress | None,
+) -> Iterator[Result | Failed]:
+    """Answers; what belongs beside them, and with `lines` themselves, into the folder."""
+    looks.check(model.card)
     total = count(inputs)
-    if tta:
-        flips.check(model.card)
-    answers = answered(lambda streams: session(model, precision, streams, tta=tta), inputs, max_pixels=max_pixels)
-    lines = Lines(folders.make(out) / "predictions.jsonl") if out is not None else None
-    if out is not None:
-        answers = _with_masks(answers, Path(out))
-    return _written(watched(answers, strict, "predicting", total, progress or automatic()), lines)
+    kept: deque[Source] = deque()
+    sources = _kept(inputs, max_pixels, kept if folder is not None else None)
+    alone = views.alone(looks, model.card)
+    answers = answered(
+        lambda streams: views.asked(model.session(precision, streams=streams), looks), sources, max_pixels=max_pixels, alone=alone
+    )
+    if folder is not None:
+        answers = drawn(_with_masks(answers, folder), kept, answering(model.card.task, "predict"), folders.make(folder))
+    file = Lines(folder / "predictions.jsonl") if folder is not None and lines else None
+    return _written(watched(answers, strict, "predicting", total, progress or automatic()), file)
 
 
-def session(model: Predictor, precision: str, streams: int = 1, *, tta: bool) -> Session:
-    """What answers for a model, of mirrored views too where that is asked."""
-    found = model.session(precision, streams=streams)
-    return flips.Flipped(found) if tta else found
+def _kept(inputs: Any, max_pixels: int, kept: deque[Source] | None) -> Iterator[Source]:
+    """The sources; in `kept` those that have been asked for, until somebody takes them out."""
+    for source in each_frame(expand(inputs), max_pixels):
+        if kept is not None:
+            kept.append(source)
+        yield source
 
 
 def answered(
-    open_session: Callable[[int], Session], inputs: Any, *, max_pixels: int, finish: pipeline.Finish = tiling.results
+    open_session: Callable[[int], Session],
+    sources: Iterator[Source],
+    *,
+    max_pixels: int,
+    finish: pipeline.Finish = tiling.results,
+    alone: pipeline.Alone | None = None,
 ) -> Iterator[Any]:
-    """What a session says of any inputs, in order, bad ones among them as `Failed`. open_session(streams): it, for so many calls at once.
+    """What a session says of any sources, in order, bad ones among them as `Failed`. open_session(streams): it, for so many calls at once.
 
     Raises UserError at once where there are no images.
     """
-    sources = expand(inputs)
     first = list(itertools.islice(sources, BATCH + 1))
     if not first:
         raise UserError("no images were given, or the folders hold none", fix="give files, folders or globs of images")
     # One call on all cores answers a few images soonest; many images are answered fastest by as many calls as there are cores.
     opened = open_session(cores() if len(first) > BATCH else 1)
-    return pipeline.stream(opened, itertools.chain(first, sources), finish=finish, max_pixels=max_pixels)
+    return pipeline.stream(opened, itertools.chain(first, sources), finish=finish, alone=alone, max_pixels=max_pixels)
 
 
 def watched(answers: Iterator[Any], strict: bool, doing: str, total: int | None, progress: Progress) -> Iterator[Any]:

@@ -140,9 +140,8 @@ class _Shown:
         """What `viewing` shows."""
         schema, own = self.dataset.schema, self.dataset.annotations
         legend = Legend({label: label for label in range(len(schema.classes))})
-        return Annotations(
-            own.format, schema.task, schema.classes, tuple(self.items), HeldTree("preview", self.files), legend=legend, opened=own.opened
-        )
+        tree = HeldTree("preview", self.files)
+        return Annotations(own.format, schema.task, schema.classes, tuple(self.items), tree, legend=legend, opened=own.opened, ids=own.ids)
 
     def _add(self, path: str, pixels: Array, target: Any) -> None:
         self.files[path] = _png(pixels)

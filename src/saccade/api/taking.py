@@ -98,7 +98,7 @@ def place(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, car
 
     count = card.input.channels
     one_more = "\0".join((*schema.classes, ""))  # a name that none of them is
-    wider = replace(schema, classes=(*schema.classes, one_more) if card.classes else (), shares=())
+    wider = replace(schema, classes=(*schema.classes, one_more) if card.classes else (), shares=(), ids=())
     plain = replace(config.segmentation, class_weights=())
     changed = replace(config, pretrained=False, channels=1 if count == 3 else 3, segmentation=plain)
     with torch.random.fork_rng(devices=[]):

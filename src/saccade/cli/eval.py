@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--features", metavar="FILE|MODEL", help="What a model that makes images is measured on: a classifier's file, or a model of timm."
 )
-@options.tta
+@options.looking
 @options.max_pixels
 @options.compute
 @options.seed

@@ -75,12 +75,23 @@ seed = click.option("--seed", metavar="N", type=SEEDS, default=0, show_default="
 # Where a configuration may hold a seed: an option that is not given must not go before it.
 seed_if_given = click.option("--seed", metavar="N", type=SEEDS, help=f"{_SEED_HELP} Default: the configuration's, else 0.")
 max_pixels = click.option("--max-pixels", metavar="N", type=click.IntRange(1), default=50_000_000, show_default=True, help=_PIXELS_HELP)
-tta = click.option("--tta", is_flag=True, help="Of classes of pixels the mean over mirrored views: four times the work.")
 batch = click.option("--batch", metavar="N|auto", callback=_batch, help="Images a step.")
 overrides = click.option("--set", "set", metavar="KEY=VALUE", multiple=True, callback=_overrides, help=_SET_HELP)
 
 
 licenses = click.option("--license", metavar="A,B,C", help="Licences that weights from elsewhere may be under; others are refused unread.")
+
+
+def looking(function: F) -> F:
+    """--nms and --tile, of models that find objects, and --tta, of those that name pixels too."""
+    ways = click.Choice(["class", "agnostic", "soft", "none"])
+    function = click.option(
+        "--tta", is_flag=True, help="Objects: look at each image mirrored and at two other sizes too; classes of pixels: mirrored."
+    )(function)
+    help = "Objects: look at large images in tiles of this side in pixels too, for what is small in them."
+    function = click.option("--tile", metavar="PX", type=click.IntRange(0), default=0, show_default="none", help=help)(function)
+    help = "Objects: how doubles are suppressed: within a class, whatever the class, softly, not at all. Default: the model's own way."
+    return click.option("--nms", type=ways, help=help)(function)
 
 
 def size(default: str | None, help: str) -> Callable[[F], F]:

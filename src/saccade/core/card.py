@@ -33,7 +33,10 @@ class InputSpec:
 @dataclass(frozen=True)
 class Card:
     """Task, classes, architecture, input, edits, metrics, the data set it was trained on (its name) and what it descends from
-    (`core.licenses`: the chain of weights before it, oldest first)."""
+    (`core.licenses`: the chain of weights before it, oldest first).
+
+    ids: the numbers that its data set has for the classes, in their order (COCO's may have holes), () where there are none.
+    """
 
     task: str
     classes: tuple[str, ...]
@@ -44,6 +47,7 @@ class Card:
     version: str = ""
     licenses: tuple[Mapping[str, str], ...] = ()
     data: str = ""
+    ids: tuple[int, ...] = ()
 
     @property
     def descent(self) -> tuple[Mapping[str, str], ...]:
@@ -61,7 +65,8 @@ class Card:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, so that the same model always hashes the same."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        plain = {name: value for name, value in asdict(self).items() if name != "ids" or value}
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
     def to_ascii(self) -> str:
         """The same in ASCII, for formats that take valid Unicode only: the name of a class folder need not be that."""
@@ -85,8 +90,8 @@ class Card:
             raise ValueError("input must have channels and a size of two positive integers")
         _check_values(spec)
         spec = replace(spec, size=(spec.size[0], spec.size[1]), mean=tuple(map(float, spec.mean)), std=tuple(map(float, spec.std)))
-        _check_fields({"edits": [], "metrics": {}, "version": "", "licenses": [], "data": ""} | raw)
-        raw = {**raw, "input": spec, "classes": tuple(raw["classes"])}
+        _check_fields({"edits": [], "metrics": {}, "version": "", "licenses": [], "data": "", "ids": []} | raw)
+        raw = {**raw, "input": spec, "classes": tuple(raw["classes"]), "ids": tuple(raw.get("ids", ()))}
         raw["edits"], raw["licenses"] = tuple(raw.get("edits", ())), tuple(raw.get("licenses", ()))
         return cls(**raw)
 
@@ -109,6 +114,10 @@ def _check_fields(raw: Mapping[str, Any]) -> None:
     classes = raw["classes"]
     if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes)):
         raise ValueError("classes must be a list of different names")
+    if not isinstance(ids := raw["ids"], list) or not all(type(one) is int and abs(one) < 1 << 53 for one in ids):
+        raise ValueError("ids must be a list of whole numbers")
+    if ids and not len(set(ids)) == len(ids) == len(classes):
+        raise ValueError("ids must be different, one for each class")
     if not all(isinstance(raw[name], str) for name in ("task", "version", "data")):
         raise ValueError("task, version and data must be texts")
     if not (isinstance(raw["architecture"], dict) and isinstance(raw["metrics"], dict)):

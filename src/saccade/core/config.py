@@ -118,6 +118,16 @@ class SegmentationConfig:
 
 
 @dataclass(frozen=True)
+class ObjectsConfig:
+    """What only models that find objects have.
+
+    nms: how doubles are suppressed (`core.nms`): those of one class, of all classes, softly, or not at all ("": the model's own way).
+    """
+
+    nms: Literal["", "class", "agnostic", "soft", "none"] = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything a run is made from, but for data and seed-independent facts of the machine.
 
@@ -179,6 +189,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    objects: ObjectsConfig = field(default_factory=ObjectsConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, nested as the fields are."""
@@ -187,7 +198,7 @@ class TrainConfig:
 
 
 # The nested ones, by the key before the dot.
-GROUPS = {"augment": AugmentConfig, "generation": GenerationConfig, "segmentation": SegmentationConfig}
+GROUPS = {"augment": AugmentConfig, "generation": GenerationConfig, "segmentation": SegmentationConfig, "objects": ObjectsConfig}
 CHANGEABLE = {"lr", "weight_decay", "momentum", "betas", "clip", "label_smoothing", "patience", "batch", "micro_batch", "epochs"}
 
 

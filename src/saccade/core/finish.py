@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from saccade.core import pixel_classes, run_lengths
 from saccade.core.card import Card
-from saccade.core.errors import UserError
+from saccade.core.errors import UserError, unknown
 from saccade.core.geometry import CELL, CONIC, SMALLEST, conic, fitting, padded, to_source
-from saccade.core.nms import nms
+from saccade.core.nms import WAYS, suppressed
 from saccade.core.pixel_classes import numbers
-from saccade.core.results import Classification, Detections, Instances, Result
+from saccade.core.results import OBJECTS, Classification, Detections, Instances, Result
 from saccade.core.run_lengths import Patch, Rle
 
 Array = NDArray[Any]
@@ -30,7 +30,6 @@ NEEDED = {  # outputs by task
 BY_RANK = ("boxes", "labels", "weights")  # outputs whose rows stand in the order of the scores
 LEAST = 0.001  # score below which a detection is none, for figures over all scores too
 THRESHOLD = 0.25  # score from which one is told, where the model's card has no threshold of its own
-OVERLAP = 0.65  # intersection over union above which two of a class are one object, as in YOLO evaluations
 MOST = 300  # detections of an image
 SLACK = 1e-2  # how far 16-bit rounding may carry a probability, or a row's sum, beyond 1
 
@@ -67,8 +66,7 @@ def results(
         return list(classifications(outputs["probabilities"], card.classes, sizes, sources, notes))
     if card.task == "segment":
         return list(pixel_classes.segmentations(numbers(outputs["logits"], "logits"), card, sizes, sources, notes, doubts=not complete))
-    least = LEAST if complete else card.metrics.get("threshold") or THRESHOLD
-    return list(detections(outputs, card, sizes, sources, notes, max(LEAST, least)))
+    return list(detections(outputs, card, sizes, sources, notes, LEAST if complete else told_from(card)))
 
 
 def detections(
@@ -79,8 +77,8 @@ def detections(
     notes: Sequence[tuple[str, ...]],
     least: float,
 ) -> list[Detections]:
-    """Detections of at least a score, at most MOST an image, in pixels of the original images, after suppression by class unless the card's
-    architecture says "nms": False."""
+    """Detections of at least a score, at most MOST an image, in pixels of the original images, after suppression (`core.nms`) by class, or
+    as the card's architecture says: "nms", one of its ways, or False for none."""
     boxes, scores, labels = (numbers(outputs[name], name) for name in NEEDED["detect"])
     masks = _Masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
     if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
@@ -93,23 +91,44 @@ def detections(
         fix = "try --precision fp32; if that gives the same, the weights are broken"
         raise UserError("boxes and scores must be finite, and labels classes", where=sources[int(np.flatnonzero(~good)[0])], fix=fix)
     found = []
+    way = way_of(card)
     for place, (source, size, remarks) in enumerate(zip(sources, sizes, notes, strict=True)):
-        sure = np.flatnonzero(scores[place] >= LEAST)  # of what is told the surer ones suppress the same
-        if card.architecture.get("nms") is False:  # its answers are one for each object
-            kept = sure[np.argsort(-scores[place][sure], kind="stable")[:MOST]]
-        else:
-            kept = sure[nms(boxes[place][sure], scores[place][sure], labels[place][sure].astype(np.int64), OVERLAP)[:MOST]]
-        kept = kept[scores[place][kept] >= least]
+        # From LEAST on: of what is told the surer ones suppress the same.
+        kept, known = suppressed(boxes[place], scores[place], labels[place].astype(np.int64), way, LEAST, MOST)
         whole = to_source(boxes[place][kept], size, card.input.size)
-        shown = (whole[:, 2:] > whole[:, :2]).all(1)  # what lies in the padding alone is nothing
-        kept, whole = kept[shown], whole[shown]
-        told = whole, scores[place][kept], labels[place][kept].astype(np.int64), card.classes, source, size, tuple(remarks)
+        shown = (known >= least) & (whole[:, 2:] > whole[:, :2]).all(1)  # what lies in the padding alone is nothing
+        kept, known, whole = kept[shown], known[shown], whole[shown]
+        told = whole, known, labels[place][kept].astype(np.int64), card.classes, source, size, tuple(remarks), None, card.ids
         if masks is None:
             found.append(Detections(*told))
         else:
             answer = Instances(*told, masks.drawn(place, kept, boxes[place][kept], size, card.input.size))
             found.append(answer.chosen(np.array([run_lengths.covered(mask) > 0 for mask in answer.masks], bool)))  # so is an empty mask
     return found
+
+
+def told_from(card: Card) -> float:
+    """The score from which an object is told."""
+    return max(LEAST, card.metrics.get("threshold") or THRESHOLD)
+
+
+def way_of(card: Card) -> str:
+    """How doubles are suppressed; raises UserError where a card names no way."""
+    way = card.architecture.get("nms", "class")
+    if way is False:  # as cards of detectors that answer once for each object have it
+        return "none"
+    if way not in WAYS:
+        raise UserError(f"the model's nms must be {', '.join(WAYS)} or false, its card says {way!r}", fix="the file is at fault")
+    return str(way)
+
+
+def by_way(card: Card, way: str) -> Card:
+    """The card with another way to suppress doubles; raises UserError where there is no such way, or nothing to suppress."""
+    if way not in WAYS:
+        raise unknown("way to suppress doubles", way, WAYS, where="nms")
+    if card.task not in OBJECTS:
+        raise UserError(f"is for models that find objects, this one is for {card.task}", where="nms", fix="leave it out")
+    return replace(card, architecture={**card.architecture, "nms": way})
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from saccade.core import run_lengths
 from saccade.core.errors import UserError
+from saccade.core.moment import Moment, said_beside
 from saccade.core.run_lengths import Rle
 from saccade.core.segmentation import Segmentation
 
 if TYPE_CHECKING:
+    import supervision
     from matplotlib.figure import Figure
 
 
@@ -27,7 +29,8 @@ class Classification:
     """The classes of one image, best first.
 
     labels: int64 [K], class indices by falling score; scores: float32 [K], their probabilities;
-    probabilities: float32 [K], in the order of `classes`. `size` is the original image's (height, width).
+    probabilities: float32 [K], in the order of `classes`. `size` is the original image's (height, width); `moment`, of a frame, where in
+    its video it stands.
     """
 
     labels: NDArray[np.int64]
@@ -37,6 +40,7 @@ class Classification:
     source: str = ""
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = field(default=())
+    moment: Moment | None = None
 
     task = "classify"
 
@@ -79,7 +83,7 @@ class Classification:
             "labels": [self.classes[i] for i in self.labels],
             "scores": [float(s) for s in self.scores],
             "size": list(self.size),
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **said_beside(self.notes, self.moment),
         }
 
     @classmethod
@@ -97,7 +101,7 @@ class Classification:
             probabilities = np.empty_like(scores)
             probabilities[labels] = scores
             height, width = map(int, raw.get("size", (0, 0)))
-            return cls(labels, scores, probabilities, classes, where, (height, width), tuple(raw.get("notes", ())))
+            return cls(labels, scores, probabilities, classes, where, (height, width), tuple(raw.get("notes", ())), Moment.found(raw))
         except KeyError as error:
             raise UserError(f"a result must have {error}", where=where) from None
         except (TypeError, ValueError) as error:
@@ -193,7 +197,8 @@ class Detections:
     """The objects found in one image, surest first.
 
     boxes: float32 `[N, 4]` x1, y1, x2, y2 in pixels of the original image, from the corner of its first pixel; scores: float32 `[N]`, 0
-    to 1; labels: int64 `[N]`, class indices. `size` is the original image's (height, width).
+    to 1; labels: int64 `[N]`, class indices. `size` is the original image's (height, width); `moment`, of a frame, where in its video it
+    stands; `class_ids`: the numbers of `classes` in the data set that the model has learned from, () where it has none.
     """
 
     boxes: NDArray[np.float32]
@@ -203,6 +208,8 @@ class Detections:
     source: str = ""
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = field(default=())
+    moment: Moment | None = None
+    class_ids: tuple[int, ...] = ()
 
     task = "detect"
 
@@ -220,6 +227,11 @@ class Detections:
     def names(self) -> list[str]:
         """The class of each object."""
         return [self.classes[label] for label in self.labels.tolist()]
+
+    @property
+    def category_ids(self) -> NDArray[np.int64] | None:
+        """The data set's own number of each object's class: int64 `[N]`; None where it has none."""
+        return np.array(self.class_ids, np.int64)[self.labels] if self.class_ids else None
 
     @property
     def summary(self) -> str:
@@ -257,9 +269,10 @@ class Detections:
             "count": len(self),
             "boxes": [[round(float(value), 2) for value in box] for box in self.boxes],
             "labels": self.names,
+            **({"category_ids": ids.tolist()} if (ids := self.category_ids) is not None else {}),
             "scores": [float(s) for s in self.scores],
             "size": list(self.size),
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **said_beside(self.notes, self.moment),
         }
 
     @classmethod
@@ -272,7 +285,8 @@ class Detections:
             boxes = np.array(raw["boxes"], np.float32).reshape(-1, 4)
             height, width = map(int, raw.get("size", (0, 0)))
             scores = np.array(raw["scores"], np.float32)
-            return cls(boxes, scores, labels, classes, where, (height, width), tuple(raw.get("notes", ())), **cls._more(raw))
+            remarks = tuple(raw.get("notes", ()))
+            return cls(boxes, scores, labels, classes, where, (height, width), remarks, Moment.found(raw), **cls._more(raw))
         except KeyError as error:
             raise UserError(f"not a result of this model: it lacks {error}", where=where) from None
         except (TypeError, ValueError) as error:
@@ -282,6 +296,20 @@ class Detections:
     def _more(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Further fields."""
         return {}
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as `supervision.Detections` (https://supervision.roboflow.com), to track, count and draw with: class_id is the label,
+        data["class_name"] its name. Raises UserError where supervision is not installed."""
+        try:
+            import supervision
+        except ImportError:
+            raise UserError("supervision is not installed", where="to_supervision", fix="pip install 'saccade[supervision]'") from None
+        names = np.array(self.names, dtype=np.str_)
+        return supervision.Detections(self.boxes, self._shapes(), self.scores, self.labels, data={"class_name": names})
+
+    def _shapes(self) -> NDArray[np.bool_] | None:
+        """Masks `[N, H, W]`, where there are any."""
+        return None
 
     def plot(self) -> Figure:
         """The boxes on an empty canvas of the image's size; `predict` with the format "png" lays them over the image."""
@@ -338,6 +366,9 @@ class Instances(Detections):
     def mask(self, place: int) -> NDArray[np.bool_]:
         """The pixels of one object: bool `[H, W]`."""
         return run_lengths.to_mask(self.masks[place])
+
+    def _shapes(self) -> NDArray[np.bool_]:
+        return np.stack([self.mask(place) for place in range(len(self))]) if len(self) else np.zeros((0, *self.size), bool)
 
     def to_dict(self) -> dict[str, Any]:
         """As of boxes, and masks: the counts of COCO's compressed run lengths, of masks of `size`."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from saccade.core import class_masks, regions
 from saccade.core.class_masks import Packed
 from saccade.core.errors import UserError
+from saccade.core.moment import Moment, said_beside
 from saccade.core.regions import Pieces, Region
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Segmentation:
     """The class of each pixel of one image, as large as the original.
 
     packed: class indices, which `mask` expands; doubt: how unsure each pixel's class is, or None, see `uncertainty`; file: where the mask
-    was written, "" where it was not. `size` is the original image's (height, width).
+    was written, "" where it was not; moment: of a frame, where in its video it stands. `size` is the original image's (height, width).
     """
 
     packed: Packed
@@ -40,6 +41,7 @@ class Segmentation:
     doubt: Packed | None = None
     file: str = ""
     notes: tuple[str, ...] = field(default=())
+    moment: Moment | None = None
 
     task = "segment"
 
@@ -107,7 +109,8 @@ class Segmentation:
         boxes = np.array([region.box for region in pieces.regions], np.float32).reshape(-1, 4)
         labels = np.array([region.label for region in pieces.regions], np.int64)
         masks = tuple(run_lengths.from_patch(pieces.patch(number), self.size) for number in range(len(labels)))
-        return Instances(boxes, np.ones(len(labels), np.float32), labels, self.classes, self.source, self.size, self.notes, masks)
+        ones = np.ones(len(labels), np.float32)
+        return Instances(boxes, ones, labels, self.classes, self.source, self.size, self.notes, self.moment, masks=masks)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `mask` is the path of a PNG of class indices, None where it was not written."""
@@ -117,7 +120,7 @@ class Segmentation:
             "mask": self.file or None,
             "shares": self.shares,
             "size": list(self.size),
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **said_beside(self.notes, self.moment),
         }
 
     @classmethod
@@ -128,13 +131,13 @@ class Segmentation:
 
         where = str(raw.get("source", ""))
         if isinstance(raw.get("masks"), Mapping):
-            return cls(Packed.of(_drawn(raw, classes, where)), classes, where, notes=tuple(raw.get("notes", ())))
+            return cls(Packed.of(_drawn(raw, classes, where)), classes, where, notes=tuple(raw.get("notes", ())), moment=Moment.found(raw))
         if not isinstance(raw.get("mask"), str):
             raise UserError("a result of segmentation must name the file of its mask", where=where)
         values = masks.read(raw["mask"])
         if values.min() < 0 or values.max() >= len(classes):
             raise UserError(f"must hold class indices of 0 to {len(classes) - 1}, was {values.min()} to {values.max()}", where=raw["mask"])
-        return cls(Packed.of(values.astype(np.uint8)), classes, where, None, raw["mask"], tuple(raw.get("notes", ())))
+        return cls(Packed.of(values.astype(np.uint8)), classes, where, None, raw["mask"], tuple(raw.get("notes", ())), Moment.found(raw))
 
     def plot(self) -> Figure:
         """The mask in the colours of its classes, with a legend."""

@@ -29,7 +29,7 @@ class Object:
 
     label: place in the classes; box: None where the format states none (it follows from the shape); shape: what covers it, if stated.
     difficult: VOC's mark, not counted in measuring; crowd: COCO's iscrowd, a region of many. line: of the annotation file, 0 where it has
-    no lines.
+    no lines. score: how sure the model was that found it, None for what people have drawn.
     """
 
     label: int
@@ -38,6 +38,7 @@ class Object:
     crowd: bool = False
     difficult: bool = False
     line: int = 0
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class Annotations:
 
     tree: where images and masks lie; opened: what was opened to find them, a folder or a file; problems: what the reader met that cannot be
     right, each with its place; ignored: files that are no images; outside: images that are links to outside of the root; multi: whether an
-    image may have several labels or none; notes: what a user should know of how the set was understood.
+    image may have several labels or none; notes: what a user should know of how the set was understood; ids: the set's own numbers of the
+    classes, in their order, () where it has none.
     """
 
     format: str
@@ -99,3 +101,4 @@ class Annotations:
     legend: Legend = field(default_factory=lambda: Legend({}))
     notes: tuple[str, ...] = ()
     opened: Path = Path()
+    ids: tuple[int, ...] = ()

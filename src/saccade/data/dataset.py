@@ -54,7 +54,9 @@ class Dataset:
         present = _present(annotations, targets)
         extent = _extent(annotations)
         counts, totals = _counts(present, splits), _totals(splits)
-        schema = Schema(annotations.task, classes, counts, channels, size, uniform, totals, extent, multi=annotations.multi)
+        schema = Schema(
+            annotations.task, classes, counts, channels, size, uniform, totals, extent, multi=annotations.multi, ids=annotations.ids
+        )
         return cls(annotations, schema, targets, splits)
 
     @property
@@ -167,10 +169,17 @@ class Dataset:
         )
         legend = self.annotations.legend
         legend = replace(legend, values={value: place[label] for value, label in legend.values.items()})
-        annotations = replace(self.annotations, items=items, classes=classes, legend=legend)
+        ids = tuple(self.schema.ids[place.index(label)] for label in range(len(classes)) if label in place) if self.schema.ids else ()
+        ids = ids if len(ids) == len(classes) else ()  # more classes than the set knows
+        annotations = replace(self.annotations, items=items, classes=classes, legend=legend, ids=ids)
         targets = _targets(annotations)
-        schema = replace(self.schema, classes=classes, counts=_counts(_present(annotations, targets), self.splits))
+        schema = replace(self.schema, classes=classes, ids=ids, counts=_counts(_present(annotations, targets), self.splits))
         return replace(self, annotations=annotations, schema=schema, targets=targets)
+
+    def seen(self, split: str) -> tuple[int, ...]:
+        """In how many images of a split each class is; 0 where there is no such split."""
+        places = self.splits.get(split, np.empty(0, np.int64))
+        return tuple((_present(self.annotations, self.targets)[places] > 0).sum(0).tolist())
 
     def fingerprint(self) -> str:
         """A hash over sorted (path, size, label): the same images and labels have the same."""
@@ -203,7 +212,7 @@ def _with_classes_of_all(annotations: Annotations) -> Annotations:
         return annotations
     note = f"{labelled:,} of {len(annotations.items):,} images have a class: classes are passed over"
     items = tuple(replace(item, labels=(), objects=()) for item in annotations.items)
-    return replace(annotations, classes=(), items=items, multi=False, notes=(*annotations.notes, *[note] * bool(labelled)))
+    return replace(annotations, classes=(), ids=(), items=items, multi=False, notes=(*annotations.notes, *[note] * bool(labelled)))
 
 
 def _targets(annotations: Annotations) -> NDArray[Any]:

@@ -89,7 +89,8 @@ class Schema:
     looked at, uniform: whether all those had the same size; channels: 1 where all are grey, 4 where images to make more of have alpha
     (`core.alpha`), else 3; totals: images by split, where classes do not count them (`images`); extent: the median side of objects in
     pixels, the root of their boxes' area, in some of the images, None where there is none; shares: how much of the pixels each class covers
-    in some of the training masks, () where that was not looked for. multi: whether the classes of pixels overlap.
+    in some of the training masks, () where that was not looked for; ids: the set's own numbers of the classes, () where it has none;
+    multi: whether the classes of pixels overlap.
     """
 
     task: str
@@ -101,6 +102,7 @@ class Schema:
     totals: Mapping[str, int] | None = None
     extent: float | None = None
     shares: tuple[float, ...] = ()
+    ids: tuple[int, ...] = ()
     multi: bool = False
 
     @property

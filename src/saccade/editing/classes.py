@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -86,7 +87,7 @@ class SetClasses(Operation):
             mean = 0.0 if bias is None else float(bias.detach().double()[first:].mean())
             if pieces(rows) != [(0, len(value))]:
                 subject.take(Resize(name, outputs=pieces(rows), bias=mean))
-        return {"classes": list(card.classes)}
+        return {"classes": list(card.classes)} | ({"ids": list(card.ids)} if card.ids else {})
 
     def _layers(self, subject: Subject) -> Mapping[str, weights.Rows]:
         """The layers whose outputs are classes: those that a network for one class more has larger."""
@@ -108,8 +109,11 @@ class SetClasses(Operation):
         return layers
 
     def card(self, card: Card) -> Card:
-        """With the new classes."""
-        return replace(card, classes=tuple(name for name, _ in self._origins(card)))
+        """With the new classes; their numbers, where the others have some, are the next ones."""
+        origins = self._origins(card)
+        free = itertools.count(max(card.ids, default=0) + 1)
+        ids = tuple(card.ids[place] if place >= 0 else next(free) for _, place in origins) if card.ids else ()
+        return replace(card, classes=tuple(name for name, _ in origins), ids=ids)
 
     def kept(self, card: Card) -> Sequence[tuple[int, int]]:
         """Those that are neither new nor gone."""
@@ -137,7 +141,7 @@ def _last(network: nn.Module, name: str) -> list[str]:
 
 def _of_classes(card: Card, key: str, names: tuple[str, ...]) -> Card:
     arguments = {**card.architecture["arguments"], key: len(names)}
-    return replace(card, classes=names, architecture={**card.architecture, "arguments": arguments})
+    return replace(card, classes=names, ids=(), architecture={**card.architecture, "arguments": arguments})
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Edit:
     number: Annotated[int, Ge(0), Le(MOST_EDITS)]
     steps: list[Step]
     classes: list[str] | None = None
+    ids: list[int] | None = None
     channels: Annotated[int, Ge(1), Le(4)] | None = None
     size: Annotated[list[int], MinLen(2), MaxLen(2)] | None = None
     mean: list[float] | None = None
@@ -71,7 +72,8 @@ class Edit:
         if self.size is not None:
             spec = replace(spec, size=(self.size[0], self.size[1]))
         classes = card.classes if self.classes is None else tuple(self.classes)
-        return replace(card, classes=classes, input=spec, edits=card.edits[:-1])
+        ids = card.ids if self.ids is None else tuple(self.ids)
+        return replace(card, classes=classes, ids=ids, input=spec, edits=card.edits[:-1])
 
 
 def edits_of(card: Card) -> list[Edit]:

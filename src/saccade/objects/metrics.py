@@ -12,12 +12,16 @@ from saccade.core import average_precision as ap
 from saccade.core import run_lengths
 from saccade.core.average_precision import AveragePrecision, Image
 from saccade.core.results import Detections, Instances
+from saccade.core.voc import VocPrecision
 from saccade.data.sample import Objects
 
 Array = NDArray[Any]
 FIGURES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large",
 )  # fmt: skip
+VOC = ("map_voc07", "map_voc12")
+FREQUENT = (1, 11, 101)  # images of a class from which it is rare, common, frequent
+GROUPS = ("map_rare", "map_common", "map_frequent")
 AT_BEST = ("f1", "precision", "recall", "threshold")
 SECONDS = 10.0  # that a bootstrap may take, about: see `resamples`
 POINTS = 101  # of a curve in a report
@@ -28,7 +32,9 @@ class ObjectsMetric:
     """The metric of both rooms (`saccade.task.Metric`): by the overlap of masks where answers have them, else of boxes.
 
     `compute` gives COCO's twelve figures (`core.average_precision`; areas are those of the boxes or masks), None where no class
-    has an object of that kind; then, at an overlap of 0.5 and over all classes, F1 score, precision and recall from a threshold of the
+    has an object of that kind; Pascal VOC's (`core.voc`); where it is known in how many training images each class is, and that differs,
+    means over the rare classes (in 1 to 10), the common (to 100) and the frequent ones, as LVIS has them (Gupta et al. 2019); then, at an
+    overlap of 0.5 and over all classes, F1 score, precision and recall from a threshold of the
     scores on, which is the model's own, or, where it has none yet, that at which F1 is best. Crowds and what is
     marked difficult need not be found.
     """
@@ -40,6 +46,14 @@ class ObjectsMetric:
         self.classes, self._threshold = tuple(classes), threshold
         self._images: list[Image] = []
         self._figures: AveragePrecision | None = None
+        self._voc: VocPrecision | None = None
+        self._groups: dict[str, Array] = {}
+
+    def by_frequency(self, images: Sequence[int]) -> None:
+        """Tell of rare, common and frequent classes too. images: of the training set, how many each class is in."""
+        group = np.searchsorted(FREQUENT, np.asarray(images), side="right")
+        several = len(np.unique(group[np.asarray(images) > 0])) > 1
+        self._groups = {name: (group == place + 1) for place, name in enumerate(GROUPS)} if several else {}
 
     @property
     def resamples(self) -> int:
@@ -53,12 +67,12 @@ class ObjectsMetric:
             overlaps, areas = compared(result, truth)
             ignored = truth.crowd | truth.difficult
             self._images.append(Image(result.scores, result.labels, areas[0], truth.labels, areas[1], truth.crowd, ignored, overlaps))
-        self._figures = None
+        self._figures = self._voc = None
 
     def row(self, result: Detections, truth: Objects) -> dict[str, Any]:
         """source, size, boxes, labels, scores, and masks; truth: boxes, labels, masks, and ignored: what need not be found."""
         said = result.to_dict()
-        kept = ("source", "size", "boxes", "labels", "scores", "masks")
+        kept = ("source", "size", "boxes", "labels", "category_ids", "scores", "masks")
         boxes = [[round(value, 2) for value in box] for box in truth.boxes.tolist()]
         right: dict[str, Any] = {"boxes": boxes, "labels": [self.classes[label] for label in truth.labels.tolist()]}
         right |= {"masks": [mask.counts.decode() for mask in truth.masks]} if "masks" in said else {}
@@ -71,6 +85,10 @@ class ObjectsMetric:
         values = [precision[:, 0], precision[:, 0, 0], precision[:, 0, 5], *(precision[:, place] for place in (1, 2, 3))]
         values += [*(recall[:, 0, :, place] for place in range(3)), *(recall[:, place, :, 2] for place in (1, 2, 3))]
         figures = {name: _mean(value) for name, value in zip(FIGURES, values, strict=True)}
+        if self._voc is None:
+            self._voc = VocPrecision(self._images, len(self.classes))
+        figures |= {name: _mean(value) for name, value in zip(VOC, self._voc.tables(weights), strict=True)}
+        figures |= {name: _mean(precision[chosen, 0]) for name, chosen in self._groups.items()}
         return figures | dict(zip(AT_BEST, self._told(weights), strict=True))
 
     def per_class(self) -> list[dict[str, Any]]:

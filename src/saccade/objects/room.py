@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.core import finish
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError, unknown
@@ -86,7 +87,9 @@ class Room:
         """A new network by its name, and the card that rebuilds it."""
         self._known(config.model)
         spec = InputSpec(config.channels, config.size, self.resize(config), *self._colours(config))
-        card = Card(self.name, schema.classes, self._architecture(config.model, len(schema.classes), config.channels), spec)
+        architecture = self._architecture(config.model, len(schema.classes), config.channels)
+        card = Card(self.name, schema.classes, architecture, spec, ids=schema.ids)
+        card = finish.by_way(card, config.objects.nms) if config.objects.nms else card
         return self.build(card), card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:

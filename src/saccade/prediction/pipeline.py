@@ -26,6 +26,7 @@ from saccade.prediction import tiling
 from saccade.prediction.session import Session, cores
 from saccade.prediction.sources import Source
 
+Alone = Callable[[Session, Picture, str], Any]
 Finish = Callable[[Session, NDArray[np.uint8], Sequence[tuple[int, int]], Sequence[str], Sequence[tuple[str, ...]]], Sequence[Any]]
 AHEAD = 2  # batches, beside the one in each thread, that are answered before they are asked for
 
@@ -47,18 +48,20 @@ def stream(
     sources: Iterable[Source],
     *,
     finish: Finish = tiling.results,
+    alone: Alone | None = None,
     max_pixels: int = images.MAX_PIXELS,
     workers: int | None = None,
 ) -> Iterator[Any]:
     """What `finish` makes of each source, or a Failed, in their order. Raises UserError where the model itself cannot answer.
 
-    finish(session, prepared images of one shape, their sizes, names and notes) -> one object an image; without it, a Result.
+    finish(session, prepared images of one shape, their sizes, names and notes) -> one object an image; without it, a Result. alone(session,
+    image as it was read, its name): in its place, for each image by itself.
     """
     workers = workers or max(cores(), session.streams)
     turns = threading.BoundedSemaphore(session.streams)
 
     def answer(part: Sequence[Source]) -> list[Any]:
-        read = [_ready(source, session, max_pixels, turns) for source in part]
+        read = [_ready(source, session, max_pixels, turns, alone) for source in part]
         with turns:
             return _answers(session, part, read, finish)
 
@@ -101,12 +104,17 @@ def _batched(sources: Iterable[Source], size: int) -> Iterator[list[Source] | Us
         yield part
 
 
-def _ready(source: Source, session: Session, max_pixels: int, turns: threading.BoundedSemaphore) -> Picture | Result | Failed:
-    """An image prepared, or the answer for one that is large: at once, as a batch of them would not fit into memory."""
+def _ready(
+    source: Source, session: Session, max_pixels: int, turns: threading.BoundedSemaphore, alone: Alone | None
+) -> Picture | Result | Failed:
+    """An image prepared, or the answer for one that is large, or looked at alone: at once, as a batch of them would not fit into memory."""
     if _large(source, session.card, max_pixels):
         with turns:
             return _by_rows(source, session, max_pixels)
-    one = _read(source, session, max_pixels)
+    one = _read(source, session, max_pixels, prepared=alone is None)
+    if isinstance(one, Picture) and alone is not None:
+        with turns:
+            return alone(session, one, source.name)
     if isinstance(one, Picture) and tiling.large(session.card, one.size):
         with turns:
             return tiling.segmented(session, strips.of(one), source.name)
@@ -134,12 +142,12 @@ def _by_rows(source: Source, session: Session, max_pixels: int) -> Result | Fail
         return _failed(source, error)
 
 
-def _read(source: Source, session: Session, max_pixels: int) -> Picture | Failed:
-    """Prepared, but for what is large (`tiling`), which is as it was read."""
+def _read(source: Source, session: Session, max_pixels: int, *, prepared: bool) -> Picture | Failed:
+    """Prepared where asked, but for what is large (`tiling`), which is as it was read."""
     try:
         spec = session.card.input
-        picture = images.read(source.content, channels=spec.channels, max_pixels=max_pixels, covering=prepare.covered(spec))
-        if tiling.large(session.card, picture.size):
+        picture = source.read(spec.channels, max_pixels, prepare.covered(spec))
+        if not prepared or tiling.large(session.card, picture.size):
             return picture
         return replace(picture, pixels=prepare.prepare(picture.pixels, spec))
     except UserError as error:
@@ -168,4 +176,9 @@ def _answers(session: Session, sources: Sequence[Source], read: Sequence[Picture
         images = np.stack([one.pixels for one in pictures])
         names, sizes, notes = [sources[p].name for p in places], [one.size for one in pictures], [one.notes for one in pictures]
         found |= dict(zip(places, finish(session, images, sizes, names, notes), strict=True))
-    return [found[place] for place in range(len(read))]
+    return [_of(source, found[place]) for place, source in enumerate(sources)]
+
+
+def _of(source: Source, answer: Any) -> Any:
+    """An answer for a frame says where in its video that stands."""
+    return answer if source.moment is None or not hasattr(answer, "moment") else replace(answer, moment=source.moment)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import csv
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, overload
 
 from saccade.core import files
 from saccade.core.errors import UserError
+from saccade.core.growing import Growing
 from saccade.core.regions import Region
 from saccade.core.results import Detections, Result
 from saccade.core.segmentation import Segmentation
-
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,14 @@ class Predictions(Sequence[Result]):
         }
 
     def to_csv(self) -> str:
-        """One line an image: source, label, score, then the probability of each class; of detections a line a box: source, label, score and
-        x1, y1, x2, y2; of classes of pixels a line a region. Cells that begin like formulas are defused."""
+        """One line an image: source, label, score, then the probability of each class; of detections a line a box: source, label, score,
+        x1, y1, x2, y2, and category_id where the data set numbers its classes; of classes of pixels a line a region. Cells that begin like
+        formulas are defused."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         first = self.results[0] if self.results else None
         if isinstance(first, Detections):
-            writer.writerow(["source", "label", "score", "x1", "y1", "x2", "y2"])
+            writer.writerow(["source", "label", "score", "x1", "y1", "x2", "y2", *["category_id"] * bool(first.class_ids)])
         elif isinstance(first, Segmentation):
             writer.writerow(["source", "label", "area", "perimeter", "x", "y", "x1", "y1", "x2", "y2"])
         else:
@@ -88,8 +86,10 @@ class Predictions(Sequence[Result]):
 def _cells(result: Result) -> list[list[str]]:
     """The lines of a table for one image."""
     if isinstance(result, Detections):
-        rows = zip(result.names, result.scores.tolist(), result.boxes.tolist(), strict=True)
-        return [[result.source, name, f"{score:.6f}", *(f"{value:.2f}" for value in box)] for name, score, box in rows]
+        ids = result.category_ids
+        numbers = [[]] * len(result) if ids is None else [[str(one)] for one in ids.tolist()]
+        rows = zip(result.names, result.scores.tolist(), result.boxes.tolist(), numbers, strict=True)
+        return [[result.source, name, f"{score:.6f}", *(f"{value:.2f}" for value in box), *number] for name, score, box, number in rows]
     if isinstance(result, Segmentation):
         return [[result.source, result.classes[one.label], *_region(one)] for one in result.regions()]
     return [[result.source, result.label, f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]]
@@ -115,44 +115,12 @@ def line(result: Result) -> str:
     return files.dumps(result.to_dict()) + "\n"
 
 
-class Lines:
-    """A file of JSON lines that grows as results come: `<path>.partial` until all of them are there, then `path`.
-
-    Whatever ends it before, the partial file keeps what is in it. Raises UserError where the disk refuses.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.partial = path, path.with_name(path.name + PARTIAL)
-        self.written = 0
-
-    def __enter__(self) -> Lines:
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(self.partial, flags, 0o666), "w", buffering=1, encoding="utf-8")
-        except OSError as error:
-            raise files.os_error(error, self.partial) from None
-        return self
+class Lines(Growing):
+    """A file of JSON lines that grows as results come."""
 
     def write(self, result: Result) -> None:
         """One more; it is in the file when this returns."""
-        try:
-            self._file.write(line(result))
-        except OSError as error:
-            raise files.os_error(error, self.partial) from None
-        self.written += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            with self._file:
-                if error is None:
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if error is None:
-                os.replace(self.partial, self.path)
-            elif not self.written:
-                files.discard(self.partial)
-        except OSError as failure:
-            raise files.os_error(failure, self.partial) from None
+        self.append(line(result).encode())
 
 
 def _defused(cell: str) -> str:

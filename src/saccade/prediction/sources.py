@@ -12,16 +12,28 @@ from typing import Any
 
 import numpy as np
 
+from saccade.core import images, video
+from saccade.core.errors import UserError
 from saccade.core.files import os_error
-from saccade.core.images import SUFFIXES
+from saccade.core.images import MAX_PIXELS, SUFFIXES, Picture
+from saccade.core.moment import Moment
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One image to come: `content` is what `core.images.read` takes; `name` stands in results."""
+    """One image to come: `content` is what `core.images.read` takes; `name` stands in results. moment: of a frame, where in its video;
+    fault: why there is none."""
 
     content: Any
     name: str
+    moment: Moment | None = None
+    fault: UserError | None = None
+
+    def read(self, channels: int, max_pixels: int, covering: tuple[int, int] | None) -> Picture:
+        """As `core.images.read`."""
+        if self.fault is not None:
+            raise self.fault
+        return images.read(self.content, channels=channels, max_pixels=max_pixels, covering=covering)
 
 
 def expand(inputs: Any) -> Iterator[Source]:
@@ -34,8 +46,45 @@ def expand(inputs: Any) -> Iterator[Source]:
 
 
 def count(inputs: Any) -> int | None:
-    """How many images `expand` will give; None where asking would use them up (an iterator)."""
-    return None if isinstance(inputs, Iterator) else sum(1 for _ in expand([_unread(item) for item in _listed(inputs)]))
+    """How many images, and frames of videos, `expand` and `each_frame` will give; None where asking would use them up (an iterator), or a
+    video does not tell."""
+    if isinstance(inputs, Iterator):
+        return None
+    total = 0
+    for source in expand([_unread(item) for item in _listed(inputs)]):
+        found = video.length(source.content) if _is_video(source) else 1
+        if found is None:
+            return None
+        total += found
+    return total
+
+
+def has_video(inputs: Any) -> bool:
+    """Whether some of the inputs are videos, by their names. A folder gives its images only."""
+    items = () if isinstance(inputs, Iterator) else _listed(inputs)
+    paths = (os.fspath(item) for item in items if isinstance(item, str | os.PathLike))
+    return any(_is_video(source) for path in paths if not os.path.isdir(path) and path != "-" for source in _path(path))
+
+
+def each_frame(sources: Iterable[Source], max_pixels: int = MAX_PIXELS) -> Iterator[Source]:
+    """The sources, of a video one for each frame: `clip.mp4#0` ..., decoded as they are asked for. What is wrong with it is one more
+    source, with that as its fault. Raises UserError where what reads videos is not installed."""
+    for source in sources:
+        if not _is_video(source):
+            yield source
+            continue
+        video.require()
+        last: Moment | None = None
+        try:
+            for last, pixels in video.frames(source.content, max_pixels=max_pixels):
+                yield Source(pixels, f"{source.name}#{last.frame}", last)
+        except UserError as error:
+            after = None if last is None else Moment(last.frame + 1, last.time)
+            yield Source(None, source.name if after is None else f"{source.name}#{after.frame}", after, error)
+
+
+def _is_video(source: Source) -> bool:
+    return isinstance(source.content, str) and video.is_video(source.content)
 
 
 def _listed(inputs: Any) -> Iterable[Any]:

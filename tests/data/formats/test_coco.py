@@ -108,6 +108,36 @@ def test_files_agree_by_name(tmp_path: Path) -> None:
     assert [item.split for item in found.items] == ["train", "val"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "ids"),
+    [
+        ({"cat": 2, "dog": 7, "owl": 90}, {}, (2, 7, 90)),
+        ({"cat": 0, "dog": 1}, {"cat": 5, "dog": 6}, (0, 1)),  # the first file counts
+        ({"cat": 1}, {"dog": 1}, ()),  # one number for two classes is none
+        ({"cat": "c1", "dog": "c2"}, {}, ()),
+        ({"cat": 10**30}, {}, ()),
+        ({"cat": -3, "dog": 4}, {}, (-3, 4)),
+    ],
+)
+def test_the_ids_of_classes_are_known(tmp_path: Path, first: Any, second: Any, ids: tuple[int, ...]) -> None:
+    sheets = {
+        f"{name}.json": content({1: f"of_{name}.png"}, categories=[{"id": identity, "name": called} for called, identity in names.items()])
+        for name, names in (("train", first), ("val", second or first))
+    }
+    found = coco.read(FolderTree(made(tmp_path, sheets, "of_train.png", "of_val.png")), "detect")
+    assert found.ids == ids
+
+
+def test_ids_with_holes_come_back(tmp_path: Path) -> None:
+    source = one(tmp_path / "in", box(1, 90), box(1, 7), task="detect")
+    written(source, "coco", tmp_path / "out")
+    facts = json.loads((tmp_path / "out/annotations/instances.json").read_text())
+    assert facts["categories"] == [{"id": 2, "name": "cat"}, {"id": 7, "name": "dog"}, {"id": 90, "name": "owl"}]
+    assert [row["category_id"] for row in facts["annotations"]] == [90, 7]
+    again = coco.read(FolderTree(tmp_path / "out"), "detect")
+    assert (again.ids, again.classes) == ((2, 7, 90), ("cat", "dog", "owl"))
+
+
 def test_captions_keypoints_and_panoptic_are_passed_over(tmp_path: Path) -> None:
     captions = {"images": [], "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}
     panoptic = content({1: "1.png"}) | {"annotations": [{"image_id": 1, "segments_info": [{"id": 1, "bbox": [0, 0, 1, 1]}]}]}

@@ -49,6 +49,7 @@ def one(tmp_path: Path, text: str | bytes) -> Annotations:
         "image_path,left,top,right,bottom,category\n/home/me/1.png,1,2,5,6,cat\n",
         "\ufeffimage,left,top,width,height,label\n1.png,1,2,4,4,cat\n",
         '"image" , xmin, ymin, xmax, ymax, class\n1.png, 1, 2.0, 5, 6 , cat\n'.replace('" ,', '",'),
+        "source,label,score,x1,y1,x2,y2,category_id\n1.png,cat,0.93,1,2,5,6,90\n",  # as `predict --format csv` writes it
         "1.png,1,2,5,6,cat\n",
         ",,,,,\n1.png,1,2,5,6,cat\n".replace(",,,,,", "1.png,,,,,"),
     ],

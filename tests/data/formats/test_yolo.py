@@ -135,6 +135,7 @@ def test_one_folder_for_two_splits_counts_for_the_first(tmp_path: Path) -> None:
 def test_names(tmp_path: Path, names: str, classes: tuple[str, ...]) -> None:
     found = one(tmp_path, BOX, description=f"train: images\n{names}\n")
     assert found.classes == classes and not found.problems
+    assert found.ids == ((0, 7) if "7" in names else (0, 1))
 
 
 def test_names_that_do_not_agree(tmp_path: Path) -> None:
@@ -145,6 +146,7 @@ def test_names_that_do_not_agree(tmp_path: Path) -> None:
 
 def test_ids_that_start_at_one(tmp_path: Path) -> None:
     found = one(tmp_path, "1 .5 .5 .1 .1\n2 .5 .5 .1 .1\n")
+    assert found.ids == (1, 2)
     assert codes(found) == ["ids-from-one"] and [one.label for one in found.items[0].objects] == [0, 1]
     found = one(tmp_path, "0 .5 .5 .1 .1\n2 .5 .5 .1 .1\n")
     assert codes(found) == ["unknown-class"] and [one.label for one in found.items[0].objects] == [0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from saccade.data.writing import Output, by_split
 
 TASKS = ("detect", "instances")
 HOLDS = frozenset({"boxes", "polygons", "masks", "crowd", "splits"})
+LARGEST_ID = 1 << 53  # from which on JSON of other languages rounds
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
 _SHAPE = re.compile(rb'"segmentation"\s*:\s*(?:\[\s*\[?\s*[-\d]|\{)')
 _EXPECTED = "expected annotations/*.json, or a JSON beside the images, with images, annotations and categories"
@@ -89,6 +90,7 @@ class _Reader:
     pictures: Pictures
     sources: list[str] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
+    ids: dict[str, int | str] = field(default_factory=dict)
     images: dict[str, _Image] = field(default_factory=dict)
     problems: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -137,6 +139,8 @@ class _Reader:
             names = {identity: name for identity, name in names.items() if name != group}
             self.notes.append(f"{path}: {group!r} is the group of the other classes, as Roboflow writes it, and no class")
         order = sorted(names, key=lambda identity: (isinstance(identity, str), identity))
+        for identity in order:
+            self.ids.setdefault(names[identity], identity)
         return {identity: self.classes.setdefault(names[identity], len(self.classes)) for identity in order}
 
     def _take_images(self, path: str, rows: list[Any]) -> dict[int | str, _Image | None]:
@@ -189,7 +193,10 @@ class _Reader:
         items = tuple(replace(image.item, objects=tuple(image.objects)) for _, image in sorted(self.images.items()))
         notes = (*self.notes, *self.pictures.unnamed(items))
         outside = sum(item.image.outside for item in items)
-        return Annotations("coco", self.task, tuple(self.classes), items, self.tree, tuple(self.problems), outside=outside, notes=notes)
+        classes = tuple(self.classes)
+        ids = tuple(one for name in classes if isinstance(one := self.ids[name], int) and abs(one) < LARGEST_ID)
+        ids = ids if len(set(ids)) == len(classes) else ()  # texts, or numbers that files of one set do not agree about
+        return Annotations("coco", self.task, classes, items, self.tree, tuple(self.problems), outside=outside, notes=notes, ids=ids)
 
 
 def _key(row: Any, key: str) -> int | str:
@@ -222,26 +229,31 @@ def _group(rows: list[Any], annotations: list[Any]) -> str:
 
 
 def write(annotations: Annotations, out: Output) -> None:
-    """`annotations/instances_SPLIT.json` and `SPLIT/NAME`; without a split `annotations/instances.json` and `images/NAME`."""
-    categories = [{"id": label, "name": name} for label, name in enumerate(annotations.classes, 1)]
+    """`annotations/instances_SPLIT.json` and `SPLIT/NAME`; without a split `annotations/instances.json` and `images/NAME`. Classes keep
+    their ids, or have those from 1 on; what a model has found has a score, as in COCO's files of results."""
+    ids = annotations.ids or tuple(range(1, len(annotations.classes) + 1))
+    categories = [{"id": identity, "name": name} for identity, name in zip(ids, annotations.classes, strict=True)]
     for split, items in by_split(annotations.items).items() or {"": []}.items():
         for item in items:
             out.image(item, f"{split or 'images'}/{out.name(item)}")
-        images, rows = _rows(items, annotations, out)
+        images, rows = _rows(items, annotations, ids, out)
         content = {"images": images, "annotations": rows, "categories": categories}
         # ASCII alone: a name that is no valid UTF-8 keeps its bytes as escapes, where raw bytes would be no JSON
         out.text(f"annotations/instances{'_' if split else ''}{split}.json", json.dumps(content, allow_nan=False))
 
 
-def _rows(items: Iterable[Item], annotations: Annotations, out: Output) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _rows(
+    items: Iterable[Item], annotations: Annotations, ids: Sequence[int], out: Output
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     images: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for number, item in enumerate(items, 1):
         height, width = out.size(item)
         images.append({"id": number, "file_name": out.name(item), "height": height, "width": width})
         for one in item.objects:
-            facts = {"id": len(rows) + 1, "image_id": number, "category_id": one.label + 1, "iscrowd": int(one.crowd)}
-            rows.append(facts | _stated(one, (height, width), annotations))
+            facts = {"id": len(rows) + 1, "image_id": number, "category_id": ids[one.label], "iscrowd": int(one.crowd)}
+            sure = {} if one.score is None else {"score": one.score}
+            rows.append(facts | _stated(one, (height, width), annotations) | sure)
     return images, rows
 
 

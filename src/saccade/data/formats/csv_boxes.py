@@ -64,7 +64,7 @@ def columns_of(text: str) -> _Columns | None:
     except UserError:
         return None
     names = tables.header(first)
-    image, label = tables.find(names, tables.IMAGE), tables.find(names, tables.CLASS)
+    image, label = tables.find(names, (*tables.IMAGE, "source")), tables.find(names, tables.CLASS)  # a source: as `predict` writes
     if image >= 0 and label >= 0:
         edges = tuple(tables.find(names, choices) for choices in _EDGES)
         corner = tuple(tables.find(names, choices) for choices in _CORNER)

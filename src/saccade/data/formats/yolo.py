@@ -94,7 +94,9 @@ def read(tree: Tree, task: str) -> Annotations:
         items = tuple(_items(tree, labels, ids, task, problems))
     outside = sum(item.image.outside for item in items)
     notes = (*layout.notes, *notes, *pictures.unnamed(items))
-    return Annotations("yolo", task, classes, items, tree, tuple(problems), outside=outside, notes=notes)
+    own = tuple(sorted(ids, key=lambda identity: (ids[identity], identity)))
+    own = own if len(own) == len(classes) else ()
+    return Annotations("yolo", task, classes, items, tree, tuple(problems), outside=outside, notes=notes, ids=own)
 
 
 def _labels(tree: Tree, file: File, split: str, pictures: Pictures, layout: Layout, problems: list[Finding]) -> _Labels:

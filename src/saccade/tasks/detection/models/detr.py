@@ -20,6 +20,7 @@ from saccade.core import licenses, modelfile
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
+from saccade.core.nms import WAYS
 from saccade.data.loader import Batch
 from saccade.nn import pretrained, weights
 from saccade.nn.layers.normalize import Normalize
@@ -123,8 +124,8 @@ def start_from_published(network: Detr, name: str) -> dict[str, str]:
 def rebuild(card: Card, elements: int | None = None) -> Detr:
     """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers."""
     name = card.architecture.get("name")
-    known = isinstance(name, str) and name in ROWS
-    if not known or dict(card.architecture) != architecture(str(name), len(card.classes), card.input.channels):
+    known = isinstance(name, str) and name in ROWS and card.architecture.get("nms") in (False, *WAYS)
+    if not known or dict(card.architecture) | {"nms": False} != architecture(str(name), len(card.classes), card.input.channels):
         raise UserError("not the architecture of a detector of transformers", where="card", fix="the file was put together wrongly")
     if card.input.resize != "fit" or not 1 <= len(card.classes) <= MOST_CLASSES or card.input.channels not in (1, 3):
         raise UserError(f"a detector has 1 to {MOST_CLASSES} classes, and images that are fitted whole", where="card")
