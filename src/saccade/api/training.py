@@ -65,10 +65,10 @@ def train(  # the verb's options, by name
 ) -> Run:
     """Train a model on a folder of images and keep the best; see `saccade train --help`.
 
-    `license`: what weights from elsewhere may be under; others, and unknown ones, are refused before anything is read or fetched. `set` maps
-    dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` no answers are kept
-    and no page is written. `edits` change the network on the way ("at step 2000: deepen layer2 +1"). Under torchrun every process calls
-    this and gets the Run; `batch` counts the images of all. Raises UserError for what is wrong, Interrupted after a signal.
+    `license`: what weights from elsewhere may be under; others, and unknown ones, are refused before anything is read or fetched. `set`
+    maps dotted keys of TrainConfig to values; `started` is the monotonic time that `minutes` counts from. Without `report` no answers are
+    kept and no page is written. `edits` change the network on the way ("at step 2000: deepen layer2 +1"). Under torchrun every process
+    calls this and gets the Run; `batch` counts the images of all. Raises UserError for what is wrong, Interrupted after a signal.
     """
     started = time.monotonic() if started is None else started
     progress = progress or automatic()
