@@ -18,6 +18,7 @@ from saccade.core import requests
 from saccade.core.config import TrainConfig
 from saccade.core.errors import Interrupted, UserError
 from saccade.core.rundir import RunDir
+from saccade.editing import edit
 from saccade.editing.live import Editor
 from saccade.tasks.classification.task import Classification
 from saccade.training import changes
@@ -99,8 +100,8 @@ def test_moments_move_as_the_weights_do(tmp_path: Path) -> None:
     for name, parameter in old.model.named_parameters():
         kept[name] = {part: value.clone() for part, value in old.updater.optimizers["train"].state[parameter].items()}
     editor = Editor(Classification().build, 0)
-    edit, _ = editor.plan("widen features.0.0 1.5", editor.copied(old.model), old.card)
-    new = trainer.workshop.edited(old, edit)
+    made, _ = editor.plan("widen features.0.0 1.5", editor.copied(old.model), old.card)
+    new = trainer.workshop.edited(old, made)
     touched = []
     for name, parameter in new.model.named_parameters():
         state = new.updater.optimizers["train"].state[parameter]
@@ -174,6 +175,17 @@ def test_what_cannot_be_frozen(tmp_path: Path, text: str) -> None:
     editor = Editor(Classification().build, 0)
     with pytest.raises(UserError):
         editor.plan(text, editor.copied(made.model), made.card)
+
+
+def test_a_model_that_could_not_be_opened_again_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left must account for what the network was: a file may ask for so much more than it holds, and no more."""
+    monkeypatch.setattr(edit, "FREE", 0)
+    made = editable(tmp_path)
+    editor = Editor(Classification().build, 0)
+    editor.plan("prune * 0.5", editor.copied(made.model), made.card)
+    monkeypatch.setattr(edit, "SHRUNK", 1)
+    with pytest.raises(UserError, match="could not be opened then"):
+        editor.plan("prune * 0.5", editor.copied(made.model), made.card)
 
 
 def test_an_edit_where_the_figure_stalls(tmp_path: Path) -> None:

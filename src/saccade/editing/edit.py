@@ -18,6 +18,7 @@ from saccade.editing.steps import Draws, Sources, Step
 
 MOST_EDITS, MOST_STEPS = 1000, 5000
 SHRUNK = 8  # times as many numbers as a file holds may stand in its network before the edits, or between them
+FREE = 1 << 22  # numbers that any file may ask for: 16 MB
 
 Promise = Literal["exact", "changes the function"]
 MOST_TEXT = 4096
@@ -115,8 +116,9 @@ def rebuild(card: Card, build: Build, buffers: Mapping[str, Buffer]) -> nn.Modul
     held = sum(_count(buffer.shape) for buffer in buffers.values())
     base = unedited(card)
     # Cards of files are checked field by field, also as they were before.
-    network = build(Card.from_json(base.to_json(), where="card"), held * SHRUNK if _may_shrink(edits) else held)
-    check(network, edits, {name: tuple(buffer.shape) for name, buffer in buffers.items()}, held * SHRUNK)
+    most = max(held * SHRUNK, FREE)
+    network = build(Card.from_json(base.to_json(), where="card"), most if _may_shrink(edits) else held)
+    check(network, edits, {name: tuple(buffer.shape) for name, buffer in buffers.items()}, most)
     for edit in edits:
         edit.apply(network)
     return network

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.editing import planning
-from saccade.editing.edit import Build, check, edits_from
+from saccade.editing.edit import Build, check, edits_from, rebuild
 from saccade.editing.moments import Backward, Forward
 from saccade.editing.undoing import last_of, take_back
+from saccade.nn import weights
 
 MOST_GROWTH = 64  # times as many numbers as the network has now, that an edit from a run's record may lead to
 
@@ -35,6 +36,11 @@ class Editor:
             name = text.split()[0]
             fix = "edit the model file after the run, and train on from it with --weights"
             raise UserError(f"{name} does not go with the data that the run is about", where=text, fix=fix)
+        try:
+            rebuild(planned.card, self.build, weights.to_buffers(planned.network))
+        except UserError as error:
+            fix = "take less away, or train a smaller network from the first"
+            raise UserError(f"the file of the model could not be opened then: {error.message}", where=text, fix=fix) from None
         return planned.edit.to_dict(), planned.to_dict()
 
     def check(self, edits: Sequence[Mapping[str, Any]], network: nn.Module, tensors: Mapping[str, tuple[int, ...]] | None = None) -> None:
