@@ -296,3 +296,14 @@ def test_the_seed_decides_the_fresh_weights_and_nothing_else_does(networks: Get)
     states.append(network.plan("widen features.2 1.5").network.state_dict())
     assert all(torch.equal(states[0][name], states[other][name]) for name in states[0] for other in (1, 3))
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_layers_of_one_group_are_widened_once(networks: Get) -> None:
+    """A pattern meets the channels of a trunk at each of its blocks, in another order from each."""
+    network = networks("classify", "small_resnet_8px")
+    deeper = network.plan("deepen features.2 +1")
+    both = Network(deeper.network, deeper.card, network.build).plan("widen features.*.conv* 2")
+    state = both.network.state_dict()
+    for name, before in deeper.network.state_dict().items():
+        if name.endswith(("conv1.weight", "conv2.weight", "shortcut.1.weight")):
+            assert tuple(state[name].shape[:2]) == (2 * before.shape[0], 2 * before.shape[1]), name

@@ -56,7 +56,7 @@ class _Resizing(Operation):
                 refused = refused or self._refused(subject, channels, name, error)
         if refused and not groups:
             raise refused
-        for group in {group.layers: group for group in groups}.values():
+        for group in {frozenset(group.layers): group for group in groups}.values():  # told from any of its layers
             self._resize(subject, channels, group)
         return {}
 
