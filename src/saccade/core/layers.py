@@ -15,6 +15,7 @@ from saccade.core import encoding, files, folders, regions
 from saccade.core.card import Card
 from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.errors import UserError
+from saccade.core.moment import Moment
 from saccade.core.regions import Pieces
 from saccade.core.segmentation import Segmentation
 
@@ -139,4 +140,4 @@ class Layers(Segmentation):
                 found |= inside.astype(np.uint8) << np.uint8(classes.index(name))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"not masks by class: {error}", where=where) from None
-        return cls(Packed.of(found), classes, where, None, "", tuple(raw.get("notes", ())))
+        return cls(Packed.of(found), classes, where, None, "", tuple(raw.get("notes", ())), Moment.found(raw))

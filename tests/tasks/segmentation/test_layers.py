@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.config import SegmentationConfig
 from saccade.core.layers import Layers
+from saccade.core.moment import Moment
 from saccade.core.segmentation import Segmentation
 from saccade.data.loader import Batch
 from saccade.tasks.segmentation.augmentation import gathered
@@ -86,6 +87,7 @@ def test_equal_to_torchmetrics() -> None:
     row = metric.row(Layers(Packed.of(said), CLASSES, "x"), Packed.of(right))
     assert row["miou"] == pytest.approx(metric.compute()["miou"])
     np.testing.assert_array_equal(Layers.from_dict(row, CLASSES).mask, said)
+    assert Layers.from_dict(row | {"frame": 3, "time": 0.5}, CLASSES).moment == Moment(3, 0.5)
 
 
 def test_nothing_there() -> None:
