@@ -107,12 +107,12 @@ def test_images_from_outside_are_told(tmp_path: Path, what: str) -> None:
 
 def test_a_farm_of_links_trains_as_its_files_do(tmp_path: Path) -> None:
     """Sets are often made so: each image a link into a store."""
-    data = make_data(tmp_path / "store")
+    data = make_data(tmp_path / "store" / "data")  # models name the set that they learned from
     for path in sorted(data.rglob("*.png")):
         link = tmp_path / "data" / path.relative_to(data)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-    assert run(tmp_path, "train", "store", *TRAIN[2:-1], "whole", hooks=[QUICK])[0] == 0
+    assert run(tmp_path, "train", "store/data", *TRAIN[2:-1], "whole", hooks=[QUICK])[0] == 0
     code, child = run(tmp_path, *TRAIN, hooks=[QUICK])
     assert code == 0, child.errors
     assert Outcome.of(RunDir(tmp_path / "r")).differs(Outcome.of(RunDir(tmp_path / "whole"))) == []

@@ -242,11 +242,7 @@ def test_a_compiled_run_is_edited_too(tmp_path: Path) -> None:
 
 def asking(run: RunDir, *wanted: dict[str, Any]) -> list[Path]:
     run.path.mkdir(parents=True, exist_ok=True)
-    found = []
-    for request in wanted:
-        found.append(requests.ask(run, request))
-        time.sleep(0.001)
-    return found
+    return [requests.ask(run, request) for request in wanted]
 
 
 def test_requests_are_answered_in_turn(tmp_path: Path) -> None:
@@ -268,7 +264,7 @@ def test_requests_are_answered_in_turn(tmp_path: Path) -> None:
         {},
     ]
     files = asking(run, *wanted)
-    files += [run.requests / f"{'9' * 20}-{n}.json" for n in range(3)]
+    files += [run.requests / f"{'9' * 9}-{n}.json" for n in range(3)]
     files[-3].write_text("[1]")
     files[-2].write_text("{")
     files[-1].write_text('{"edit": ' + "[" * 5000)

@@ -13,7 +13,7 @@ from typing import Any
 from saccade.core import config as configs
 from saccade.core import requests
 from saccade.core.errors import UserError
-from saccade.core.files import discard
+from saccade.core.files import write_json
 from saccade.core.rundir import RunDir
 
 POLL = 0.05
@@ -85,9 +85,10 @@ def check_resumable(run: RunDir) -> None:
 
 def asked(run: RunDir, request: Mapping[str, Any]) -> dict[str, Any]:
     """Ask the process that trains, and wait for its answer, which comes between two steps. Raises its UserError."""
-    path = requests.ask(run, request)
+    path = requests.place(run)
     ended: float | None = None
     try:
+        write_json(path, request)
         while (told := requests.answered(path)) is None:
             now = time.monotonic()
             ended = (ended or now) if run.holder() is None else None
@@ -95,7 +96,7 @@ def asked(run: RunDir, request: Mapping[str, Any]) -> dict[str, Any]:
                 raise UserError("the run ended before it could answer", where=str(run.path), fix="see its report")
             time.sleep(POLL)
     finally:
-        discard(path)
+        requests.withdraw(path)
     if "error" in told:
         error = told["error"]
         raise UserError(str(error.get("message")), where=str(error.get("where", "")), fix=str(error.get("fix", "")))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,21 @@ from saccade.core.files import TEMPORARY, discard, read_json, write_json
 from saccade.core.rundir import RunDir
 
 MOST_BYTES = 1 << 20
-_NAME = re.compile(r"\d{20}-\d{1,10}\.json")
+_NAME = re.compile(r"\d{9}-\d{1,10}\.json")
+_NUMBER = re.compile(r"(\d{9})-")
 _ANSWER = ".answer"
 
 
-def ask(run: RunDir, request: Mapping[str, Any]) -> Path:
-    """Write a request; gives its file."""
+def place(run: RunDir) -> Path:
+    """The file for a request of this process, whose number comes after those of all that is there."""
     run.requests.mkdir(exist_ok=True)
-    path = run.requests / f"{time.time_ns():020d}-{os.getpid()}.json"
-    write_json(path, request)
-    return path
+    number = max((int(found[1]) for name in os.listdir(run.requests) if (found := _NUMBER.match(name))), default=0) + 1
+    return run.requests / f"{number:09d}-{os.getpid()}.json"
+
+
+def ask(run: RunDir, request: Mapping[str, Any]) -> Path:
+    """Write a request that nobody waits for; gives its file."""
+    return write_json(place(run), request)
 
 
 def pending(run: RunDir) -> list[Path]:
@@ -64,6 +68,12 @@ def answered(path: Path) -> dict[str, Any] | None:
     found: dict[str, Any] = read_json(file)
     discard(file)
     return found
+
+
+def withdraw(path: Path) -> None:
+    """Nobody waits for this request any longer."""
+    discard(path)
+    discard(path.with_suffix(_ANSWER))
 
 
 def clear(run: RunDir) -> None:
