@@ -106,7 +106,7 @@ def test_a_run_of_another_machine(tmp_path: Path) -> None:
     refused(*run(tmp_path, "edit", "run", "widen features.0.0 1.5"), "the run is on not-", "ask for it there")
     holder.write_text(kept)
     refused(*run(tmp_path, "edit", "nosuch", "widen features.0.0 1.5"), "nosuch")
-    refused(*run(tmp_path, "set", "nosuch", "lr=1"), "no run")
+    refused(*run(tmp_path, "set", "nosuch", "lr=1"), "is no run")
     go.touch()
     assert child.wait() == 0
 

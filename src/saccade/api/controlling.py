@@ -64,7 +64,7 @@ def found(run: str | Path) -> RunDir:
     """The folder of a run; raises UserError where there is none."""
     place = RunDir(Path(run))
     if not place.run_file.is_file():
-        raise UserError("no run: there is no run.json", where=str(run), fix="name the folder of a run")
+        raise UserError("is no run: there is no run.json in it", where=str(run), fix="name the folder of a run")
     return place
 
 

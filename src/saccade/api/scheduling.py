@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saccade.core.card import Card
+from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.scheduled import Scheduled
 from saccade.tasks import room
@@ -22,6 +23,14 @@ def editor(setup: Setup) -> Editor:
     from saccade.editing.live import Editor
 
     return Editor(room(setup.config.task).build, setup.config.seed)
+
+
+def check_texts(config: TrainConfig) -> None:
+    """Raise UserError for a planned edit that is none, before any image is read."""
+    from saccade.editing import planning
+
+    for text in config.edits:
+        planning.parse(Scheduled.parse(text).edit)
 
 
 def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> None:
