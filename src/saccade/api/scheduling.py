@@ -27,10 +27,12 @@ def editor(setup: Setup) -> Editor:
 
 def check_texts(config: TrainConfig) -> None:
     """Raise UserError for a planned edit that is none, before any image is read."""
-    from saccade.editing import planning
+    planned = [Scheduled.parse(text) for text in config.edits]
+    if planned:
+        from saccade.editing import planning
 
-    for text in config.edits:
-        planning.parse(Scheduled.parse(text).edit)
+        for one in planned:
+            planning.parse(one.edit)
 
 
 def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> None:

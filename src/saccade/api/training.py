@@ -149,9 +149,8 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     if dataset.annotations.outside:
         now.progress.message(f"{dataset.annotations.outside} of {len(dataset)} images are links to outside of {dataset.root}")
     if config.compile:
-        compiling.check(on)
-    if config.edits:
-        scheduling.check_texts(config)
+        ranks.after_first(lambda: compiling.check(on))
+    ranks.first(lambda: scheduling.check_texts(config))
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
     model, card, learned = ranks.after_first(setup.fresh_model)
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))
