@@ -149,7 +149,7 @@ def test_edits_and_requests_are_those_of_all(tmp_path: Path) -> None:
     for name, world in (("alone", 1), ("two", 2), ("again", 2)):
         run = RunDir(tmp_path / name / "run")
         run.path.mkdir(parents=True)
-        requests.ask(run, {"edit": "deepen features.2 +1"})
+        requests.ask(run, {"edits": ["deepen features.2 +1"]})
         requests.ask(run, {"settings": {"weight_decay": 0.01, "augment.flip": 0.5}})
         if name == "again":
             launch(world, "train", tmp_path / name, stop=9, **options)

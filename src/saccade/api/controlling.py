@@ -12,12 +12,13 @@ from typing import Any
 
 from saccade.core import config as configs
 from saccade.core import requests
-from saccade.core.errors import UserError
-from saccade.core.files import write_json
+from saccade.core.errors import UserError, unknown
+from saccade.core.files import DamagedError, write_json
 from saccade.core.rundir import RunDir
 
 POLL = 0.05
 _GONE = 2.0  # seconds that an answer may still come in after the run has ended
+_DOUBT = 10.0  # seconds without an answer, after which it is asked whether anybody trains the run
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def set(run: str | Path, settings: Mapping[str, Any] | None = None, *, state: st
     place, given = found(run), dict(settings or {})
     if not (given or state or snapshot):
         raise UserError("nothing to set", where="set", fix=f"saccade set {shlex.quote(str(run))} lr=1e-4")
+    if state is not None and state not in requests.STATES:
+        raise unknown("state", state, requests.STATES, where="set")
     configs.override(configs.TrainConfig(), given, where="set")
     configs.check_changeable(given)
     request = {"settings": given, "state": state, "snapshot": snapshot}
@@ -86,18 +89,24 @@ def check_resumable(run: RunDir) -> None:
 def asked(run: RunDir, request: Mapping[str, Any]) -> dict[str, Any]:
     """Ask the process that trains, and wait for its answer, which comes between two steps. Raises its UserError."""
     path = requests.place(run)
-    ended: float | None = None
+    looked, ended = time.monotonic(), None
     try:
         write_json(path, request)
         while (told := requests.answered(path)) is None:
             now = time.monotonic()
-            ended = (ended or now) if run.holder() is None else None
+            if now - looked > _DOUBT:
+                looked = now
+                ended = ended or (None if run.is_locked() else now)  # a number of a process that has gone may be another's
+            ended = (ended or now) if run.holder() is None or ended else None
             if ended is not None and now - ended > _GONE:
-                raise UserError("the run ended before it could answer", where=str(run.path), fix="see its report")
+                fix = f"whether it was taken up stands in {run.events_file}"
+                raise UserError("the run ended before it could answer", where=str(run.path), fix=fix)
             time.sleep(POLL)
     finally:
         requests.withdraw(path)
-    if "error" in told:
-        error = told["error"]
+    error = told.get("error")
+    if isinstance(error, Mapping):
         raise UserError(str(error.get("message")), where=str(error.get("where", "")), fix=str(error.get("fix", "")))
+    if not isinstance(told.get("step"), int) or not isinstance(told.get("edits"), list):
+        raise DamagedError("is no answer to a request", where=str(path))
     return told

@@ -91,8 +91,8 @@ def _of_run(run: RunDir, edits: Sequence[str], *, dry_run: bool, undo: bool, out
         controlling.check_resumable(run)
         again = f"saccade train --resume --out {shlex.quote(str(run.path))}"
         raise UserError("the run does not train now", where=str(run.path), fix=f"go on with: {again}; or edit its model, {run.best}")
-    told = [controlling.asked(run, {"edit": text, **({"dry_run": True} if dry_run else {})}) for text in edits]
-    told += [controlling.asked(run, {"undo": True})] if undo else []
+    wanted: list[dict[str, Any]] = [{"edits": list(edits), "dry_run": True}] if dry_run else [{"edits": [text]} for text in edits]
+    told = [controlling.asked(run, request) for request in [*wanted, *([{"undo": True}] if undo else [])]]
     return Edited(None, [row for one in told for row in one["edits"]], None if dry_run else int(told[-1]["step"]))
 
 

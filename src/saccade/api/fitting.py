@@ -65,16 +65,17 @@ def fit(start: Start) -> Run:
         if setup.features is not None:
             found = setup.features
             ranks.first(lambda: save_features(run.features, found))
-        ranks.first(lambda: requests.clear(run))
+        for left in ranks.first(lambda: requests.clear(run)):
+            setup.progress.message(f"a request that nobody waits for is dropped: {left}")
         trainer = _trainer(start)
         if start.resume:
             take_up(trainer, run, setup.progress)
-        first, begin = trainer.state.step, time.monotonic()
+        begin = time.monotonic()
         try:
             state = trainer.fit()
         finally:
             steps = trainer.state.step
-        speed = (state.step - first) * setup.config.batch / max(time.monotonic() - begin, 1e-9)
+        speed = trainer.images_taken / max(time.monotonic() - begin - trainer.asking.away, 1e-9)
         if start.report:
             ranks.first(lambda: _conclude(setup, run, state, start.resolved))
     except BaseException as error:

@@ -68,7 +68,7 @@ def _data(
         images=evaluation.images,
         primary=metric.primary,
         curves=run.metrics(),
-        marks=[{"step": e["step"], "text": _event(e)} for e in run.events() if "step" in e],
+        marks=_marks(run.events()),
         per_class=evaluation.per_class,
         classes=[*classes, "background"] if config["task"] in OBJECTS else classes,
         confusion=evaluation.details.get("confusion"),
@@ -120,19 +120,27 @@ def _case(row: Mapping[str, Any], model: Model, root: str, *, pictured: bool) ->
     return case | {"picture": pixels, "map": shown.picture}
 
 
+def _marks(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What happened on the way, without what was withdrawn."""
+    gone = {event.get("number") for event in events if event.get("event") == "withdrawn"} - {None}
+    kept = [event for event in events if "step" in event and event.get("number") not in gone]
+    return [{"step": event["step"], "text": _event(event)} for event in kept]
+
+
 def _event(event: Mapping[str, Any]) -> str:
     if event.get("event") == "shorten":
         return f"shortened from {event['from']} to {event['total_steps']} steps to keep to the minutes"
     if event.get("event") == "back" and "fault" in event:
         return f"{event['fault']}: gone back to step {event['to']}, on at half the rate"
-    if event.get("event") == "edit" and "parameters" in event:
-        before, after = event["parameters"]
-        return f"{event['text']}: {before:,} -> {after:,} parameters"
-    if event.get("event") == "set":
-        return ", ".join(f"{key}={value}" for key, value in event.get("settings", {}).items())
+    if event.get("event") == "set" and isinstance(settings := event.get("settings"), Mapping):
+        return ", ".join(f"{key}={value}" for key, value in settings.items())
     if event.get("event") == "undo":
         return f"undo {event.get('text', '')}"
-    return str(event.get("text") or event.get("event", ""))
+    if event.get("event") == "refused":
+        return f"not edited, {event.get('text', '')}"
+    sizes = event.get("parameters")
+    counts = isinstance(sizes, list) and len(sizes) == 2 and all(isinstance(size, int) for size in sizes)
+    return str(event.get("text") or event.get("event", "")) + (f": {sizes[0]:,} -> {sizes[1]:,} parameters" if counts and sizes else "")
 
 
 def _next_steps(run: RunDir, split: str, *, making: bool) -> Sequence[Mapping[str, str]]:

@@ -135,7 +135,6 @@ def _trainable(data: str | Path, settled: Mapping[str, Any]) -> Dataset:
 
 
 def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, out: Path | None) -> Run:
-    from saccade.nn import compiling
     from saccade.training import precision, sharding
     from saccade.training.budget import Resolved
 
@@ -149,7 +148,7 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     if dataset.annotations.outside:
         now.progress.message(f"{dataset.annotations.outside} of {len(dataset)} images are links to outside of {dataset.root}")
     if config.compile:
-        ranks.after_first(lambda: compiling.check(on))
+        _check_compiler(str(settled.get("device", "auto")), ranks)
     ranks.first(lambda: scheduling.check_texts(config))
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
     model, card, learned = ranks.after_first(setup.fresh_model)
@@ -185,6 +184,8 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
             settings = replace(settings, device=resolved.device)
         ranks.first(lambda: check_start(settings))
         ranks.first(lambda: check_batch(settings.batch, ranks.world))
+        if settings.compile:
+            _check_compiler(settings.device, ranks)
         setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks, run.features))
         _check_pixels(setup, str(told["data"].get("pixels", "")))
         model, card, learned = ranks.after_first(setup.fresh_model)
@@ -195,6 +196,13 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
         changes = {"state": "running", "config": {**told["config"], "on_nan": settings.on_nan}}
         ready, seconds = setup.taken_up(resolved), _seconds(told, run)
         return fit(Start(setup, run, model, card, ready, now.started, seconds, changes, learned, resume=True, report=now.report))
+
+
+def _check_compiler(device: str, ranks: Ranks) -> None:
+    from saccade.nn import compiling
+    from saccade.training import precision
+
+    ranks.after_first(lambda: compiling.check(precision.device(ranks.device(device))))
 
 
 def _seconds(told: Mapping[str, Any], run: RunDir) -> float:

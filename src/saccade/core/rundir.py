@@ -326,6 +326,27 @@ class RunDir:
         name = "another process" if who is None else f"process {who[0]} on {who[1]}"
         return UserError(f"the run folder is in use by {name}", where=str(self.path), fix=fix)
 
+    def locked_since(self) -> float:
+        """The time, by the file system's clock, at which the present holder of the lock has said who it is."""
+        try:
+            return (self.path / HOLDER).stat().st_mtime
+        except OSError as error:
+            raise os_error(error, self.path / HOLDER, "read") from error
+
+    def is_locked(self) -> bool:
+        """Whether any process holds the lock; asked only where that is in doubt, since a process that starts now would be refused."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError as error:
+            raise os_error(error, self.path, "lock the run folder") from error
+        lock.release()
+        return False
+
     def holder(self) -> tuple[int, str] | None:
         """(process, host) of who trains the run; None where that is unknown, or left by a process that is gone."""
         try:

@@ -96,6 +96,11 @@ class Loader:
         kinds = {shape: number for number, shape in enumerate(sorted(set(shapes)))}
         self._kinds = np.array([kinds[shape] for shape in shapes], np.int64) if len(kinds) > 1 else None
 
+    @property
+    def several_shapes(self) -> bool:
+        """Whether samples are dealt out by their shapes, in windows of batches."""
+        return self._kinds is not None
+
     def share(self, rank: int, world: int) -> Loader:
         """The same stream for one of `world` processes: of each step it prepares its own part, in the order of the ranks."""
         part = copy.copy(self)

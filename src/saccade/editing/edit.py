@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -49,7 +50,8 @@ class Edit:
         """Plain JSON values, without what says nothing."""
         plain = asdict(self)
         steps = [{key: value for key, value in step.items() if value is not None} for step in plain.pop("steps")]
-        return {key: value for key, value in plain.items() if value is not None} | {"steps": steps}
+        found: dict[str, Any] = json.loads(dumps({key: value for key, value in plain.items() if value is not None} | {"steps": steps}))
+        return found
 
     def modules(self) -> list[str]:
         """The modules that are touched, each once."""

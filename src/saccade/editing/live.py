@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +16,6 @@ from saccade.editing.edit import Build, check, edits_from, rebuild
 from saccade.editing.moments import Backward, Forward
 from saccade.editing.undoing import last_of, take_back
 from saccade.nn import weights
-
-MOST_GROWTH = 64  # times as many numbers as the network has now, that an edit from a run's record may lead to
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,12 @@ class Editor:
             raise UserError(f"the file of the model could not be opened then: {error.message}", where=text, fix=fix) from None
         return planned.edit.to_dict(), planned.to_dict()
 
-    def check(self, edits: Sequence[Mapping[str, Any]], network: nn.Module, tensors: Mapping[str, tuple[int, ...]] | None = None) -> None:
-        """Raise UserError for edits from a file that cannot be made on `network`, or would ask for more memory than that and the
-        `tensors` that must come of them account for."""
-        shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-        known = max(_count(shapes), _count(tensors or {}))
-        check(network, edits_from(edits), tensors, known * MOST_GROWTH)
+    def check(
+        self, edits: Sequence[Mapping[str, Any]], network: nn.Module, tensors: Mapping[str, tuple[int, ...]] | None, most: int
+    ) -> None:
+        """Raise UserError for edits from a file that cannot be made on `network`, do not end in the `tensors`, or ask for more than `most`
+        numbers."""
+        check(network, edits_from(edits), tensors, most)
 
     def card(self, card: Card, edit: Mapping[str, Any]) -> Card:
         """The card with one edit more."""
@@ -70,7 +67,3 @@ class Editor:
     def copied(self, network: nn.Module) -> nn.Module:
         """A copy to plan on."""
         return copy.deepcopy(network).cpu().eval()
-
-
-def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(map(math.prod, shapes.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from saccade.training.ema import Average
 from saccade.training.ranks import Ranks
 from saccade.training.step import Updater
 
+MOST_GROWTH = 256  # times as many numbers as at the beginning, that a run's record may lead to
 Moved = Callable[[optim.Moments], optim.Moments]
 
 
@@ -34,8 +36,14 @@ class Editing(Protocol):
         """An edit as a card has it, and what it would change; raises UserError."""
         ...
 
-    def check(self, edits: Sequence[Mapping[str, Any]], network: nn.Module, tensors: Mapping[str, tuple[int, ...]] | None = None) -> None:
-        """Raise UserError for edits from a file that cannot be made, or do not end in these tensors."""
+    def check(
+        self, edits: Sequence[Mapping[str, Any]], network: nn.Module, tensors: Mapping[str, tuple[int, ...]] | None, most: int
+    ) -> None:
+        """Raise UserError for edits from a file that cannot be made, do not end in these tensors, or ask for more than `most` numbers."""
+        ...
+
+    def card(self, card: Card, edit: Mapping[str, Any]) -> Card:
+        """The card with one edit more."""
         ...
 
     def apply(self, network: nn.Module, edit: Mapping[str, Any]) -> Moved:
@@ -142,9 +150,9 @@ class Workshop:
                 "the run did not start from this network", where="checkpoint", fix="bring back the weights that it started from"
             )
         if edits[self.base :]:
-            self._known().check(
-                edits[self.base :], self._network(self._card.edits), {name: tuple(buffer.shape) for name, buffer in tensors.items()}
-            )
+            shapes = {name: tuple(buffer.shape) for name, buffer in tensors.items()}
+            most = sum(map(math.prod, shapes.values())) * MOST_GROWTH
+            self._known().check(edits[self.base :], self._network(self._card.edits), shapes, most)
         config = configs.override(self._config, settings)
         return self._made(self._network(edits), replace(self._card, edits=tuple(edits)), config)
 
@@ -175,14 +183,22 @@ class Workshop:
         return new
 
     def set(self, old: Learner, config: TrainConfig) -> Learner:
-        """The same network, trained in another way."""
-        try:
-            new = Learner(self._task, old.model, old.card, config, self._kind, old.average)
-            new.follow(old, None)
-        except BaseException:
-            old.updater.draws = stand_in(old.model, old.config.seed)  # which the other has taken over
-            raise
+        """The same network, trained in another way. Where the new learner is not taken, the old one must be kept (`keep`)."""
+        new = Learner(self._task, old.model, old.card, config, self._kind, old.average)
+        new.follow(old, None)
         return new
+
+    def keep(self, old: Learner) -> None:
+        """Go on with a learner whose network another one has been made ready for."""
+        old.updater.draws = stand_in(old.model, old.config.seed)
+
+    def check(self, old: Learner, edit: Mapping[str, Any]) -> None:
+        """Raise UserError for an edit, which may come from a file, that cannot be made on a learner's network, or asks for far more memory
+        than the network that the run began with."""
+        if self._blank is None:
+            raise UserError("this run cannot be edited", where="edit")
+        most = sum(value.numel() for value in self._blank.state_dict().values()) * MOST_GROWTH
+        self._known().check([edit], old.model, None, most)
 
     def _made(self, model: nn.Module, card: Card, config: TrainConfig) -> Learner:
         return Learner(self._task, model, card, config, self._kind)

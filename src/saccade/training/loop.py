@@ -30,6 +30,7 @@ from saccade.data.loader import Batch, Loader
 from saccade.nn import weights
 from saccade.task import Task
 from saccade.training import checkpoint
+from saccade.training.asking import Asking
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.changes import Changes
@@ -83,15 +84,15 @@ class Trainer:
         shapes = blank(job.model) if job.editor is not None else None
         self.learner = Learner(job.task, job.model, job.card, config, kind)
         self.workshop = Workshop(job.task, self.learner, shapes, kind, job.editor)
-        self.loader, self.deadline = job.loader, job.deadline
+        self.loader = job.loader
         self.log_every = max(1, resolved.total_steps // LOGGED_STEPS)
         self.rows: list[dict[str, Any]] = []
         self.planned: dict[str, Any] | None = None
         self.recovery = Recovery(self.learner.updater, job.loader, job.run, config, job.progress)
-        self.changes = Changes(self)
+        self.changes, self.asking = Changes(self), Asking(self)
         self.stream: Generator[list[Batch], None, None]
         self.saver = Saver()
-        self.steps_taken = 0
+        self.steps_taken = self.images_taken = 0
 
     def resume(self) -> None:
         """Go on from the newest checkpoint whose sums hold; says which were passed over."""
@@ -131,6 +132,8 @@ class Trainer:
         """Know from the run's events what changes on the way."""
         events = read_events(self.job.run, list(self.learner.updater.optimizers))
         self.planned = next((event for event in events if event["event"] == "shorten"), None)
+        if self.planned is not None and self.planned["total_steps"] > self.job.resolved.total_steps:
+            raise DamagedError("a schedule must become shorter", where=str(self.job.run.events_file))
         self.changes.read()
 
     def use(self, learner: Learner, *, stream: bool) -> None:
@@ -152,11 +155,11 @@ class Trainer:
         """Passes over the images so far."""
         return self.state.position / (self.job.resolved.steps_per_epoch * self.job.config.batch)
 
-    def end_at(self, total: int) -> None:
-        """Move the end of the schedule, from this step on; a deadline counts no longer."""
+    def end_at(self, total: int, *, free: bool) -> None:
+        """Move the end of the schedule, from this step on; free: a deadline counts no longer."""
         self._end_at(self.state.step, total, str(self.job.run.events_file))
         self.state.ends.append((self.state.step, total))
-        self.deadline = None
+        self.state.free = self.state.free or free
         self._show_stage()
 
     def _end_at(self, step: int, total: int, where: str) -> None:
@@ -194,16 +197,16 @@ class Trainer:
     def _run(self, board: Board, signals: StopSignals) -> int:
         """Step until the end or a signal, whose number is returned (0: none)."""
         begun = saved_at = time.monotonic()
-        stop, changes = 0, self.changes
-        asked = bool(self.job.ranks.highest([changes.asked()])[0])
-        while not self._ended() and not stop:
-            changes.take(asked)
-            due = logged = False
-            if changes.stopped:
-                return signal.SIGTERM
+        stop, asking = 0, self.asking
+        asked = bool(self.job.ranks.highest([asking.asked()])[0])
+        while True:
+            if self.changes.take() and asked:
+                asking.answer()
+            if stop or asking.stopped or self._ended():
+                return stop or (signal.SIGTERM if asking.stopped else 0)
             try:
                 due = self._advance(board)
-                logged = not changes.paused and self._log(board, (time.monotonic() - begun - changes.away) / self.steps_taken)
+                logged = not asking.paused and self._log(board, time.monotonic() - begun - asking.away)
             except BackError as error:
                 self._go_back(error)
                 continue
@@ -215,13 +218,12 @@ class Trainer:
                 signals.noticed = False
                 self._checkpoint()
                 saved_at = time.monotonic()
-        return stop
 
     def _advance(self, board: Board) -> bool:
         """A step, and an evaluation where one is due, which may say that this state is to be kept; a moment of a pause, where one was asked
         for."""
-        if self.changes.paused:
-            self.changes.wait()
+        if self.asking.paused:
+            self.asking.wait()
             return False
         self._step(next(self.stream))
         return self._due() and self._evaluate(board)
@@ -231,7 +233,7 @@ class Trainer:
         whether there is a request."""
         if not self.job.ranks.is_first:
             total = 0
-        agreed = self.job.ranks.highest([stop, total, save, self.changes.asked()])
+        agreed = self.job.ranks.highest([stop, total, save, self.asking.asked()])
         return int(agreed[0]), int(agreed[1]), bool(agreed[2]), bool(agreed[3])
 
     def _stream(self) -> Generator[list[Batch], None, None]:
@@ -253,6 +255,7 @@ class Trainer:
             learner.average.update(learner.model, state.step)
         state.take(means, config.batch)
         self.steps_taken += 1
+        self.images_taken += config.batch
         self.job.progress.advance(config.batch)
 
     def _go_back(self, error: BackError) -> None:
@@ -269,7 +272,7 @@ class Trainer:
     def _due(self) -> bool:
         return self.state.step % self.job.resolved.evaluate_every == 0 or self.state.step >= self.schedule.total
 
-    def _log(self, board: Board, seconds_per_step: float) -> bool:
+    def _log(self, board: Board, seconds: float) -> bool:
         state = self.state
         if state.step % self.log_every and state.step < self.schedule.total:
             return False
@@ -279,7 +282,7 @@ class Trainer:
             "epoch": round(self.epoch, 4),
             **means,
             "lr": self.learner.config.lr * self.schedule.factor(state.step - 1) * self.recovery.slowdown(state.step - 1),
-            "time": {"images_per_second": self.learner.config.batch / max(seconds_per_step, 1e-9)},
+            "time": {"images_per_second": self.images_taken / max(seconds, 1e-9)},
         }
         state.sums, state.counts = {}, {}
         self.rows.append(row)
@@ -326,7 +329,7 @@ class Trainer:
     def _keep_time(self, total: int) -> None:
         """Once, when the run is clearly too slow for its deadline, shorten the schedule to `total` and record it; resume does it again."""
         job, state, schedule = self.job, self.state, self.schedule
-        if state.shortened or state.step >= schedule.total:
+        if state.shortened or state.free or state.step >= schedule.total:
             return
         before = schedule.total
         if self.planned is not None:
@@ -337,8 +340,6 @@ class Trainer:
             self._record({"event": "shorten", "step": state.step, "total_steps": total, "from": before})
         else:
             return
-        if total > before:
-            raise DamagedError("a schedule must become shorter", where=str(job.run.events_file))
         self._end_at(state.step, total, str(job.run.events_file))
         state.ends.append((state.step, total))
         state.shortened = True
@@ -352,13 +353,13 @@ class Trainer:
 
     def _affordable(self, begun: float) -> int | None:
         """The last step that the deadline allows at the speed so far, where that is clearly before the schedule's end."""
-        state, schedule, deadline = self.state, self.schedule, self.deadline
+        state, schedule, deadline = self.state, self.schedule, self.job.deadline
         done = self.steps_taken
-        if deadline is None or state.shortened or self.planned is not None or done < 20:
+        if deadline is None or state.shortened or state.free or self.planned is not None or done < 20:
             return None
         if state.step % self.log_every or schedule.progress(state.step) < 0.25:
             return None
-        now = time.monotonic() - self.changes.away
+        now = time.monotonic() - self.asking.away
         per_step = (now - begun) / done
         allowed = max(1.0, deadline - now)
         if per_step * (schedule.total - state.step) <= allowed * LATE:

@@ -33,6 +33,7 @@ class State:
     good: Count = 0  # the step of the last evaluation that found no fault and was kept
     ends: list[tuple[Count, Count]] = field(default_factory=list)  # of the schedule, each (from which step on, the new end)
     shortened: bool = False  # one of them is to keep to the minutes asked for
+    free: bool = False  # the epochs were set on the way, and minutes count no longer
     edits: list[dict[str, Any]] = field(default_factory=list)  # of the network, as its card has them
     settings: dict[str, Any] = field(default_factory=dict)  # of the configuration that were changed on the way, by dotted key
     changes: Count = 0  # edits, takings-back and settings so far
@@ -95,6 +96,7 @@ class _Shorten(_Event):
 class _Change(_Event):
     number: Count
     planned: Count | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class _Set(_Change):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-CHANGES: Mapping[str, type[_Event]] = {"edit": _Edit, "undo": _Change, "set": _Set, "withdrawn": _Change}
+CHANGES: Mapping[str, type[_Event]] = {"edit": _Edit, "undo": _Change, "set": _Set, "withdrawn": _Change, "refused": _Change}
 _EVENTS: Mapping[str, type[_Event]] = {"skip": _Event, "back": _Back, "micro_batch": _MicroBatch, "shorten": _Shorten, **CHANGES}
 
 
