@@ -75,6 +75,11 @@ def test_classes_become_those_of_the_data(data: Path, first: Path, tmp_path: Pat
     run = train(data, tmp_path / "run", weights=file, epochs=1)
     model = saccade.load(run.path, device="cpu")
     assert model.card.classes == classes and len(model.card.edits) == 3  # type: ignore[union-attr]
+    with pytest.raises(Interrupted):
+        train(data, tmp_path / "cut", weights=file, epochs=1, progress=Stopping(3))
+    saccade.train(resume=True, out=tmp_path / "cut", progress=Silent())
+    one, other = (modelfile.load(tmp_path / name / "last.safetensors")[0] for name in ("run", "cut"))
+    assert all(bytes(one[key].data) == bytes(other[key].data) for key in one)
 
 
 def test_layers_beside_lora_rest(data: Path, first: Path, tmp_path: Path) -> None:

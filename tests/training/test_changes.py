@@ -418,3 +418,135 @@ def test_a_state_that_no_run_has_left_is_refused(tmp_path: Path, harm: Callable[
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError):
         go_on(editable(tmp_path, CONFIGS["default"]))
+
+
+def test_two_edits_that_wait_for_a_stall(tmp_path: Path) -> None:
+    """The second counts from the first on, also in a run that resumes from before both."""
+    edits = ("when accuracy stalls 2: widen features.0.0 1.5", "when accuracy stalls 2: deepen features.2 +1")
+    values = [0.5, 0.6, 0.6, 0.6, 0.6, 0.6]
+    config = replace(CONFIG, edits=edits)
+
+    def made(path: Path, after: int = 0) -> Job:
+        answers = iter(values)
+        return editable(
+            path, config, facts=resolved(every=2), evaluate=lambda module: {"accuracy": next(answers)}, progress=Stopping(after)
+        )
+
+    whole = fit(made(tmp_path / "whole"))
+    assert [event["step"] for event in whole.events] == [8, 12] or [event["step"] for event in whole.events] == [8]
+    with pytest.raises(Interrupted):
+        Trainer(made(tmp_path / "again", 9)).fit()
+    shutil.rmtree(tmp_path / "again/checkpoints")
+    trainer = Trainer(made(tmp_path / "again"))
+    trainer.plan_again()
+    (tmp_path / "again/metrics.jsonl").unlink()
+    trainer.fit()
+    assert Outcome.of(trainer.job.run).differs(whole) == []
+
+
+def test_what_was_refused_is_refused_again(tmp_path: Path) -> None:
+    """Though it could be made by then: what a resumed run does is what the first did."""
+    run = RunDir(tmp_path / "run")
+    config = replace(CONFIG, edits=("at step 5: widen features.2.1.conv1 2",))
+
+    class Asks(Stopping):
+        def advance(self, n: int = 1) -> None:
+            super().advance(n)
+            if self.training and self.steps == 7:
+                asking(run, {"edits": ["deepen features.2 +1"]})
+                time.sleep(2 * asking_module.LOOK_EVERY)
+
+    whole = fit(editable(run.path, config, progress=Asks()))
+    assert [(event["event"], event["number"]) for event in whole.events] == [("refused", 0), ("edit", 1)]
+    for name in ("checkpoints", "requests"):
+        shutil.rmtree(run.path / name)
+    run.metrics_file.unlink()
+    trainer = Trainer(editable(run.path, config))
+    trainer.plan_again()
+    trainer.fit()
+    assert Outcome.of(run).differs(whole) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: an illegal memory access"), OverflowError("x"), AssertionError("y")])
+def test_an_edit_that_fails_for_any_reason_is_withdrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(self: Any, *_: Any) -> None:
+        raise error
+
+    run = RunDir(tmp_path / "run")
+    (file,) = asking(run, {"edits": ["widen features.0.0 1.5"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(Workshop, "edited", fails)
+        outcome = fit(editable(run.path))
+    assert "cannot be done" in (requests.answered(file) or {})["error"]["message"]
+    assert [event["event"] for event in outcome.events] == ["edit", "withdrawn"]
+    plain = fit(job(tmp_path / "plain"))
+    assert [name for name in outcome.differs(plain) if name.endswith(".safetensors")] == []
+
+
+def test_a_request_is_made_once(tmp_path: Path) -> None:
+    """Killed between the record and the answer, the request is still there: it is answered from the record."""
+    run = RunDir(tmp_path / "run")
+    (file,) = asking(run, {"edits": ["widen features.0.0 1.5"]})
+    text = file.read_text()
+    fit(editable(run.path))
+    assert (requests.answered(file) or {})["step"] == 0
+    shutil.rmtree(run.path / "checkpoints")
+    file.write_text(text)
+    trainer = Trainer(editable(run.path))
+    trainer.plan_again()
+    trainer.fit()
+    assert requests.answered(file) == {"step": 0, "edits": [], "settings": {}}
+    assert [event["event"] for event in run.events()] == ["edit"]
+    assert trainer.learner.model.get_submodule("network.features.0.0").weight.shape[0] == 6
+
+
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    wanted: list[tuple[dict[str, Any], str]] = [
+        ({"settings": {"epochs": 1e308}}, "must be fewer"),
+        ({"settings": {"epochs": 1e20}}, "must be fewer"),
+        ({"settings": {"epochs": 0}}, "more than the 0.00 that are done"),
+        ({"settings": {"batch": 10**9}}, "at most the 20 images"),
+        ({"settings": {"lr": 1e-5}, "state": "pausd"}, "unknown state"),
+        ({"settings": {"epochs": "4", "batch": "10"}}, ""),
+    ]
+    files = asking(run, *(request for request, _ in wanted))
+    fit(editable(run.path))
+    for file, (_, said) in zip(files, wanted, strict=True):
+        message = (requests.answered(file) or {}).get("error", {}).get("message", "")
+        assert said in message and bool(said) == bool(message), message
+    assert [event["settings"] for event in run.events()] == [{"epochs": "4", "batch": "10"}]
+
+
+def test_epochs_that_are_set_count_for_more_than_minutes(tmp_path: Path) -> None:
+    """A schedule that was shortened before, at a later step, is not shortened again; nor is a deadline kept after a resume."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.append_event({"event": "shorten", "step": 6, "total_steps": 9, "from": STEPS})
+    asking(run, {"settings": {"epochs": 2}})
+    trainer = Trainer(editable(run.path))
+    trainer.plan_again()
+    assert trainer.fit().step == 8
+    state = json.loads(run.load_checkpoint()[1]["state.json"])["loop"]
+    assert state["free"] and not state["shortened"] and state["ends"] == [[0, 8]]
+
+
+def test_edits_are_tried_in_turn_and_a_function_that_changes_is_judged_anew(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    texts = ["deepen features.2 +1", "widen features.2.1.conv1 2"]
+    (dry,) = asking(run, {"edits": texts, "dry_run": True})
+
+    class Asks(Stopping):
+        trainer: Trainer
+
+        def advance(self, n: int = 1) -> None:
+            super().advance(n)
+            if self.training and self.steps == 6:
+                asking(run, {"edits": ["prune features.2.0.conv1 0.5"]})
+                time.sleep(2 * asking_module.LOOK_EVERY)
+
+    fit(editable(run.path, progress=Asks()))
+    rows = (requests.answered(dry) or {})["edits"]
+    assert [row["text"] for row in rows] == texts and rows[1]["parameters_before"] == rows[0]["parameters_after"]
+    assert [event["event"] for event in run.events()] == ["edit"]
+    assert len({requests.place(run) for _ in range(100)}) == 100
