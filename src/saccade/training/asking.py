@@ -81,9 +81,9 @@ class Asking:
         elif texts:
             rows = [changes.edit(text, request=name) for text in texts[:1]]
         if request.get("undo"):
-            rows.append(changes.take_back(request=name))
+            rows.append(changes.take_back(name))
         if settings := request.get("settings"):
-            changes.set(settings, request=name)
+            changes.set(settings, name)
         self._switch(state)
         if request.get("snapshot"):
             self._trainer.save_now()

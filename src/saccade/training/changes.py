@@ -56,13 +56,14 @@ class Changes:
         """The step at which a request was taken up and recorded, None where it was not."""
         return next((event["step"] for event in self._recorded if event.get("request") == request), None)
 
-    def edit(self, text: str, **facts: Any) -> dict[str, Any]:
-        """Plan an edit, record it with these facts, make it; gives what it changes. Raises UserError where that cannot be, and nothing has
-        changed then."""
+    def edit(self, text: str, *, request: str | None = None, planned: int | None = None) -> dict[str, Any]:
+        """Plan an edit, record it with who asked for it, make it; gives what it changes. Raises UserError where that cannot be, and nothing
+        has changed then."""
         told = self._told(lambda: self._look([text])[0])
         row: dict[str, Any] = told["row"]
         sizes = {what: [row[f"{what}_before"], row[f"{what}_after"]] for what in ("parameters", "flops")}
-        self._record({"event": "edit", "text": text, "edit": told["edit"], **sizes, **facts})
+        who = {name: value for name, value in (("request", request), ("planned", planned)) if value is not None}
+        self._record({"event": "edit", "text": text, "edit": told["edit"], **sizes, **who})
         kept = "exact" if row["promise"] == "exact" else "changes the function"
         counts = f"{row['parameters_before']:,} -> {row['parameters_after']:,} parameters"
         self.say(f"{row['text']} ({kept}, {counts})")
@@ -73,22 +74,22 @@ class Changes:
         found: list[dict[str, Any]] = self._told(lambda: {"rows": [one["row"] for one in self._look(texts)]})["rows"]
         return found
 
-    def take_back(self, **facts: Any) -> dict[str, Any]:
+    def take_back(self, request: str) -> dict[str, Any]:
         """Take the run's last edit back; gives what that changes. Raises UserError."""
         workshop, old = self._trainer.workshop, self._trainer.learner
         if len(old.card.edits) <= workshop.base:
             raise UserError("the run has no edit to take back", where="--undo")
         last = old.card.edits[-1]
-        self._record({"event": "undo", "text": str(last["text"]), **facts})
+        self._record({"event": "undo", "text": str(last["text"]), "request": request})
         new, row = self._trainer.learner, {"text": f"undo {last['text']}", "promise": last["promise"], "modules": []}
         if (editor := workshop.editor) is not None:
             row |= editor.effect((editor.copied(old.model), old.card), (editor.copied(new.model), new.card))
         self.say(str(row["text"]))
         return row
 
-    def set(self, settings: Mapping[str, Any], **facts: Any) -> None:
+    def set(self, settings: Mapping[str, Any], request: str) -> None:
         """Record settings and train by them. Raises UserError."""
-        self._record({"event": "set", "settings": dict(settings), **facts})
+        self._record({"event": "set", "settings": dict(settings), "request": request})
         self.say(", ".join(f"{key}={value}" for key, value in settings.items()))
 
     def note(self, event: Mapping[str, Any]) -> None:
