@@ -18,7 +18,7 @@ from saccade.core import files, licenses
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
-from saccade.nn import checkpoints, fitting, pretrained, stems
+from saccade.nn import checkpoints, fitting, hub, pretrained, stems
 from saccade.nn.checkpoints import Place
 from saccade.tasks.classification.models import hf_rows
 from saccade.tasks.classification.models.hf_rows import CONFIG, FAMILIES
@@ -63,13 +63,7 @@ class Hf(nn.Module):
         """Tensors of a state dict of this transformers or of an older one, by their names in its network."""
         conversions: Any = importlib.import_module("transformers.conversion_mapping")
         renamings = conversions.get_model_conversion_mapping(self.model)
-        found = {}
-        for old, tensor in tensors.items():
-            name = old
-            for renaming in renamings:
-                name, _ = renaming.rename_source_key(name)
-            found[f"model.{name}"] = tensor
-        return found
+        return hub.renamed(tensors, renamings, "model.")
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.core import licenses, modelfile
+from saccade.core import licenses
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
 from saccade.core.nms import WAYS
 from saccade.data.loader import Batch
-from saccade.nn import pretrained, weights
+from saccade.nn import hub, pretrained
 from saccade.nn.layers.normalize import Normalize
 from saccade.task import Losses
 from saccade.tasks.detection.models import APACHE, architecture
@@ -75,13 +75,7 @@ class Detr(nn.Module):
         """Tensors of a state dict of this transformers or, as published files are, of an older one, by their names here."""
         conversions: Any = importlib.import_module("transformers.conversion_mapping")
         renamings = conversions.get_checkpoint_conversion_mapping(self.network.config.model_type)
-        found = {}
-        for old, tensor in tensors.items():
-            name = old
-            for renaming in renamings:
-                name, _ = renaming.rename_source_key(name)
-            found[f"network.{name}"] = tensor
-        return found
+        return hub.renamed(tensors, renamings, "network.")
 
     def forward(self, images: Tensor) -> Tensor:
         """As the class says."""
@@ -111,13 +105,7 @@ def start_from_published(network: Detr, name: str) -> dict[str, str]:
     """Fill a network with the weights of its row, fetched unless they were before; what tells of classes stays fresh where their number is
     another. Returns its row of the licence chain. Raises UserError naming the address where the file cannot be had or is another's."""
     repository = ROWS[name].repository
-    file = pretrained.from_hub(name, repository)
-    tensors, _ = modelfile.unpack(file.read_bytes(), where=str(file))
-    report = weights.load_matching(network, network.translated(tensors))
-    missing = [key for key in report.missing if not key.endswith("num_batches_tracked")]
-    others = [text for text in report.other if not any(part in text for part in OF_CLASSES)]
-    if missing or others:
-        raise UserError(f"the weights of {repository} do not fit {name}: {report}", where=str(file), fix="pip install -U transformers")
+    file = hub.fill(network, name, repository, OF_CLASSES)
     return licenses.link(repository, license=APACHE, source=f"{pretrained.HUB}/{repository}", file=file, data="COCO train2017")
 
 
