@@ -44,5 +44,5 @@ class _Films(ExitStack):
             return
         if self._recorder is None:
             name = f"{self._number:06d}-{folders.stem(source.name)}.webm"
-            self._recorder = self.enter_context(Recorder(self._folder / name))
+            self._recorder = self.enter_context(Recorder(folders.make(self._folder) / name))
         self._recorder.add(np.asarray(self._task.draw(source.content, answer)), source.moment.time)

@@ -217,7 +217,7 @@ def _each(  # what was asked, option by option
         lambda streams: views.asked(model.session(precision, streams=streams), looks), sources, max_pixels=max_pixels, alone=alone
     )
     if folder is not None:
-        answers = drawn(_with_masks(answers, folder), kept, answering(model.card.task, "predict"), folders.make(folder))
+        answers = drawn(_with_masks(answers, folder), kept, answering(model.card.task, "predict"), folder)
     file = Lines(folder / "predictions.jsonl") if folder is not None and lines else None
     return _written(watched(answers, strict, "predicting", total, progress or automatic()), file)
 
