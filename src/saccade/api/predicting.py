@@ -218,7 +218,7 @@ def _each(  # what was asked, option by option
     )
     if folder is not None:
         answers = drawn(_with_masks(answers, folder), kept, answering(model.card.task, "predict"), folder)
-    file = Lines(folder / "predictions.jsonl") if folder is not None and lines else None
+    file = Lines(folders.make(folder) / "predictions.jsonl") if folder is not None and lines else None
     return _written(watched(answers, strict, "predicting", total, progress or automatic()), file)
 
 
