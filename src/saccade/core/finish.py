@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import pixel_classes, run_lengths
+from saccade.core import object_masks, pixel_classes, run_lengths
 from saccade.core.card import Card
 from saccade.core.errors import UserError, unknown
-from saccade.core.geometry import CELL, CONIC, SMALLEST, conic, fitting, padded, to_source
+from saccade.core.geometry import to_source
 from saccade.core.nms import WAYS, suppressed
 from saccade.core.pixel_classes import numbers
 from saccade.core.results import OBJECTS, Classification, Detections, Instances, Result
-from saccade.core.run_lengths import Patch, Rle
 
 Array = NDArray[Any]
 
 NEEDED = {  # outputs by task
     "classify": ("probabilities",),
     "detect": ("boxes", "scores", "labels"),
-    "instances": ("boxes", "scores", "labels", "weights", "prototypes"),
+    "instances": ("boxes", "scores", "labels"),  # and one of the forms of masks
     "segment": ("logits",),
 }
-BY_RANK = ("boxes", "labels", "weights")  # outputs whose rows stand in the order of the scores
+BY_RANK = ("boxes", "labels", "weights", "grids")  # outputs whose rows stand in the order of the scores
 LEAST = 0.001  # score below which a detection is none, for figures over all scores too
 THRESHOLD = 0.25  # score from which one is told, where the model's card has no threshold of its own
 MOST = 300  # detections of an image
@@ -47,16 +45,15 @@ def results(
 
     outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32 `[B, K]`, for
     "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none, for
-    "instances" also "weights" `[B, N, CONIC + F]` and "prototypes" `[B, F, h, w]`, one at each CELL of the input from its corner
-    on, of which the masks are summed up, for "segment" "logits" `[B, K, h, w]`, one at each pixel of the input. sizes:
-    (height, width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is too unsure to be
-    told, as figures over all scores need it; of pixels, then, not how sure they are. Raises UserError where the outputs are not those of
-    the card (its file is at fault), ValueError where the lists differ in length.
+    "instances" also the masks in one of the forms of `core.object_masks`, for "segment" "logits" `[B, K, h, w]`, one at each pixel of
+    the input. sizes: (height, width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is
+    too unsure to be told, as figures over all scores need it; of pixels, then, not how sure they are. Raises UserError where the outputs
+    are not those of the card (its file is at fault), ValueError where the lists differ in length.
     """
     if card.task not in NEEDED:
         known = " or ".join(map(repr, NEEDED))
         raise UserError(f"the task must be {known}, the model's card says {card.task!r}", fix="a newer saccade may know it")
-    for name in NEEDED[card.task]:
+    for name in (*NEEDED[card.task], *(object_masks.form(outputs) if card.task == "instances" else ())):
         if name not in outputs:
             raise UserError(f"the model must give {name!r}, it gives {', '.join(map(repr, outputs)) or 'nothing'}")
     notes = [()] * len(sources) if notes is None else notes
@@ -80,7 +77,7 @@ def detections(
     """Detections of at least a score, at most MOST an image, in pixels of the original images, after suppression (`core.nms`) by class, or
     as the card's architecture says: "nms", one of its ways, or False for none."""
     boxes, scores, labels = (numbers(outputs[name], name) for name in NEEDED["detect"])
-    masks = _Masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
+    masks = object_masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
     if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
         raise UserError(
             f"the model must give boxes [B, N, 4] and scores and labels [B, N] for {len(sources)} images, got {boxes.shape}, "
@@ -129,78 +126,6 @@ def by_way(card: Card, way: str) -> Card:
     if card.task not in OBJECTS:
         raise UserError(f"is for models that find objects, this one is for {card.task}", where="nms", fix="leave it out")
     return replace(card, architecture={**card.architecture, "nms": way})
-
-
-@dataclass(frozen=True)
-class _Masks:
-    """weights `[B, N, CONIC + F]` and prototypes `[B, F, h, w]` of a batch."""
-
-    weights: NDArray[np.float32]
-    prototypes: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, outputs: Mapping[str, Any], images: int, places: tuple[int, ...]) -> _Masks:
-        """Raises UserError for others."""
-        weights, prototypes = (numbers(outputs[name], name) for name in ("weights", "prototypes"))
-        fitting = prototypes.ndim == 4 and len(prototypes) == images and weights.shape == (images, *places, CONIC + prototypes.shape[1])
-        if not fitting or not (np.isfinite(weights).all() and np.isfinite(prototypes).all()):
-            shapes = f"{weights.shape} and {prototypes.shape}"
-            raise UserError(f"the model must give finite weights [B, N, {CONIC} + F] and prototypes [B, F, h, w], got {shapes}")
-        return cls(weights, prototypes)
-
-    def drawn(
-        self, place: int, kept: NDArray[np.int64], boxes: NDArray[np.float32], size: tuple[int, int], fitted: tuple[int, int]
-    ) -> tuple[Rle, ...]:
-        """The masks of an image's objects whose boxes in the input are `boxes`, in the original of `size`."""
-        scaled = fitting(size, fitted)
-        rows, columns = (side // CELL for side in padded(scaled))
-        prototypes = self.prototypes[place][:, :rows, :columns]
-        if prototypes.shape[1:] != (rows, columns):
-            raise UserError(
-                f"the model must give prototypes of {rows}x{columns} for an image of {size[0]}x{size[1]}, got {prototypes.shape}"
-            )
-        ratio = scaled[1] / size[1], scaled[0] / size[0]
-        drawn = []
-        for row, box in zip(self.weights[place][kept].astype(np.float64), boxes.astype(np.float64), strict=True):
-            middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, SMALLEST)
-            (left, across), (top, down) = (
-                _pixels((box[axis] - CELL) / ratio[axis], (box[axis + 2] + CELL) / ratio[axis], size[1 - axis], ratio[axis])
-                for axis in (0, 1)
-            )
-            summed = _between(prototypes, row[CONIC:], down / CELL - 0.5, across / CELL - 0.5)
-            about = conic(row[:CONIC], (across - middle[0]) / half[0], (down - middle[1])[:, None] / half[1])
-            drawn.append(run_lengths.from_patch(Patch(summed + about > 0, top, left), size))
-        return tuple(drawn)
-
-
-def _pixels(low: float, high: float, length: int, ratio: float) -> tuple[int, NDArray[np.float64]]:
-    """The first pixel of a side between two places, and where the middles of all of them lie in an input `ratio` times as large."""
-    first, last = max(0, math.floor(low)), min(length, math.ceil(high))
-    middles: NDArray[np.float64] = (np.arange(first, last, dtype=np.float64) + 0.5) * ratio
-    return first, middles
-
-
-def _between(
-    prototypes: NDArray[np.float32], weights: NDArray[np.float64], down: NDArray[np.float64], across: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The weighted sum of prototypes `[F, h, w]` at rows `[H]` and columns `[W]`, linearly between them: `[H, W]`."""
-    (top, rows), (left, columns) = (_mixing(places, side) for places, side in zip((down, across), prototypes.shape[1:], strict=True))
-    part = prototypes[:, top : top + rows.shape[1], left : left + columns.shape[1]]
-    found: NDArray[np.float64] = rows @ np.tensordot(weights, part, 1) @ columns.T
-    return found
-
-
-def _mixing(places: NDArray[np.float64], side: int) -> tuple[int, NDArray[np.float64]]:
-    """The first of the cells of a side that places lie between, and the share of each in them: `[P, cells]`."""
-    clipped = places.clip(0, side - 1)
-    low = np.floor(clipped).astype(np.int64)
-    high = np.minimum(low + 1, side - 1)
-    first = int(low[0]) if len(low) else 0
-    shares = np.zeros((len(places), int(high[-1]) - first + 1 if len(high) else 0))
-    rows = np.arange(len(places))
-    shares[rows, low - first] = 1 - (clipped - low)
-    shares[rows, high - first] += clipped - low
-    return first, shares
 
 
 def classifications(

@@ -20,10 +20,11 @@ from saccade.objects.loss import IGNORED, NONE
 
 
 class ObjectsAugment:
-    """Images are kept as large as the largest scale at which they may be placed, never enlarged; a canvas is of the image's shape."""
+    """Images are kept as large as the largest scale at which they may be placed, never enlarged; a canvas is of the image's shape. cell:
+    pixels of a side of the cells in which masks are told."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, cell: int = CELL) -> None:
+        self.config, self.cell = config, cell
 
     @property
     def preparation(self) -> Preparation:
@@ -48,13 +49,13 @@ class ObjectsAugment:
         """Canvases -> Batch with targets as `gathered` gives them."""
         pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
         shared = (pixels.shape[2], pixels.shape[3]) if self.config.task == "instances" else None
-        targets = gathered([sample.target for sample in samples], shared)
+        targets = gathered([sample.target for sample in samples], shared, self.cell)
         return Batch(torch.from_numpy(np.ascontiguousarray(pixels)), targets, positions)
 
 
-def gathered(targets: Sequence[Objects], size: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+def gathered(targets: Sequence[Objects], size: tuple[int, int] | None = None, cell: int = CELL) -> dict[str, torch.Tensor]:
     """The objects of B images: boxes float32 `[B, M, 4]` in pixels and labels int64 `[B, M]`, NONE where an image has fewer than M, IGNORED
-    for crowds; of canvases of one `size` (height, width) also masks uint8 `[B, M, height / CELL, width / CELL]`, the share of each cell
+    for crowds; of canvases of one `size` (height, width) also masks uint8 `[B, M, height / cell, width / cell]`, the share of each cell
     that they cover in 255ths."""
     most = max(1, *(len(target.labels) for target in targets))
     boxes, labels = np.zeros((len(targets), most, 4), np.float32), np.full((len(targets), most), NONE, np.int64)
@@ -64,20 +65,20 @@ def gathered(targets: Sequence[Objects], size: tuple[int, int] | None = None) ->
     found = {"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels)}
     if size is None:
         return found
-    masks = np.zeros((len(targets), most, size[0] // CELL, size[1] // CELL), np.uint8)
+    masks = np.zeros((len(targets), most, size[0] // cell, size[1] // cell), np.uint8)
     for row, target in zip(masks, targets, strict=True):
         for cells, mask in zip(row, target.masks):
-            _share(run_lengths.patch(mask), cells)
+            _share(run_lengths.patch(mask), cells, cell)
     return found | {"masks": torch.from_numpy(masks)}
 
 
-def _share(part: Patch, cells: NDArray[np.uint8]) -> None:
+def _share(part: Patch, cells: NDArray[np.uint8], cell: int) -> None:
     """Fill in the share of each cell that a patch covers."""
     height, width = part.pixels.shape
-    top, left = part.top // CELL, part.left // CELL
-    tall, wide = -(-(part.top + height) // CELL) - top, -(-(part.left + width) // CELL) - left
-    whole = np.zeros((tall * CELL, wide * CELL), np.float32)
-    above, before = part.top - top * CELL, part.left - left * CELL
+    top, left = part.top // cell, part.left // cell
+    tall, wide = -(-(part.top + height) // cell) - top, -(-(part.left + width) // cell) - left
+    whole = np.zeros((tall * cell, wide * cell), np.float32)
+    above, before = part.top - top * cell, part.left - left * cell
     whole[above : above + height, before : before + width] = part.pixels
-    shares = whole.reshape(tall, CELL, wide, CELL).mean((1, 3))
+    shares = whole.reshape(tall, cell, wide, cell).mean((1, 3))
     cells[top : top + tall, left : left + wide] = np.round(shares * 255)

@@ -1,9 +1,15 @@
-"""What describes one of our networks. Neither torch nor timm is imported here."""
+"""What describes the networks of a room, ours and torchvision's. torch is not imported here, timm where a name must be one of its."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from saccade.core.errors import unknown
+from saccade.task import ModelRow
+
+BSD = "bsd-3-clause"
 
 
 @dataclass(frozen=True)
@@ -25,3 +31,40 @@ class Own:
         arguments: dict[str, Any] = {"classes": classes, "channels": channels}
         arguments |= {"widths": list(self.widths), "blocks": list(self.blocks), "head": self.head}
         return {"source": "saccade", "name": name, "arguments": arguments | ({"prototypes": self.prototypes} if self.prototypes else {})}
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """torchvision's networks that do what a room does.
+
+    named: parameters with 91 classes, and the average precision of its weights on COCO val2017 in percent, as its table of weights states
+    both (tests hold them); heads: those that stand on any network of timm which gives maps, as HEAD/NETWORK: "fasterrcnn/densenet121".
+    """
+
+    named: Mapping[str, tuple[int, float]]
+    heads: Sequence[str]
+
+    def rows(self) -> list[ModelRow]:
+        """Those that have a name of their own."""
+        return [ModelRow(name, "torchvision", count, BSD, round(ap / 100, 3), "COCO val2017") for name, (count, ap) in self.named.items()]
+
+    def have(self, name: str) -> bool:
+        """Whether a name is that of one of them, or of one of their heads on something."""
+        head, slash, _ = name.partition("/")
+        return head in self.heads if slash else name in self.named
+
+    def check(self, name: str, known: Iterable[str]) -> None:
+        """Raise UserError with the nearest, of those `known` and the heads, for a name that is none."""
+        if not self.have(name):
+            raise unknown("model", name, [*known, *(f"{head}/NETWORK" for head in self.heads)], where="--model")
+        _, slash, network = name.partition("/")
+        if not slash:
+            return
+        import timm
+
+        if "." in network or not timm.is_model(network):  # a tag is a set of weights
+            raise unknown("model", network, timm.list_models(), where="--model")
+
+    def architecture(self, name: str, *, classes: int, channels: int) -> dict[str, Any]:
+        """Plain JSON that rebuilds one."""
+        return {"source": "torchvision", "name": name, "arguments": {"classes": classes, "channels": channels}}

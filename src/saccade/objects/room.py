@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from saccade.core import finish
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
-from saccade.core.errors import UserError, unknown
+from saccade.core.errors import UserError
+from saccade.core.geometry import CELL
 from saccade.core.results import Detections
 from saccade.data.sample import Schema
 from saccade.objects import recipes
 from saccade.objects.metrics import ObjectsMetric
-from saccade.objects.models import Own
+from saccade.objects.models import Own, Theirs
 from saccade.objects.recipes import TaskName
 from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 
@@ -34,11 +35,13 @@ GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
 class Room:
     """Objects of any number in boxes. What a room of them must say:
 
-    name: of the task; own: the networks that are ours, by name; default: the one that a recipe takes; changes: of images.
+    name: of the task; own: the networks that are ours, by name; theirs: torchvision's; default: the one that a recipe takes; changes: of
+    images.
     """
 
     name: TaskName
     own: Mapping[str, Own]
+    theirs: Theirs
     default: str
     changes: Sequence[str] = ("flip", "color", "hue", "grey", "resize", "mosaic")
 
@@ -47,17 +50,17 @@ class Room:
         return "fit"
 
     def models(self) -> Sequence[ModelRow]:
-        """Every model that can be built by name."""
-        return [ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()]
+        """Every model that has a name of its own; heads of torchvision's stand on any network: HEAD/NETWORK."""
+        return [*(ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()), *self.theirs.rows()]
 
     def _known(self, name: str) -> None:
         """Raises UserError with the nearest names."""
         if name not in self.own:
-            raise unknown("model", name, self.own, where="--model")
+            self.theirs.check(name, [row.name for row in self.models()])
 
     def _architecture(self, name: str, classes: int, channels: int) -> dict[str, Any]:
         """Plain JSON that rebuilds a network."""
-        return self.own[name].architecture(name, classes=classes, channels=channels)
+        return self.own.get(name, self.theirs).architecture(name, classes=classes, channels=channels)
 
     def _colours(self, config: TrainConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """What the model's input subtracts from values in 0..1, and then divides by, for each channel."""
@@ -65,8 +68,11 @@ class Room:
 
     def _losses(self, network: Any, batch: Batch) -> Losses:
         from saccade.objects.loss import losses
+        from saccade.objects.one_stage import OneStage
 
-        return losses(network.raw(batch.images), batch)
+        # libraries have their own
+        found: Losses = losses(network.raw(batch.images), batch) if isinstance(network, OneStage) else network.losses(batch)
+        return found
 
     def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
         """The configuration for this data, and a reason by line."""
@@ -80,6 +86,8 @@ class Room:
             raise UserError("detectors take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
         if config.pretrained and config.model in self.own:
             raise UserError(f"{config.model} has no published weights", where="--pretrained", fix="leave it out")
+        if config.pretrained and self.theirs.have(config.model):
+            raise UserError("published weights of torchvision's detectors are not loaded yet", where="--pretrained", fix="leave it out")
         if config.label_smoothing:
             raise UserError(f"is for classify: the goals of {self.name} are soft already", where="label_smoothing", fix="leave it out")
 
@@ -94,15 +102,19 @@ class Room:
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
+        if card.architecture.get("source") == "torchvision":
+            from saccade.objects import library
+
+            return library.rebuild(card, self.theirs, elements)
         from saccade.objects import building
 
         return building.rebuild(card, elements)
 
     def augment(self, config: TrainConfig) -> Augment:
-        """Random changes to the training images and their boxes."""
+        """Random changes to the training images and their boxes; masks by pixels for torchvision's, whose grids may be finer than cells."""
         from saccade.objects.augmentation import ObjectsAugment
 
-        return ObjectsAugment(config)
+        return ObjectsAugment(config, 1 if self.theirs.have(config.model) else CELL)
 
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
         """One phase: the whole network on classes, boxes and sides."""
@@ -113,7 +125,7 @@ class Room:
         return [Phase("train", [model], loss)]
 
     def decode(self, outputs: Outputs, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Outputs -> {"boxes", "scores", "labels"} of the best places, and "weights" and "prototypes" of their masks."""
+        """Outputs -> {"boxes", "scores", "labels"} of the best places, and of their masks "weights" and "prototypes", or "grids"."""
         from saccade.objects.decode import decode
 
         return decode(outputs)

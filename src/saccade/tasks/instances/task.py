@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saccade.objects.room import Room
-from saccade.tasks.instances.models import OWN
+from saccade.tasks.instances.models import OWN, THEIRS
 
 
 class Instances(Room):
@@ -11,5 +11,6 @@ class Instances(Room):
 
     name = "instances"
     own = OWN
+    theirs = THEIRS
     default = "small_instances"
     changes = (*Room.changes, "paste")

@@ -1,8 +1,8 @@
-"""torchvision's detectors behind the room's doors: their own losses and post-processing, images as the room prepares them.
+"""torchvision's detectors behind the rooms' doors: their own losses and post-processing, images as the rooms prepare them.
 
 torchvision's transform, which scales images and pads a batch to its largest, is taken out: images come fitted and padded by `core.prepare`,
 so that an answer does not depend on the neighbours. Label 0 is torchvision's background, ours begin at 1 there. Crowds are not left out of
-its losses: what is in them is background to it.
+its losses: what is in them is background to it. Masks are left as they are found, a grid over each box: `core.object_masks` draws them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from saccade.core.finish import LEAST, MOST
 from saccade.core.geometry import FILL, MULTIPLE, padded
 from saccade.data.loader import Batch
 from saccade.nn.layers.normalize import Normalize
+from saccade.objects.decode import Gridded
+from saccade.objects.models import Theirs
 from saccade.task import Losses
-from saccade.tasks.detection.models import check
 
 NOTHING = -30.0  # logit of a class that was not found
 WIDTH = 256  # channels of a pyramid, as in torchvision's own
-STRIDES = {"fasterrcnn": (4, 8, 16, 32), "fcos": (8, 16, 32), "retinanet": (8, 16, 32)}  # of the maps that a head's pyramid stands on
+# Of the maps that a head's pyramid stands on.
+STRIDES = {"fasterrcnn": (4, 8, 16, 32), "maskrcnn": (4, 8, 16, 32), "fcos": (8, 16, 32), "retinanet": (8, 16, 32)}
 MOST_CLASSES = 100_000
+HALF = 128  # 255ths of a cell from which it is covered
 LEAST_SIDE = {"ssd300_vgg16": 288}  # pixels, below which its last maps have no place
 
 
@@ -46,7 +49,8 @@ class AsTheyAre(nn.Module):
 
 
 class Library(nn.Module):
-    """uint8 `[B, C, H, W]` -> float32 `[B, MOST, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes."""
+    """uint8 `[B, C, H, W]` -> float32 `[B, MOST, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes; from
+    networks that find masks Gridded ones."""
 
     def __init__(self, spec: InputSpec, name: str, classes: int) -> None:
         super().__init__()
@@ -66,7 +70,7 @@ class Library(nn.Module):
 
     def losses(self, batch: Batch) -> Losses:
         """torchvision's own, times the images: it averages inside, over images, or over what it has drawn from all of them, so that
-        micro-batches weigh as many images as they have, whatever is on these."""
+        micro-batches weigh as many images as they have, whatever is on these. Masks may be told in cells of any size."""
         if len(batch) == 1 and isinstance(self.network, SSD):  # its last map may be one place: no batch statistics of a single image
             batch = replace(
                 batch, images=batch.images.repeat(2, 1, 1, 1), targets={name: torch.cat([one, one]) for name, one in batch.targets.items()}
@@ -75,14 +79,18 @@ class Library(nn.Module):
             return Losses(twice.total / 2, 1.0, {name: value / 2 for name, value in twice.parts.items()})
         rows = zip(batch.targets["boxes"], batch.targets["labels"], strict=True)
         targets = [{"boxes": boxes[labels >= 0], "labels": labels[labels >= 0] + 1} for boxes, labels in rows]
+        if "masks" in batch.targets:
+            masks = (F.interpolate(batch.targets["masks"], batch.images.shape[2:]) >= HALF).byte()
+            for target, own, labels in zip(targets, masks, batch.targets["labels"], strict=True):
+                target["masks"] = own[labels >= 0]
         found: dict[str, Tensor] = self.network(self._prepared(batch.images), targets)
         parts = {name: value * len(batch) for name, value in found.items()}
         return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | Gridded:
         """As the class says."""
         found: list[dict[str, Tensor]] = self.network(self._prepared(images))
-        outputs = []
+        outputs, grids = [], []
         for one in found:
             known = one["labels"] > 0  # heads of one score for each class have one for the background too, which is never learned
             logits = one["scores"][known].float().logit(1e-6)
@@ -92,7 +100,9 @@ class Library(nn.Module):
             rest = torch.zeros(MOST - len(whole), 4 + self.classes, device=logits.device)
             rest[:, 4:] = NOTHING
             outputs.append(torch.cat([whole, rest]))
-        return torch.stack(outputs)
+            if "masks" in one:
+                grids.append(F.pad(one["masks"][known, 0].float(), (0, 0, 0, 0, 0, len(rest))))
+        return Gridded(torch.stack(outputs), torch.stack(grids)) if grids else torch.stack(outputs)
 
     def _prepared(self, images: Tensor) -> list[Tensor]:
         down, across = (max(0, self.least - side) for side in images.shape[2:])
@@ -120,7 +130,7 @@ class Pyramid(nn.Module):
             strides = ", ".join(map(str, STRIDES[head]))
             raise UserError(f"{name} gives no maps at strides {strides}, which {head} needs: {error}", where="--model") from None
         self.body = body
-        more = LastLevelMaxPool() if head == "fasterrcnn" else LastLevelP6P7(WIDTH, WIDTH)
+        more = LastLevelMaxPool() if head in ("fasterrcnn", "maskrcnn") else LastLevelP6P7(WIDTH, WIDTH)
         self.fpn = FeaturePyramidNetwork(channels, WIDTH, extra_blocks=more)
         self.out_channels = WIDTH
 
@@ -148,15 +158,15 @@ def _try_out(card: Card) -> None:
             raise UserError(f"{network} gives no maps for images of any size, which {head} needs: {said}", where="--model") from None
 
 
-def rebuild(card: Card, elements: int | None = None) -> Library:
-    """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers, and, where it is
-    new, for a head on a network that does not run at any size."""
+def rebuild(card: Card, theirs: Theirs, elements: int | None = None) -> Library:
+    """The module of `theirs` that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers, and,
+    where it is new, for a head on a network that does not run at any size."""
     name = card.architecture.get("name")
     if not isinstance(name, str) or card.architecture.get("arguments") != {"classes": len(card.classes), "channels": card.input.channels}:
         raise UserError("not the architecture of a detector of torchvision", where="card", fix="the file was put together wrongly")
     if card.input.resize != "fit" or not 1 <= len(card.classes) <= MOST_CLASSES:
         raise UserError(f"a detector has 1 to {MOST_CLASSES} classes, and images that are fitted whole", where="card")
-    check(name)
+    theirs.check(name, theirs.named)
     if elements is None:
         _try_out(card)
     else:
@@ -176,6 +186,6 @@ def _network(name: str, classes: int) -> nn.Module:
     if not slash:
         found: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
         return found
-    kind: Any = {"fasterrcnn": detection.FasterRCNN, "fcos": detection.FCOS, "retinanet": detection.RetinaNet}[head]
-    made: nn.Module = kind(Pyramid(network, head), num_classes=classes)
+    kinds = {"fasterrcnn": detection.FasterRCNN, "maskrcnn": detection.MaskRCNN, "fcos": detection.FCOS, "retinanet": detection.RetinaNet}
+    made: nn.Module = kinds[head](Pyramid(network, head), num_classes=classes)
     return made
