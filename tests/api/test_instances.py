@@ -16,6 +16,7 @@ from saccade.core.errors import Interrupted
 from saccade.core.progress import Silent
 from saccade.core.results import Instances
 from saccade.data.opening import open_dataset
+from saccade.objects import library
 from small_jobs import Stopping
 
 
@@ -98,6 +99,35 @@ def test_pasted_objects_and_going_on_to_the_bit(cells: Path, tmp_path: Path) -> 
     again = saccade.train(out=tmp_path / "r", resume=True, workers=2, progress=Silent())
     for name in ("best.safetensors", "last.safetensors"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+@pytest.mark.long
+def test_torchvisions_network_goes_through_the_same_verbs(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained, stopped and gone on with to the bit, measured, asked and explained; narrow, and of few boxes, so that it takes seconds."""
+    whole_network = library._network
+
+    def light(name: str, classes: int) -> Any:
+        network: Any = whole_network(name, classes)
+        network.roi_heads.fg_bg_sampler.batch_size_per_image = 16
+        return network
+
+    monkeypatch.setattr(library, "_network", light)
+    monkeypatch.setattr(library, "WIDTH", 16)
+    monkeypatch.setattr(library, "MOST", 8)
+    options: dict[str, Any] = {"model": "maskrcnn/mobilenetv3_small_050", "epochs": 1, "batch": 4, "size": (64, 64)}
+    whole = train(cells, tmp_path / "whole", **options)
+    with pytest.raises(Interrupted):
+        train(cells, tmp_path / "r", progress=Stopping(3), **options)
+    again = saccade.train(out=tmp_path / "r", resume=True, workers=2, progress=Silent())
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
+    figures = saccade.eval(whole.path, cells, progress=Silent()).to_dict()["metrics"]
+    assert figures["map_50"] is not None
+    images = sorted(cells.glob("00*/images/*.png"))[:3]
+    found = saccade.predict(whole.path, images, progress=Silent())
+    assert [type(one) for one in found] == [Instances] * 3
+    shown = saccade.explain(whole.path, images[:1], out=tmp_path / "why", target_class="object", progress=Silent())
+    assert len(shown) == 1
 
 
 def test_what_is_refused(cells: Path, tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ def test_shares_of_cells() -> None:
     found = gathered([Objects(box, np.array([1]), none, none, (run_lengths.from_mask(mask),))], (8, 12))["masks"]
     expected = mask.reshape(2, 4, 3, 4).mean((1, 3)) * 255
     assert np.array_equal(found[0, 0].numpy(), np.round(expected))
+    by_pixel = gathered([Objects(box, np.array([1]), none, none, (run_lengths.from_mask(mask),))], (8, 12), 1)["masks"]
+    assert np.array_equal(by_pixel[0, 0].numpy(), mask * 255)
     assert gathered([Objects(np.zeros((0, 4)), np.zeros(0, np.int64), none[:0], none[:0])], (8, 12))["masks"].shape == (1, 1, 2, 3)
 
 

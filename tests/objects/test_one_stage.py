@@ -12,7 +12,7 @@ from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import CONIC, FILL
 from saccade.objects import building
-from saccade.objects.decode import KEPT, decode
+from saccade.objects.decode import KEPT, Gridded, decode
 from saccade.objects.one_stage import OneStage
 from saccade.objects.room import MEAN, STD
 from saccade.tasks.detection.task import Detection
@@ -124,6 +124,16 @@ def test_cards_of_others_and_too_large_ones() -> None:
     for wrong in (card(), card(prototypes=0), card(prototypes=10**9), card(prototypes=True)):
         with pytest.raises(UserError):
             building.rebuild(replace(wrong, task="instances"))
+
+
+def test_decode_with_grids() -> None:
+    """Of few places too: each grid stays beside its box, and what fills up has a score of 0."""
+    places, grids = torch.full((2, 5, 4 + 2), -30.0), torch.randn(2, 5, 3, 3)
+    places[1, 3] = torch.tensor([1.0, 2, 3, 4, 1, 3])
+    found = decode(Gridded(places, grids))
+    assert found.keys() == {"boxes", "scores", "labels", "grids"} and found["grids"].shape == (2, KEPT, 3, 3)
+    assert found["labels"][1, :2].tolist() == [1, 0] and (found["scores"][:, 10:] == 0).all()
+    assert torch.equal(found["grids"][1, :2], grids[1, [3, 3]])
 
 
 def test_decode_with_masks() -> None:

@@ -39,11 +39,11 @@ def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
 def test_the_table_is_torchvisions_own() -> None:
     from torchvision import models as theirs
 
-    for name, (count, ap) in models.TORCHVISION.items():
+    for name, (count, ap) in models.THEIRS.named.items():
         stated = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
         assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["box_map"]), name
     known = {name for name in theirs.list_models(theirs.detection) if not name.startswith(("maskrcnn", "keypoint"))}
-    assert known == set(models.TORCHVISION)
+    assert known == set(models.THEIRS.named)
 
 
 @pytest.mark.long
