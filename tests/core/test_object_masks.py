@@ -52,7 +52,7 @@ def test_it_is_what_torchvision_pastes() -> None:
     boxes, grids = random_masks(80)
     scale = (CELLS + 2) / CELLS
     theirs = paste_masks_in_image(torch.from_numpy(grids)[:, None], torch.from_numpy(boxes), (64, 64))[:, 0] >= 0.5
-    moved = expand_boxes(torch.from_numpy(boxes), scale).to(torch.int64).double().numpy() + [0, 0, 1, 1]
+    moved = expand_boxes(torch.from_numpy(boxes), scale).to(torch.int64).double().numpy() + np.array([0, 0, 1, 1])
     middle, half = (moved[:, :2] + moved[:, 2:]) / 2, (moved[:, 2:] - moved[:, :2]) / 2 / scale
     shrunk = np.concatenate([middle - half, middle + half], 1)
     compared = 0
