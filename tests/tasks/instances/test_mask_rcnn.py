@@ -59,7 +59,7 @@ def test_the_table_is_torchvisions_own() -> None:
     from torchvision import models as theirs
 
     for name, (count, ap) in models.THEIRS.named.items():
-        stated = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
+        stated = theirs.get_model_weights(name).DEFAULT.meta
         assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["mask_map"]), name
     assert {name for name in theirs.list_models(theirs.detection) if name.startswith("maskrcnn")} == set(models.THEIRS.named)
     rows = {row.name: row for row in TASK.models()}
