@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# Before NumPy or torch load, and inherited by child processes: the suite never takes more than two cores.
-THREADS = str(min(2, os.cpu_count() or 1))
+# Before NumPy or torch load, and inherited by child processes: the suite never takes more than two cores, its two workers one each.
+THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else str(min(2, os.cpu_count() or 1))
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = THREADS
 os.environ.setdefault("MPLBACKEND", "agg")

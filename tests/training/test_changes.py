@@ -334,7 +334,7 @@ def test_pause_and_stop(tmp_path: Path) -> None:
     thread.start()
     time.sleep(1.0)
     assert trainer.state.step == 0 and not ended
-    asking(run, {"state": "running"}, {"state": "stopped"})
+    asking(run, {"state": "stopped"})
     thread.join(20)
     assert isinstance(ended[0], Interrupted) and ended[0].exit_code == 143
     assert [event["event"] for event in run.events()] == ["paused", "running"]
