@@ -44,7 +44,21 @@ def truths(dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("task", "name"), PAIRS)
+def test_one_class_for_each_pixel_becomes_masks_by_class(tmp_path: Path) -> None:
+    """Which do not become one again: they may overlap."""
+    first = made("segment", tmp_path / "first")
+    told = data.convert(first, tmp_path / "layers", to="layers", task="segment")
+    assert told["lost"] == [] and told["written"]["images"] == 18
+    before, after = open_dataset(first, task="segment"), open_dataset(tmp_path / "layers", task="segment")
+    assert after.schema.classes == before.schema.classes and after.annotations.multi
+    for place in range(18):
+        values, sets = before[place].target, after[place].target
+        np.testing.assert_array_equal(sets, np.uint8(1) << values.astype(np.uint8))
+    with pytest.raises(UserError, match="these overlap"):
+        data.convert(tmp_path / "layers", tmp_path / "back", to="masks", task="segment")
+
+
+@pytest.mark.parametrize(("task", "name"), [pair for pair in PAIRS if pair[1] != "layers"])
 def test_there_and_back(tmp_path: Path, task: str, name: str) -> None:
     first = made(task, tmp_path / "first")
     there = data.convert(first, tmp_path / "there", to=name, task=task)

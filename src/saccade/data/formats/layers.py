@@ -14,6 +14,7 @@ from collections import defaultdict
 import numpy as np
 
 from saccade.core import encoding, layers
+from saccade.core.class_masks import IGNORED
 from saccade.core.errors import UserError
 from saccade.data import reading, shapes
 from saccade.data.annotations import Annotations, Item, Object, Picture
@@ -100,13 +101,19 @@ def read(tree: Tree, task: str) -> Annotations:
 
 
 def write(annotations: Annotations, out: Output) -> None:
-    """`images/SPLIT/NAME`, `masks/SPLIT/NUMBER/NAME.png` (white on black) of each class that an image has, `classes.txt`."""
+    """`images/SPLIT/NAME`, `masks/SPLIT/NUMBER/NAME.png` (white on black) of each class that an image has, `classes.txt`; of sets with one
+    class for each pixel too. Raises UserError for more classes than a pixel can have."""
+    layers.check(annotations.classes, str(annotations.tree.root))
     for item in annotations.items:
         folder = f"{item.split}/" if item.split else ""
         name = out.name(item)
         out.image(item, f"images/{folder}{name}")
-        sets = shapes.layers_of(item, out.size(item), annotations.tree)
-        for label in sorted({one.label for one in item.objects}):
-            inside = np.where(sets >> label & 1, 255, 0).astype(np.uint8)
-            out.data(f"masks/{folder}{label}/{stem(name)}.png", encoding.png(inside))
+        if item.mask:
+            values = shapes.classes_of(item, annotations)
+            parts = {label: values == label for label in np.unique(values).tolist() if label != IGNORED}
+        else:
+            sets = shapes.layers_of(item, out.size(item), annotations.tree)
+            parts = {label: (sets >> label & 1).astype(bool) for label in sorted({one.label for one in item.objects})}
+        for label, inside in parts.items():
+            out.data(f"masks/{folder}{label}/{stem(name)}.png", encoding.png(np.where(inside, 255, 0).astype(np.uint8)))
     out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))
