@@ -200,7 +200,7 @@ class Trainer:
         stop, asking = 0, self.asking
         asked = bool(self.job.ranks.highest([asking.asked()])[0])
         while True:
-            if self.changes.take() and asked:
+            if not stop and self.changes.take() and asked:
                 asking.answer()
             if stop or asking.stopped or self._ended():
                 return stop or (signal.SIGTERM if asking.stopped else 0)
