@@ -13,7 +13,7 @@ from saccade.editing.subject import Operation, Subject, usage
 
 @dataclass(frozen=True)
 class _Freezing(Operation):
-    """of: the modules of a name or pattern."""
+    """The modules of a name or pattern; on: whether they rest from here on, or learn again."""
 
     on: ClassVar[bool]
 

@@ -34,9 +34,9 @@ class Fuse(Operation):
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Fold each normalisation that reads nothing but one layer's output."""
-        within = subject.find(self.path) if self.path else [""]
         pairs = _pairs(subject.network, subject.trace().inputs)
-        wanted = [pair for pair in pairs if any(not name or f"{pair[1]}.".startswith(f"{name}.") for name in within)]
+        norms = subject.inside(self.path, (norm for _, norm in pairs))
+        wanted = [pair for pair in pairs if pair[1] in norms]
         if not wanted:
             raise UserError("no batch normalisation stands right behind a layer", where=f"fuse {self.path}")
         for layer, norm in wanted:

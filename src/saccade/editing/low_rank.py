@@ -60,11 +60,11 @@ class MergeLora(Operation):
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Merge what is there."""
-        within = subject.find(self.path) if self.path else [""]
         adapted = [name for name, module in subject.network.named_modules() if isinstance(module, Adapted)]
-        found = [name for name in adapted if any(not one or f"{name}.".startswith(f"{one}.") for one in within)]
+        found = subject.inside(self.path, adapted)
         if not found:
-            near = subject.shown(nearest_of(subject.network, within[0], adapted)) if adapted else ""
+            first = subject.find(self.path)[0] if self.path else ""
+            near = subject.shown(nearest_of(subject.network, first, adapted)) if adapted else ""
             fix = f"{self.name} {near} would go" if near else "add-lora adds some"
             raise UserError(f"no layer of {self.path or 'the network'} has LoRA", where=self.name, fix=fix)
         for name in found:

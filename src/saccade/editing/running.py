@@ -40,11 +40,9 @@ class SetDrop(Operation):
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Set each, in place of modules that are named and do nothing too."""
         named = subject.find(self.path) if self.path else [""]
-        found = []
-        for name, module in subject.network.named_modules():
-            inside = any(not one or f"{name}.".startswith(f"{one}.") for one in named)
-            if (inside and drops(module)) or (name in named and droppable(name, module)):
-                found.append(name)
+        modules = dict(subject.network.named_modules())
+        inside = set(subject.inside(self.path, modules))
+        found = [name for name, one in modules.items() if (name in inside and drops(one)) or (name in named and droppable(name, one))]
         if not found:
             there = next((subject.shown(name) for name, module in subject.network.named_modules() if drops(module)), "")
             fix = f"set-drop {self.p:g} {there} would go" if there else "insert-after PATH Dropout puts one in"

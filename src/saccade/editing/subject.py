@@ -90,6 +90,13 @@ class Subject:
             raise UserError(f"the network has no module {path!r}", where=path, fix=f"did you mean {', '.join(close)}?")
         return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
 
+    def inside(self, path: str, names: Iterable[str]) -> list[str]:
+        """Those of the names that are, or stand in, the modules of a name or pattern; all of them for "". Raises UserError as `find`."""
+        if not path:
+            return list(names)
+        named = tuple(f"{one}." for one in self.find(path))
+        return [name for name in names if f"{name}.".startswith(named)]
+
 
 class Operation(ABC):
     """One kind of edit. name, usage: of its text; promise: what becomes of the outputs;
