@@ -1,7 +1,7 @@
 """Detectors, with masks too, from random weights on two cores, defaults only, beside Ultralytics' smallest; and how fast figures are.
 
     uv run --with pycocotools python benchmarks/detection.py --work DIR [--only bccd|shapes|nuclei|pasted|figures ...] [--seed S]
-        [--no-peer]
+        [--threads N] [--no-peer]
 
 `bccd`: the blood cells of ../shared/data, 20 minutes of training, test split; the peer is yolo11n from its configuration (an environment
 of its own in DIR/peers, made with uv), on the same images at the same 320 pixels, for the same minutes, one after the other, on two
@@ -67,7 +67,7 @@ def ours(work: Path, name: str, seed: int) -> dict[str, Any]:
     return {**row, "images": found["images"], "epochs": round(epochs, 1), "seconds": facts["time"]["seconds"]}
 
 
-def theirs(work: Path, seed: int) -> dict[str, Any]:
+def theirs(work: Path, seed: int, threads: int) -> dict[str, Any]:
     """Ultralytics on the same set, converted, and its boxes by our figures."""
     from saccade.data.opening import open_dataset
     from saccade.objects.metrics import ObjectsMetric
@@ -81,7 +81,7 @@ def theirs(work: Path, seed: int) -> dict[str, Any]:
     if not told.exists():
         place.mkdir(exist_ok=True)
         script = [str(HERE / "peers" / "detect_ultralytics.py"), str(next(yolo.glob("*.yaml"))), str(images), str(place)]
-        more = [str(MINUTES["bccd"]), "2", str(seed), str(SIDE)]
+        more = [str(MINUTES["bccd"]), str(threads), str(seed), str(SIDE)]
         environment = {**os.environ, "YOLO_CONFIG_DIR": str(place), "YOLO_OFFLINE": "true"}
         done = subprocess.run(
             [str(peers_python(work)), *script, *more], stdout=subprocess.PIPE, text=True, env=environment, cwd=place, check=True
@@ -212,22 +212,23 @@ def coco(truths: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, the last of each kind."""
-    latest = {(row["table"], row.get("seed"), row["what"]): row for row in rows}
+    latest = {(row["table"], row.get("seed"), row.get("threads", 2), row["what"]): row for row in rows}
     lines = []
     for name in MINUTES:
         mine = [row for key, row in latest.items() if key[0] == name]
         if mine:
             lines += [
                 "",
-                f"| {name}, {MINUTES[name]:g} minutes | seed | mAP@50-95 (95 % interval) | mAP@50 | mAP@75 | epochs | seconds |",
-                "|" + "---|" * 7,
+                f"| {name}, {MINUTES[name]:g} minutes | seed | threads | mAP@50-95 (95 % interval) | mAP@50 | mAP@75 | epochs | seconds |",
+                "|" + "---|" * 8,
             ]
-        for row in sorted(mine, key=lambda row: (row["seed"], row["what"])):
+        for row in sorted(mine, key=lambda row: (row["seed"], row.get("threads", 2), row["what"])):
             m = row["metrics"]
             around = " ({:.3f} to {:.3f})".format(*row["intervals"]["map"]) if "intervals" in row else ""
             cells = [
                 row["what"],
                 row["seed"],
+                row.get("threads", 2),
                 f"{m['map']:.3f}{around}",
                 f"{m['map_50']:.3f}",
                 f"{m['map_75']:.3f}",
@@ -252,17 +253,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", choices=[*MINUTES, "figures"], action="append")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-peer", action="store_true")
     asked = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": str(asked.threads), "MKL_NUM_THREADS": str(asked.threads)}
     work = asked.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     for name in asked.only or [*MINUTES, "figures"]:
-        found = figures() if name == "figures" else [{"seed": asked.seed, **ours(work, name, asked.seed)}]
+        found = figures() if name == "figures" else [ours(work, name, asked.seed)]
         if name == "bccd" and not asked.no_peer:
-            found.append({"seed": asked.seed, **theirs(work, asked.seed)})
+            found.append(theirs(work, asked.seed, asked.threads))
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
-            file.writelines(json.dumps({"table": name, **row, "cpu": processor()}) + "\n" for row in found)
+            about = {"table": name, "seed": asked.seed, "threads": asked.threads, "cpu": processor()}
+            file.writelines(json.dumps(about | row) + "\n" for row in found)
     if RESULTS.exists():
         print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
 
