@@ -26,6 +26,20 @@ def renamed(tensors: Mapping[str, Buffer], renamings: Iterable[Any], prefix: str
     return found
 
 
+def parted(tensors: Mapping[str, Buffer], fused: Mapping[str, Sequence[str]]) -> dict[str, Buffer]:
+    """Tensors of which those with a name of `fused` in their own are several of equal length along their first axis, by those names."""
+    found = {}
+    for name, tensor in tensors.items():
+        whole = next((part for part in fused if part in name), "")
+        names = fused.get(whole, (whole,))
+        rows, data = tensor.shape[0] // len(names) if whole else 0, memoryview(tensor.data)
+        length = len(data) // len(names)
+        for place, new in enumerate(names):
+            part = Buffer(tensor.dtype, (rows, *tensor.shape[1:]), data[place * length : (place + 1) * length]) if whole else tensor
+            found[name.replace(whole, new) if whole else name] = part
+    return found
+
+
 def fill(network: Any, name: str, repository: str, of_classes: Sequence[str]) -> Path:
     """Give a network (with `translated`) the weights of a repository, fetched unless they were before; what tells of classes, by a part of
     its name, stays fresh where their number is another. Returns the file. Raises UserError naming the address where it cannot be had or is

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from saccade.core.errors import UserError
 from saccade.core.geometry import CELL
 from saccade.core.results import Detections
 from saccade.data.sample import Schema
-from saccade.objects import recipes
+from saccade.objects import detr_rows, recipes
+from saccade.objects.detr_rows import Row
 from saccade.objects.metrics import ObjectsMetric
 from saccade.objects.models import Own, Theirs
 from saccade.objects.recipes import TaskName
@@ -35,13 +38,14 @@ GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
 class Room:
     """Objects of any number in boxes. What a room of them must say:
 
-    name: of the task; own: the networks that are ours, by name; theirs: torchvision's; default: the one that a recipe takes; changes: of
-    images.
+    name: of the task; own: the networks that are ours, by name; theirs: torchvision's; queries: transformers'; default: the one that a
+    recipe takes; changes: of images.
     """
 
     name: TaskName
     own: Mapping[str, Own]
     theirs: Theirs
+    queries: Mapping[str, Row] = MappingProxyType({})
     default: str
     changes: Sequence[str] = ("flip", "color", "hue", "grey", "resize", "mosaic")
 
@@ -51,19 +55,26 @@ class Room:
 
     def models(self) -> Sequence[ModelRow]:
         """Every model that has a name of its own; heads of torchvision's stand on any network: HEAD/NETWORK."""
-        return [*(ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()), *self.theirs.rows()]
+        ours = [ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()]
+        return [*ours, *self.theirs.rows(), *detr_rows.listed(self.queries)]
 
     def _known(self, name: str) -> None:
         """Raises UserError with the nearest names."""
-        if name not in self.own:
+        if name in self.queries:
+            detr_rows.check(name)
+        elif name not in self.own:
             self.theirs.check(name, [row.name for row in self.models()])
 
     def _architecture(self, name: str, classes: int, channels: int) -> dict[str, Any]:
         """Plain JSON that rebuilds a network."""
+        if name in self.queries:
+            return detr_rows.architecture(name, classes=classes, channels=channels)
         return self.own.get(name, self.theirs).architecture(name, classes=classes, channels=channels)
 
     def _colours(self, config: TrainConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """What the model's input subtracts from values in 0..1, and then divides by, for each channel."""
+        if config.model in self.queries and self.queries[config.model].unscaled:
+            return (0.0,) * config.channels, (1.0,) * config.channels
         return (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
 
     def _losses(self, network: Any, batch: Batch) -> Losses:
@@ -88,6 +99,8 @@ class Room:
             raise UserError(f"{config.model} has no published weights", where="--pretrained", fix="leave it out")
         if config.pretrained and self.theirs.have(config.model):
             raise UserError("published weights of torchvision's detectors are not loaded yet", where="--pretrained", fix="leave it out")
+        if config.pretrained and config.model in self.queries:
+            detr_rows.check_license(config.model, self.queries[config.model], config.license)
         if config.label_smoothing:
             raise UserError(f"is for classify: the goals of {self.name} are soft already", where="label_smoothing", fix="leave it out")
 
@@ -98,7 +111,12 @@ class Room:
         architecture = self._architecture(config.model, len(schema.classes), config.channels)
         card = Card(self.name, schema.classes, architecture, spec, ids=schema.ids)
         card = finish.by_way(card, config.objects.nms) if config.objects.nms else card
-        return self.build(card), card
+        network: Any = self.build(card)
+        if config.pretrained and config.model in self.queries:
+            from saccade.objects import detr
+
+            card = replace(card, licenses=(detr.start_from_published(network, config.model, self.queries[config.model]),))
+        return network, card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
         """The module that a card describes, with fresh weights; refused where it would hold more than `elements` numbers."""
@@ -106,6 +124,10 @@ class Room:
             from saccade.objects import library
 
             return library.rebuild(card, self.theirs, elements)
+        if card.architecture.get("source") == "transformers":
+            from saccade.objects import detr
+
+            return detr.rebuild(card, self.queries, elements)
         from saccade.objects import building
 
         return building.rebuild(card, elements)

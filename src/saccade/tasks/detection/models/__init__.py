@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from saccade.objects.models import Own, Theirs
-from saccade.task import ModelRow
-from saccade.tasks.detection.models import detr_rows
 
 OWN = {"small_detector": Own((32, 64, 128, 192), (1, 1, 2, 1), 64, parameters=1_590_944)}
 
-APACHE = "apache-2.0"
 THEIRS = Theirs(
     {
         "fasterrcnn_mobilenet_v3_large_320_fpn": (19_386_354, 22.8),
@@ -25,16 +20,3 @@ THEIRS = Theirs(
     },
     ("fasterrcnn", "fcos", "retinanet"),
 )
-
-
-def queries() -> list[ModelRow]:
-    """transformers' detectors."""
-    return [
-        ModelRow(name, "transformers", row.parameters, APACHE, row.ap / 100, "COCO val2017", weights=row.repository)
-        for name, row in detr_rows.ROWS.items()
-    ]
-
-
-def architecture(name: str, classes: int, channels: int) -> dict[str, Any]:
-    """Plain JSON that rebuilds one of them. nms: False, as each object has a query of its own to answer for it."""
-    return {"source": "transformers", "name": name, "arguments": {"classes": classes, "channels": channels}, "nms": False}

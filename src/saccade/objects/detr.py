@@ -1,0 +1,181 @@
+"""The detectors of transformers behind the rooms' doors: their own losses, images as the rooms prepare them, no network at any time.
+
+They answer by queries, one for each object, so that nothing has to be suppressed: the card says so by "nms". What an image is padded with
+is a part of the input to them too, no mask tells it apart. Their denoising queries (Zhang et al. 2023, "DINO") are drawn from torch's
+generator, which the loop seeds before each forward pass: the same when a run is resumed, not when a batch is split in another way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.core import licenses
+from saccade.core.card import Card, InputSpec
+from saccade.core.errors import UserError
+from saccade.core.geometry import FILL
+from saccade.core.modelfile import Buffer
+from saccade.core.nms import WAYS
+from saccade.data.loader import Batch
+from saccade.nn import hub, pretrained
+from saccade.nn.layers.normalize import Normalize
+from saccade.objects.detr_rows import FAMILIES, Row, architecture, check
+from saccade.task import Losses, Outputs
+
+MOST_CLASSES = 100_000
+OF_CLASSES = ("class_embed.", "enc_score_head.")  # in the names of tensors that have rows of classes
+# What is set otherwise than by default, as the authors have it:
+REFINED = {
+    "initializer_bias_prior_prob": 0.01,  # of each class at the start: 1 / (1 + K) is much where classes are few
+    "freeze_backbone_batch_norms": False,  # which is for weights learned before
+    "tie_word_embeddings": False,  # each layer of the decoder has heads of its own
+}
+
+
+class Detr(nn.Module):
+    """uint8 `[B, C, H, W]` -> float32 `[B, Q, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes."""
+
+    multiple = 1  # of which the sides of the network's input must be
+
+    def __init__(self, spec: InputSpec, row: Row, classes: int) -> None:
+        super().__init__()
+        self.normalize = Normalize(spec)
+        self.network = self._network(row, classes)
+        self.parts = FAMILIES[row.family].losses
+
+    def _network(self, row: Row, classes: int) -> Any:
+        """transformers' module with fresh weights."""
+        network = library(row, "ForObjectDetection", num_labels=classes, **REFINED)
+        del network.class_embed, network.bbox_embed  # copies that nothing uses: the decoder has its own
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()  # to 1, as the authors' start: transformers draws them about 0 in parts of RT-DETR
+        return network
+
+    @property
+    def finest(self) -> nn.Module:
+        """The module that gives the finest map, `[B, F, h, w]`."""
+        found: nn.Module = self.network.model.encoder.fpn_blocks[-1]
+        return found
+
+    @property
+    def strides(self) -> Sequence[int]:
+        """Of the maps among whose places queries are chosen."""
+        found: Sequence[int] = self.network.config.feat_strides
+        return found
+
+    def losses(self, batch: Batch) -> Losses:
+        """transformers' own, times the images: it averages inside, over the objects of all of them. Crowds are background to it."""
+        images = self._framed(batch.images)
+        try:
+            found: dict[str, Tensor] = self.network(self._prepared(images), labels=self._targets(batch, images)).loss_dict
+        except ValueError as error:
+            if "boxes1 must be in" not in str(error):
+                raise
+            # How it refuses boxes that are no numbers: the loop finds out what has made them.
+            nothing = next(self.network.parameters()).sum() * math.nan
+            return Losses(nothing, float(len(batch)), dict.fromkeys(self.parts, nothing))
+        parts = {}
+        for kind, weighed in self.parts.items():
+            summed = torch.stack([value.sum() for name, value in found.items() if f"{name}_".startswith(f"loss_{kind}_")]).sum()
+            parts[kind] = summed * len(batch) * (getattr(self.network.config, weighed) if weighed else 1)
+        return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
+
+    def _targets(self, batch: Batch, images: Tensor) -> list[dict[str, Tensor]]:
+        """What the library's loss compares with, by image."""
+        sides = torch.tensor(images.shape[:1:-1] * 2, device=images.device)
+        targets = []
+        for boxes, labels in zip(batch.targets["boxes"], batch.targets["labels"], strict=True):
+            low, high = boxes[labels >= 0].split(2, 1)
+            targets.append({"boxes": torch.cat([(low + high) / 2, high - low], 1) / sides, "class_labels": labels[labels >= 0]})
+        return targets
+
+    def translated(self, tensors: Mapping[str, Buffer]) -> dict[str, Buffer]:
+        """Tensors of a state dict of this transformers or, as published files are, of an older one, by their names here."""
+        conversions: Any = importlib.import_module("transformers.conversion_mapping")
+        renamings = conversions.get_checkpoint_conversion_mapping(self.network.config.model_type)
+        return hub.renamed(tensors, renamings, "network.")
+
+    def forward(self, images: Tensor) -> Outputs:
+        """As the class says."""
+        images = self._framed(images)
+        return places(self.network(self._prepared(images)), images)
+
+    def _framed(self, images: Tensor) -> Tensor:
+        """Padded at the right and at the bottom to what the network divides by."""
+        down, across = (-side % self.multiple for side in images.shape[2:])
+        return F.pad(images, (0, across, 0, down), value=FILL) if down or across else images
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """Floats of three channels, enlarged where there would be fewer places than queries to choose from them."""
+        normal: Tensor = self.normalize(images).expand(-1, 3, -1, -1)  # a grey image has three equal channels
+        factor = self._factor(images)
+        return normal if factor == 1 else F.interpolate(normal, scale_factor=float(factor), mode="bilinear")
+
+    def _factor(self, images: Tensor) -> int:
+        return enlarged((images.shape[2], images.shape[3]), self.strides, self.network.config.num_queries)
+
+
+def places(found: Any, images: Tensor) -> Tensor:
+    """The library's answers for framed images as `Detr` gives them."""
+    height, width = images.shape[2:]
+    middle, extent = found.pred_boxes.float().split(2, 2)
+    corners = torch.cat([middle - extent / 2, middle + extent / 2], 2)
+    boxes = corners * torch.tensor([width, height, width, height], device=corners.device)
+    return torch.cat([boxes, found.logits.float()], 2)
+
+
+def enlarged(size: tuple[int, int], strides: Sequence[int], queries: int) -> int:
+    """By how much an input of (height, width) is enlarged so that its maps at `strides` have as many places as there are queries."""
+    factor = 1
+    while sum((factor * size[0] // stride) * (factor * size[1] // stride) for stride in strides) < queries:
+        factor += 1
+    return factor
+
+
+def start_from_published(network: Detr, name: str, row: Row) -> dict[str, str]:
+    """Fill a network with the weights of its row, fetched unless they were before; what tells of classes stays fresh where their number is
+    another. Returns its row of the licence chain. Raises UserError naming the address where the file cannot be had or is another's."""
+    file = hub.fill(network, name, row.repository, OF_CLASSES)
+    return licenses.link(row.repository, license=row.license, source=f"{pretrained.HUB}/{row.repository}", file=file, data="COCO train2017")
+
+
+def rebuild(card: Card, rows: Mapping[str, Row], elements: int | None = None) -> Detr:
+    """The module that a card describes, with fresh weights; raises UserError for one of more than `elements` numbers."""
+    name = card.architecture.get("name")
+    known = isinstance(name, str) and name in rows and card.architecture.get("nms") in (False, *WAYS)
+    wanted = architecture(str(name), classes=len(card.classes), channels=card.input.channels)
+    if not known or dict(card.architecture) | {"nms": False} != wanted:
+        raise UserError("not the architecture of a detector of transformers", where="card", fix="the file was put together wrongly")
+    if card.input.resize != "fit" or not 1 <= len(card.classes) <= MOST_CLASSES or card.input.channels not in (1, 3):
+        raise UserError(f"a detector has 1 to {MOST_CLASSES} classes, and images that are fitted whole", where="card")
+    check(str(name))
+    row = rows[str(name)]
+    if elements is not None:
+        with torch.device("meta"):
+            needed = sum(value.numel() for value in built(card.input, row, len(card.classes)).state_dict().values())
+        if needed > elements:
+            raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
+    return built(card.input, row, len(card.classes))
+
+
+def built(spec: InputSpec, row: Row, classes: int) -> Detr:
+    """The network of a row, with fresh weights."""
+    from saccade.objects import deimv2, rf_detr
+
+    kinds = {"deimv2": deimv2.Deimv2, "rf_detr": rf_detr.RfDetr}
+    return kinds.get(row.family, Detr)(spec, row, classes)
+
+
+def library(row: Row, kind: str, **settings: Any) -> Any:
+    """transformers' module of a `kind` ("ForObjectDetection"), with fresh weights; settings: of its configuration, beside the row's."""
+    folder, begin = f"transformers.models.{row.family}", FAMILIES[row.family].begin
+    config = getattr(importlib.import_module(f"{folder}.configuration_{row.family}"), f"{begin}Config")
+    network = getattr(importlib.import_module(f"{folder}.modeling_{row.family}"), f"{begin}{kind}")
+    return network(config(backbone_config=dict(row.backbone), **settings, **row.settings))
