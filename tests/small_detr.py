@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,6 +153,17 @@ TINY = {
         DINOV3,
     ),
 }
+
+
+TINY_MASKS = replace(
+    TINY["tiny_rfdetr"],
+    repository="nobody/tiny-rfdetr-seg",
+    backbone={**TINY["tiny_rfdetr"].backbone, "patch_size": 12, "image_size": 72},
+    settings={**TINY["tiny_rfdetr"].settings, "class_loss_coefficient": 5.0, "intermediate_size": 64},
+    masks=True,
+)
+# In their authors' files, one of each kind: the family, what it is called there, and what by transformers, which has several for some.
+NAMES = [line.split() for line in (Path(__file__).parent / "tasks/detection/detr_names.txt").read_text().splitlines()]
 
 
 @pytest.fixture(autouse=True, scope="module")

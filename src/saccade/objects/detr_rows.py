@@ -39,7 +39,7 @@ FAMILIES = {  # by transformers' name of its folder
 class Row:
     """family: one of FAMILIES; backbone, settings: what differs from the defaults of its configuration; parameters: with 80 classes and
     three channels (a test holds them true); ap: box or mask AP on COCO val2017, in hundredths; repository: of the weights, on the Hugging
-    Face hub; license: of these weights.
+    Face hub; license: of these weights; masks: whether it finds them too.
     """
 
     family: str
@@ -49,6 +49,7 @@ class Row:
     backbone: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     license: str = APACHE
+    masks: bool = False
 
     @property
     def unscaled(self) -> bool:

@@ -15,7 +15,7 @@ from saccade.core.config import override
 from saccade.core.errors import UserError
 from saccade.nn import weights
 from saccade.tasks.detection.models.detr_rows import ROWS
-from small_detr import TASK, TINY, made, rebuild, rows_in_small, shaken
+from small_detr import NAMES, TASK, TINY, made, rebuild, rows_in_small, shaken
 
 __all__ = ["rows_in_small"]  # a fixture
 
@@ -42,9 +42,6 @@ def test_weights_that_descend_from_dinov3_are_asked_for() -> None:
     assert "--license dinov3-license" in caught.value.fix
     TASK.check(override(made("tiny_deimv2")[2], {"model": "deimv2_s", "pretrained": True, "license": ("dinov3-license",)}))
     TASK.check(override(made("tiny_deimv2")[2], {"model": "deimv2_n", "pretrained": True}))
-
-
-NAMES = [line.split() for line in (Path(__file__).parent / "detr_names.txt").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(("name", "family"), [("deimv2_atto", "deimv2"), ("tiny_deimv2", "deimv2"), ("tiny_rfdetr", "rf_detr")])

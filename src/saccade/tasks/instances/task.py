@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from saccade.objects.room import Room
 from saccade.tasks.instances.models import OWN, THEIRS
+from saccade.tasks.instances.models.detr_rows import ROWS
 
 
 class Instances(Room):
@@ -12,5 +13,6 @@ class Instances(Room):
     name = "instances"
     own = OWN
     theirs = THEIRS
+    queries = ROWS
     default = "small_instances"
     changes = (*Room.changes, "paste")
