@@ -28,11 +28,12 @@ def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card
     Raises UserError where they fill less than `config.weights_share`, or where the file cannot be read.
     """
     from saccade.nn import checkpoints, fitting
+    from saccade.nn import pretrained as published
     from saccade.nn.layers import normalize
 
     checkpoint = checkpoints.read(Path(config.weights))
     theirs = checkpoint.card
-    known = theirs.classes if theirs is not None else ()
+    known = theirs.classes if theirs is not None else published.classes(config.model, checkpoint.path)
     same = [(known.index(name), here) for here, name in enumerate(card.classes) if name in known]
     try:
         where = place(task, config, schema, model, card, theirs)
@@ -90,7 +91,7 @@ def _towards(card: Card, config: TrainConfig, schema: Schema) -> list[str]:
 
 def place(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card: Card, theirs: Card | None = None) -> Place:
     """What the tensors of a new network are for, told by those of the same network with a class more and other channels; theirs: the card
-    of the file whose weights it takes. Rows of libraries that mix classes with anchors are left out: their order is not known."""
+    of the file whose weights it takes. Rows of libraries that mix classes with others are left out where their order is not known."""
     import torch
 
     from saccade.nn import fitting, weights
@@ -104,7 +105,7 @@ def place(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, car
     with torch.random.fork_rng(devices=[]):
         other, _ = task.create(changed, wider)
     rows = weights.rows_of_classes(model, other, len(card.classes)) if card.classes else {}
-    rows = {name: part for name, part in rows.items() if part.each == 1 or card.architecture.get("source") == "saccade"}
+    rows = {name: part for name, part in rows.items() if part.each == 1 or card.architecture.get("source") in ("saccade", "torchvision")}
     shapes = {name: value.shape for name, value in other.state_dict().items()}
     seen = {name: fitting.sees(value.shape, shapes[name], count) for name, value in model.state_dict().items() if name in shapes}
     inputs = [name for name, channels in seen.items() if channels == changed.channels]

@@ -103,7 +103,7 @@ class SetClasses(Operation):
             found = weights.rows_of_classes(first, subject.build(_of_classes(card, key, names), None), kept)
         named = {name.removesuffix(".weight"): rows for name, rows in found.items() if name.endswith(".weight")}
         layers = {last: rows for name, rows in named.items() for last in _last(subject.network, name)}
-        mixed = any(rows.each != 1 for rows in found.values()) and card.architecture.get("source") != "saccade"
+        mixed = any((rows.each, rows.blocks) != (1, 1) for rows in found.values()) and card.architecture.get("source") != "saccade"
         if mixed or not layers:
             raise UserError("the classes of this network stand among its anchors", where=self.name, fix="train a model for the new classes")
         return layers

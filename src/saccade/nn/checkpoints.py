@@ -154,8 +154,8 @@ def classes(checkpoint: Checkpoint, module: nn.Module, rows: Mapping[str, Rows])
     shapes = {name: tuple(buffer.shape) for name, buffer in checkpoint.tensors.items()}
     found = matching.match(state, shapes, {name: part.others for name, part in rows.items()}, ordered=checkpoint.ordered)
     for name, part in rows.items():
-        if name in found.names and (shapes[found.names[name]][0] - part.others) % part.each == 0:
-            return (shapes[found.names[name]][0] - part.others) // part.each
+        if name in found.names and (count := part.count(shapes[found.names[name]][0])) >= 0:
+            return count
     raise UserError("its weights do not say how many classes they tell apart", where=str(checkpoint.path), fix="give --classes")
 
 

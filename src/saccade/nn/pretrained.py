@@ -22,6 +22,11 @@ OPEN_CLIP = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 TORCHVISION = "torchvision/"
 # Of torchvision, whose published weights expect values in -1..1: its own constructors turn ImageNet's normalisation into that.
 HALVES, HALF = ("googlenet", "inception_v3"), (0.5, 0.5, 0.5)
+# Of its detectors, those that expect other values than ImageNet's, as their constructors have it.
+SEEN = {
+    "ssd300_vgg16": ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3),
+    "ssdlite320_mobilenet_v3_large": (HALF, HALF),
+}
 BSD, SWAG = "bsd-3-clause", "cc-by-nc-4.0"  # torchvision's licence, and that of the weights which it names by the address of SWAG's
 # What a part of a tag of timm's ("augreg_in21k_ft_in1k") says of the images that its weights have learned from.
 DATA = {
@@ -52,6 +57,7 @@ DATA = {
     "sa1b": "SA-1B",
     "cc12m": "CC-12M",
 }
+COCO = "COCO train2017"
 BY_HAND = "bring the file on another machine and give it as --weights FILE"
 
 
@@ -145,13 +151,47 @@ def torchvisions(name: str) -> Weights:
     return Weights("", file, found.url, license, tuple(mean), tuple(std), (side, side), count, data)
 
 
+def detectors(name: str) -> Weights:
+    """The weights behind a detector of torchvision, without any download; size: (0, 0), as they take any."""
+    found = _of_detector(name)
+    file = found.url.rpartition("/")[2]
+    return Weights("", file, found.url, BSD, *SEEN.get(name, (MEAN, STD)), (0, 0), int(found.meta["num_params"]), COCO)
+
+
+def categories(name: str) -> tuple[str, ...]:
+    """What these weights tell apart: COCO's classes by number, from 1 on, "" for a number that none has."""
+    return tuple("" if one == "N/A" else one for one in _of_detector(name).meta["categories"][1:])
+
+
+def classes(name: str, file: Path) -> tuple[str, ...]:
+    """The same of a file from elsewhere, where its name and its sum say that it is what is published of the detector; () of any other."""
+    from torchvision import models
+    from torchvision.models import detection
+
+    known = name in models.list_models(module=detection) and file.name == detectors(name).file
+    return categories(name) if known and sum_holds(file.name, file.read_bytes()) else ()
+
+
+def _of_detector(name: str) -> Any:
+    from torchvision import models
+
+    table: Any = models.get_model_weights(name)
+    return table.DEFAULT
+
+
+def sum_holds(name: str, data: bytes) -> bool:
+    """Whether the sum of a file of torchvision's begins as its name states: name-1a2b3c4d.pth."""
+    told = re.search(r"-([0-9a-f]{8,64})\.", name)
+    return told is not None and hashlib.sha256(data).hexdigest().startswith(told[1])
+
+
 def cache() -> Path:
     """Where fetched files of torchvision are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saccade" / "weights"
 
 
-def _fetch_torchvisions(name: str) -> Path:
-    found = torchvisions(name)
+def fetch_torchvisions(name: str, found: Weights) -> Path:
+    """The local file of weights of torchvision, downloaded unless it was before; raises UserError as `fetch` does."""
     place = cache() / found.file
     if place.is_file():
         return place
@@ -161,8 +201,7 @@ def _fetch_torchvisions(name: str) -> Path:
     except OSError as error:
         problem = f"cannot fetch the weights of {name} ({type(error).__name__}): asked for {found.address}"
         raise UserError(problem, where="--pretrained", fix=BY_HAND) from None
-    told = re.search(r"-([0-9a-f]{8,64})\.", found.file)  # torchvision's files are named by the start of their sum
-    if told is None or not hashlib.sha256(data).hexdigest().startswith(told[1]):
+    if not sum_holds(found.file, data):
         raise UserError(f"what came from {found.address} has not the sum that its name states", where="--pretrained", fix="try again")
     place.parent.mkdir(parents=True, exist_ok=True)
     return write_bytes(place, [data])
@@ -174,7 +213,7 @@ def fetch(name: str) -> Path:
     Raises UserError naming the address and how to bring the file by hand where that fails.
     """
     if name.startswith(TORCHVISION):
-        return _fetch_torchvisions(name)
+        return fetch_torchvisions(name, torchvisions(name))
     found = weights(name)
     return from_hub(name, found.repo, found.file, found.address.removesuffix(f"/{found.file}").rpartition("/")[2])
 

@@ -88,30 +88,39 @@ def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool) -> 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a tensor's first axis that belong to classes: `first` others before them, then `each` of every class in turn, then `last`
-    others."""
+    """The rows of a tensor's first axis that belong to classes: in each of `blocks` of equal length (of anchors, say) `first` others, then
+    `each` of every class in turn, then `last` others."""
 
     first: int
     each: int
     last: int = 0
+    blocks: int = 1
 
     @property
     def others(self) -> int:
         """How many rows belong to no class."""
-        return self.first + self.last
+        return self.blocks * (self.first + self.last)
+
+    def count(self, rows: int) -> int:
+        """How many classes a tensor of so many rows has; -1 where it cannot be one of these."""
+        left, rest = divmod(rows - self.others, self.blocks * self.each)
+        return -1 if rest or left < 0 else left
 
 
 def rows_of_classes(module: nn.Module, wider: nn.Module, classes: int) -> dict[str, Rows]:
-    """The tensors of a module of so many classes that have rows of them, told by those of the same module with one class more."""
+    """The tensors of a module of so many classes that have rows of them, told by those of the same module with one class more. What has
+    them once for each of its anchors says so by `blocks_of_classes`, a function of a tensor's name."""
     more = wider.state_dict()
+    told: Any = getattr(module, "blocks_of_classes", lambda name: 1)
     found = {}
     for name, value in module.state_dict().items():
         other = more.get(name)
         if other is None or not value.ndim or value.shape[1:] != other.shape[1:] or other.shape[0] <= value.shape[0]:
             continue
-        each = int(other.shape[0] - value.shape[0])
-        others = int(value.shape[0]) - each * classes
-        found[name] = Rows(0, each, others) if _padded(module, name) else Rows(others, each)
+        blocks = int(told(name))
+        each = int(other.shape[0] - value.shape[0]) // blocks
+        others = int(value.shape[0]) // blocks - each * classes
+        found[name] = Rows(0, each, others, blocks) if _padded(module, name) else Rows(others, each, 0, blocks)
     return found
 
 
@@ -143,16 +152,16 @@ def _adapted(tensor: Tensor, buffer: Buffer, rows: Rows, same: Sequence[tuple[in
     """The tensor with the rows of the same classes; None where the other is none of its kind."""
     theirs = _tensor("", buffer) if buffer.dtype in DTYPES else None
     fits = theirs is not None and theirs.ndim == tensor.ndim and theirs.shape[1:] == tensor.shape[1:] and theirs.is_floating_point()
-    if theirs is None or not fits or not tensor.is_floating_point() or (len(theirs) - rows.others) % rows.each or len(theirs) < rows.others:
+    if theirs is None or not fits or not tensor.is_floating_point() or (count := rows.count(len(theirs))) < 0:
         return None
     found = tensor.detach().clone()
-    found[: rows.first] = theirs[: rows.first].to(found)
-    found[len(found) - rows.last :] = theirs[len(theirs) - rows.last :].to(found)
-    count = (len(theirs) - rows.others) // rows.each
+    mine, other = (value.view(rows.blocks, -1, *value.shape[1:]) for value in (found, theirs.to(found)))
+    mine[:, : rows.first] = other[:, : rows.first]
+    mine[:, mine.shape[1] - rows.last :] = other[:, other.shape[1] - rows.last :]
     for there, here in same:
         if there < count:
-            start, other = rows.first + here * rows.each, rows.first + there * rows.each
-            found[start : start + rows.each] = theirs[other : other + rows.each].to(found)
+            place, source = rows.first + here * rows.each, rows.first + there * rows.each
+            mine[:, place : place + rows.each] = other[:, source : source + rows.each]
     return found
 
 

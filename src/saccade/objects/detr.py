@@ -143,7 +143,7 @@ def start_from_published(network: Detr, name: str, row: Row) -> dict[str, str]:
     """Fill a network with the weights of its row, fetched unless they were before; what tells of classes stays fresh where their number is
     another. Returns its row of the licence chain. Raises UserError naming the address where the file cannot be had or is another's."""
     file = hub.fill(network, name, row.repository, OF_CLASSES)
-    return licenses.link(row.repository, license=row.license, source=f"{pretrained.HUB}/{row.repository}", file=file, data="COCO train2017")
+    return licenses.link(row.repository, license=row.license, source=f"{pretrained.HUB}/{row.repository}", file=file, data=pretrained.COCO)
 
 
 def rebuild(card: Card, rows: Mapping[str, Row], elements: int | None = None) -> Detr:

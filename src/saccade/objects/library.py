@@ -20,6 +20,7 @@ from saccade.core.errors import UserError
 from saccade.core.finish import LEAST, MOST
 from saccade.core.geometry import FILL, MULTIPLE, padded
 from saccade.data.loader import Batch
+from saccade.nn import checkpoints, pretrained, weights
 from saccade.nn.layers.normalize import Normalize
 from saccade.objects.decode import Gridded
 from saccade.objects.models import Theirs
@@ -60,6 +61,10 @@ class Library(nn.Module):
         self.network.transform = AsTheyAre()
         told = getattr(self.network, "roi_heads", self.network)
         told.score_thresh, told.detections_per_img = LEAST, MOST
+
+    def blocks_of_classes(self, name: str) -> int:
+        """How often a tensor of this name has rows of classes: once for each anchor, where these are told apart at every place."""
+        return len(self.state_dict()[name]) // (self.classes + 1) if "classification_head" in name else 1
 
     @property
     def finest(self) -> nn.Module:
@@ -175,6 +180,22 @@ def rebuild(card: Card, theirs: Theirs, elements: int | None = None) -> Library:
         if needed > elements:
             raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
     return Library(card.input, name, len(card.classes))
+
+
+def start_from_published(network: Library, card: Card) -> dict[str, str]:
+    """Fill a network with its published weights, fetched unless they were before: of its classes those that COCO has by the same names,
+    while what tells of others stays fresh. Returns their link of the licence chain. Raises UserError naming the address where the file
+    cannot be had, or is another's."""
+    name = str(card.architecture["name"])
+    told = pretrained.detectors(name)
+    file = pretrained.fetch_torchvisions(name, told)
+    with torch.device("meta"):
+        wider = Library(card.input, name, len(card.classes) + 1)
+    known = pretrained.categories(name)
+    same = [(known.index(one), here) for here, one in enumerate(card.classes) if one in known]
+    rows = weights.rows_of_classes(network, wider, len(card.classes))
+    checkpoints.take(network, checkpoints.read(file), checkpoints.Place(rows), same, least=1.0)
+    return told.link(file.name, file)
 
 
 def _network(name: str, classes: int) -> nn.Module:

@@ -17,6 +17,7 @@ from saccade.core.errors import UserError
 from saccade.core.geometry import CELL
 from saccade.core.results import Detections
 from saccade.data.sample import Schema
+from saccade.nn.pretrained import SEEN
 from saccade.objects import detr_rows, recipes
 from saccade.objects.detr_rows import Row
 from saccade.objects.metrics import ObjectsMetric
@@ -75,6 +76,9 @@ class Room:
         """What the model's input subtracts from values in 0..1, and then divides by, for each channel."""
         if config.model in self.queries and self.queries[config.model].unscaled:
             return (0.0,) * config.channels, (1.0,) * config.channels
+        if config.model in SEEN and (config.pretrained or config.weights):
+            mean, std = SEEN[config.model]
+            return (mean, std) if config.channels == 3 else ((sum(mean) / 3,), (sum(std) / 3,))
         return (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
 
     def _losses(self, network: Any, batch: Batch) -> Losses:
@@ -97,8 +101,9 @@ class Room:
             raise UserError("detectors take 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
         if config.pretrained and config.model in self.own:
             raise UserError(f"{config.model} has no published weights", where="--pretrained", fix="leave it out")
-        if config.pretrained and self.theirs.have(config.model):
-            raise UserError("published weights of torchvision's detectors are not loaded yet", where="--pretrained", fix="leave it out")
+        if config.pretrained and "/" in config.model:
+            fix = f"leave it out, or take one of {', '.join(self.theirs.named)}"
+            raise UserError(f"no weights are published for {config.model}", where="--pretrained", fix=fix)
         if config.pretrained and config.model in self.queries:
             detr_rows.check_license(config.model, self.queries[config.model], config.license)
         if config.label_smoothing:
@@ -112,7 +117,11 @@ class Room:
         card = Card(self.name, schema.classes, architecture, spec, ids=schema.ids)
         card = finish.by_way(card, config.objects.nms) if config.objects.nms else card
         network: Any = self.build(card)
-        if config.pretrained and config.model in self.queries:
+        if config.pretrained and config.model in self.theirs.named:
+            from saccade.objects import library
+
+            card = replace(card, licenses=(library.start_from_published(network, card),))
+        elif config.pretrained:
             from saccade.objects import detr
 
             card = replace(card, licenses=(detr.start_from_published(network, config.model, self.queries[config.model]),))

@@ -137,10 +137,10 @@ def test_names_that_are_none(name: str, words: str) -> None:
         made(name)
 
 
-def test_published_weights_are_refused_plainly() -> None:
+def test_a_head_on_a_network_has_no_published_weights() -> None:
     config = made("ssdlite320_mobilenet_v3_large")[2]
-    with pytest.raises(UserError, match="are not loaded yet"):
-        TASK.check(override(config, {"pretrained": True}))
+    with pytest.raises(UserError, match="no weights are published for fasterrcnn/resnet10t"):
+        TASK.check(override(config, {"model": "fasterrcnn/resnet10t", "pretrained": True}))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """RF-DETR with masks, by name. Neither torch nor transformers is imported.
 
 Sizes are those of the authors' configurations (github.com/roboflow/rf-detr, rfdetr/config.py; L has as many queries as its weights),
-mask AP on COCO val2017 that of their README, for weights learned from Objects365 and COCO. Code and weights of all sizes are under the Apache
-License 2.0, other than those of the detectors.
+mask AP on COCO val2017 that of their README, for weights learned from Objects365 and COCO. Code and weights of all sizes are under the
+Apache License 2.0, other than those of the detectors.
 """
 
 from __future__ import annotations
