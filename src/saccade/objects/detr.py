@@ -51,7 +51,7 @@ class Detr(nn.Module):
 
     def _network(self, row: Row, classes: int) -> Any:
         """transformers' module with fresh weights."""
-        network = library(row, "ForObjectDetection", num_labels=classes, **REFINED)
+        network = library(row, "ForObjectDetection", {"num_labels": classes, **REFINED})
         del network.class_embed, network.bbox_embed  # copies that nothing uses: the decoder has its own
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -173,7 +173,7 @@ def built(spec: InputSpec, row: Row, classes: int) -> Detr:
     return kinds.get(row.family, Detr)(spec, row, classes)
 
 
-def library(row: Row, kind: str, **settings: Any) -> Any:
+def library(row: Row, kind: str, settings: Mapping[str, Any]) -> Any:
     """transformers' module of a `kind` ("ForObjectDetection"), with fresh weights; settings: of its configuration, beside the row's."""
     folder, begin = f"transformers.models.{row.family}", FAMILIES[row.family].begin
     config = getattr(importlib.import_module(f"{folder}.configuration_{row.family}"), f"{begin}Config")

@@ -43,7 +43,7 @@ class RfDetr(Detr):
             self.parts = {**self.parts, **MASKS}
 
     def _network(self, row: Row, classes: int) -> Any:
-        network = library(row, "ForInstanceSegmentation" if row.masks else "ForObjectDetection", num_labels=classes)
+        network = library(row, "ForInstanceSegmentation" if row.masks else "ForObjectDetection", {"num_labels": classes})
         embeddings = _inner(network).backbone.backbone.embeddings
         embeddings.window_partition = MethodType(_windows, embeddings)
         return network

@@ -30,7 +30,7 @@ from saccade.tasks.detection.task import Detection
 NAME = "ssdlite320_mobilenet_v3_large"
 COCO = theirs.get_model_weights(NAME).DEFAULT.meta
 CLASSES = ("toothbrush", "unicorn", "person", "N/A")  # COCO's 90th, none of its, its first, and what numbers that none has are called
-TASK = Detection()
+TASK: Any = Detection()
 SCHEMA = Schema("detect", CLASSES, {"train": (80,) * 4}, 3, (64, 64), True, {"train": 240, "val": 6})
 
 

@@ -176,8 +176,8 @@ def test_names_that_are_none(name: str, words: str) -> None:
         made(name)
 
 
-def test_published_weights_are_refused_plainly() -> None:
-    with pytest.raises(UserError, match="are not loaded yet"):
+def test_a_head_on_a_network_has_no_published_weights() -> None:
+    with pytest.raises(UserError, match=f"no weights are published for {TINY}"):
         TASK.check(settings(TINY, pretrained=True))
 
 

@@ -92,24 +92,22 @@ def _lite(width: int, ffn: int, queries: int, channels: int) -> dict[str, Any]:
     }
 
 
-def _dino(width: int, heads: int, *, stages: tuple[int, ...] = (6, 9, 12), **changes: Any) -> dict[str, Any]:
-    """The network of the larger DEIMv2: a DINOv3, or one without its registers and scales where these are changed."""
+def _dino(width: int, heads: int, *, stages: tuple[int, ...] = (6, 9, 12)) -> dict[str, Any]:
+    """The network of the larger DEIMv2: a small DINOv3."""
     found = {"model_type": "dinov3_vit", "hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
-    found |= {"out_indices": list(stages), "num_register_tokens": 4, "layerscale_value": 1e-5}
-    return found | changes
+    return found | {"out_indices": list(stages), "num_register_tokens": 4, "layerscale_value": 1e-5}
 
 
 def _taught(width: int, heads: int) -> dict[str, Any]:
-    """A small network taught by DINOv3."""
+    """A smaller network taught by DINOv3, without its registers and scales."""
     plain = {"num_register_tokens": 0, "layerscale_value": 1.0, "key_bias": True, "layer_norm_eps": 1e-6}
-    return _dino(width, heads, stages=(4, 8, 12), apply_layernorm=False, pos_embed_rescale=None, **plain)
+    return _dino(width, heads, stages=(4, 8, 12)) | plain | {"apply_layernorm": False, "pos_embed_rescale": None}
 
 
-def _on_dino(width: int, ffn: int, layers: int, **changes: Any) -> dict[str, Any]:
+def _on_dino(width: int, ffn: int, layers: int) -> dict[str, Any]:
     """Settings of the larger DEIMv2."""
     found = {"encoder_hidden_dim": width, "encoder_in_channels": [width] * 3, "decoder_in_channels": [width] * 3, "d_model": width}
-    found |= {"decoder_ffn_dim": ffn, "decoder_layers": layers, "encoder_has_trailing_conv": False, **_POINTS}
-    return found | changes
+    return found | {"decoder_ffn_dim": ffn, "decoder_layers": layers, "encoder_has_trailing_conv": False, **_POINTS}
 
 
 def _windows(side: int, *, patch: int = 16, windows: int = 2, stages: tuple[int, ...] = (3, 6, 9, 12)) -> dict[str, Any]:
@@ -233,7 +231,7 @@ ROWS = {
         50.9,
         "Intellindust/DEIMv2_DINOv3_S_COCO",
         _taught(192, 3),
-        _on_dino(192, 512, 4, encoder_ffn_dim=512, depth_mult=0.67, hidden_expansion=0.34),
+        _on_dino(192, 512, 4) | {"encoder_ffn_dim": 512, "depth_mult": 0.67, "hidden_expansion": 0.34},
         DINOV3,
     ),
     "deimv2_m": Row(
@@ -242,7 +240,7 @@ ROWS = {
         53.0,
         "Intellindust/DEIMv2_DINOv3_M_COCO",
         _taught(256, 4),
-        _on_dino(256, 512, 4, encoder_ffn_dim=512, hidden_expansion=0.67),
+        _on_dino(256, 512, 4) | {"encoder_ffn_dim": 512, "hidden_expansion": 0.67},
         DINOV3,
     ),
     "deimv2_l": Row(
@@ -251,7 +249,7 @@ ROWS = {
         56.0,
         "Intellindust/DEIMv2_DINOv3_L_COCO",
         _dino(384, 6),
-        _on_dino(224, 1792, 4, encoder_ffn_dim=896, spatial_tuning_adapter_inplanes=32),
+        _on_dino(224, 1792, 4) | {"encoder_ffn_dim": 896, "spatial_tuning_adapter_inplanes": 32},
         DINOV3,
     ),
     "deimv2_x": Row(
@@ -259,8 +257,8 @@ ROWS = {
         51_206_743,
         57.8,
         "Intellindust/DEIMv2_DINOv3_X_COCO",
-        _dino(384, 6, use_gated_mlp=True, hidden_act="silu"),
-        _on_dino(256, 2048, 6, hidden_expansion=1.25, depth_mult=1.37, spatial_tuning_adapter_inplanes=64),
+        _dino(384, 6) | {"use_gated_mlp": True, "hidden_act": "silu"},
+        _on_dino(256, 2048, 6) | {"hidden_expansion": 1.25, "depth_mult": 1.37, "spatial_tuning_adapter_inplanes": 64},
         DINOV3,
     ),
     "rfdetr_nano": Row("rf_detr", 30_427_336, 48.4, "Roboflow/rf-detr-nano", _windows(384), {"decoder_layers": 2, **_PAIRS}),

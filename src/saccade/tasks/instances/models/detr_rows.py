@@ -10,8 +10,9 @@ from __future__ import annotations
 from saccade.objects.detr_rows import Row
 
 
-def _row(size: str, parameters: int, ap: float, side: int, layers: int, queries: int, *, windows: int = 2) -> Row:
-    """One of them: its weights have places for side x side pixels."""
+def _row(size: str, parameters: int, ap: float, side: int, shape: tuple[int, int, int]) -> Row:
+    """One of them: its weights have places for side x side pixels; shape: windows, layers of the decoder, queries."""
+    windows, layers, queries = shape
     backbone = {"model_type": "rf_detr_dinov2", "hidden_size": 384, "num_attention_heads": 6, "image_size": side, "patch_size": 12}
     backbone |= {"num_windows": windows, "out_indices": [3, 6, 9, 12], "use_mask_token": False}
     settings = {"decoder_layers": layers, "num_queries": queries, "decoder_n_points": 2, "dropout": 0.0, "layer_norm_eps": 1e-6}
@@ -20,10 +21,10 @@ def _row(size: str, parameters: int, ap: float, side: int, layers: int, queries:
 
 
 ROWS = {
-    "rfdetr_seg_nano": _row("nano", 33537513, 40.3, 312, 4, 100, windows=1),
-    "rfdetr_seg_small": _row("small", 33671145, 43.1, 384, 4, 100),
-    "rfdetr_seg_medium": _row("medium", 35654297, 45.3, 432, 5, 200),
-    "rfdetr_seg_large": _row("large", 36172009, 47.1, 504, 5, 300),
-    "rfdetr_seg_xlarge": _row("xlarge", 38073673, 48.8, 624, 6, 300),
-    "rfdetr_seg_2xlarge": _row("xxlarge", 38608201, 49.9, 768, 6, 300),
+    "rfdetr_seg_nano": _row("nano", 33537513, 40.3, 312, (1, 4, 100)),
+    "rfdetr_seg_small": _row("small", 33671145, 43.1, 384, (2, 4, 100)),
+    "rfdetr_seg_medium": _row("medium", 35654297, 45.3, 432, (2, 5, 200)),
+    "rfdetr_seg_large": _row("large", 36172009, 47.1, 504, (2, 5, 300)),
+    "rfdetr_seg_xlarge": _row("xlarge", 38073673, 48.8, 624, (2, 6, 300)),
+    "rfdetr_seg_2xlarge": _row("xxlarge", 38608201, 49.9, 768, (2, 6, 300)),
 }
