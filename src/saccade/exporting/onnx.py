@@ -62,9 +62,17 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
             input_names=[INPUT],
             output_names=list(graph.names),
             verbose=False,
+            custom_translation_table={torch.ops.aten._is_all_true.default: _all_true},
         )
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def _all_true(values: Any) -> Any:
+    """Whether all of a tensor of bool is true: what networks of transformers check about themselves, which the exporter does not know."""
+    from onnxscript import opset18 as op
+
+    return op.Cast(op.ReduceMin(op.Cast(values, to=onnx.TensorProto.INT32), keepdims=0), to=onnx.TensorProto.BOOL)
 
 
 @torch.inference_mode()

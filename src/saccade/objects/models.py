@@ -37,16 +37,20 @@ class Own:
 class Theirs:
     """torchvision's networks that do what a room does.
 
-    named: parameters with 91 classes, and the average precision of its weights on COCO val2017 in percent, as its table of weights states
-    both (tests hold them); heads: those that stand on any network of timm which gives maps, as HEAD/NETWORK: "fasterrcnn/densenet121".
+    named: parameters with 91 classes, the average precision of its weights on COCO val2017 in percent, and their file, as its table of
+    weights states them (tests hold them); heads: those that stand on any network of timm which gives maps, as HEAD/NETWORK:
+    "fasterrcnn/densenet121".
     """
 
-    named: Mapping[str, tuple[int, float]]
+    named: Mapping[str, tuple[int, float, str]]
     heads: Sequence[str]
 
     def rows(self) -> list[ModelRow]:
         """Those that have a name of their own."""
-        return [ModelRow(name, "torchvision", count, BSD, round(ap / 100, 3), "COCO val2017") for name, (count, ap) in self.named.items()]
+        return [
+            ModelRow(name, "torchvision", count, BSD, round(ap / 100, 3), "COCO val2017", weights=file)
+            for name, (count, ap, file) in self.named.items()
+        ]
 
     def have(self, name: str) -> bool:
         """Whether a name is that of one of them, or of one of their heads on something."""

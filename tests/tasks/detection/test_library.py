@@ -39,9 +39,11 @@ def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
 def test_the_table_is_torchvisions_own() -> None:
     from torchvision import models as theirs
 
-    for name, (count, ap) in models.THEIRS.named.items():
-        stated = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
+    for name, (count, ap, file) in models.THEIRS.named.items():
+        default = theirs.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+        stated = default.meta
         assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["box_map"]), name
+        assert default.url.endswith(f"/{file}")
     known = {name for name in theirs.list_models(theirs.detection) if not name.startswith(("maskrcnn", "keypoint"))}
     assert known == set(models.THEIRS.named)
 

@@ -58,9 +58,11 @@ def made(name: str) -> tuple[Any, Card, Any]:
 def test_the_table_is_torchvisions_own() -> None:
     from torchvision import models as theirs
 
-    for name, (count, ap) in models.THEIRS.named.items():
-        stated = theirs.get_model_weights(name).DEFAULT.meta
+    for name, (count, ap, file) in models.THEIRS.named.items():
+        default = theirs.get_model_weights(name).DEFAULT
+        stated = default.meta
         assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["mask_map"]), name
+        assert default.url.endswith(f"/{file}")
     assert {name for name in theirs.list_models(theirs.detection) if name.startswith("maskrcnn")} == set(models.THEIRS.named)
     rows = {row.name: row for row in TASK.models()}
     assert rows["maskrcnn_resnet50_fpn_v2"].metric == 0.418 and rows["maskrcnn_resnet50_fpn"].license == "bsd-3-clause"
