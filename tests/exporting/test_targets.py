@@ -144,6 +144,27 @@ def test_a_network_of_one_size_varies_in_the_batch_only(to: str, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+class Checked(nn.Module):
+    """Looks at numbers of its own, as detectors of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = module(card())
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch._check_tensor_all(images >= 0)
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+def test_a_network_that_checks_itself_is_exported(tmp_path: Path) -> None:
+    network = Checked().eval()
+    written = targets.write("onnx", assemble(network, Classification().decode, card()), "fp32")
+    (tmp_path / "model.onnx").write_bytes(written.files["model.onnx"])
+    session = open_export(tmp_path / "model.onnx").session()
+    same(session, TorchSession(network, card(), Classification().decode), pixels(3, 3, (17, 11)))
+
+
 class Undecided(nn.Module):
     """What it computes depends on the pixels: no exporter follows."""
 
