@@ -39,14 +39,14 @@ GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
 class Room:
     """Objects of any number in boxes. What a room of them must say:
 
-    name: of the task; own: the networks that are ours, by name; theirs: torchvision's; queries: transformers'; default: the one that a
+    name: of the task; own: the networks that are ours, by name; theirs: torchvision's; detrs: transformers'; default: the one that a
     recipe takes; changes: of images.
     """
 
     name: TaskName
     own: Mapping[str, Own]
     theirs: Theirs
-    queries: Mapping[str, Row] = MappingProxyType({})
+    detrs: Mapping[str, Row] = MappingProxyType({})
     default: str
     changes: Sequence[str] = ("flip", "color", "hue", "grey", "resize", "mosaic")
 
@@ -57,24 +57,24 @@ class Room:
     def models(self) -> Sequence[ModelRow]:
         """Every model that has a name of its own; heads of torchvision's stand on any network: HEAD/NETWORK."""
         ours = [ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()]
-        return [*ours, *self.theirs.rows(), *detr_rows.listed(self.queries)]
+        return [*ours, *self.theirs.rows(), *detr_rows.listed(self.detrs)]
 
     def _known(self, name: str) -> None:
         """Raises UserError with the nearest names."""
-        if name in self.queries:
+        if name in self.detrs:
             detr_rows.check(name)
         elif name not in self.own:
             self.theirs.check(name, [row.name for row in self.models()])
 
     def _architecture(self, name: str, classes: int, channels: int) -> dict[str, Any]:
         """Plain JSON that rebuilds a network."""
-        if name in self.queries:
+        if name in self.detrs:
             return detr_rows.architecture(name, classes=classes, channels=channels)
         return self.own.get(name, self.theirs).architecture(name, classes=classes, channels=channels)
 
     def _colours(self, config: TrainConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """What the model's input subtracts from values in 0..1, and then divides by, for each channel."""
-        if config.model in self.queries and self.queries[config.model].unscaled:
+        if config.model in self.detrs and self.detrs[config.model].unscaled:
             return (0.0,) * config.channels, (1.0,) * config.channels
         if config.model in SEEN and (config.pretrained or config.weights):
             mean, std = SEEN[config.model]
@@ -104,8 +104,8 @@ class Room:
         if config.pretrained and "/" in config.model:
             fix = f"leave it out, or take one of {', '.join(self.theirs.named)}"
             raise UserError(f"no weights are published for {config.model}", where="--pretrained", fix=fix)
-        if config.pretrained and config.model in self.queries:
-            detr_rows.check_license(config.model, self.queries[config.model], config.license)
+        if config.pretrained and config.model in self.detrs:
+            detr_rows.check_license(config.model, self.detrs[config.model], config.license)
         if config.label_smoothing:
             raise UserError(f"is for classify: the goals of {self.name} are soft already", where="label_smoothing", fix="leave it out")
 
@@ -121,10 +121,10 @@ class Room:
             from saccade.objects import library
 
             card = replace(card, licenses=(library.start_from_published(network, card),))
-        elif config.pretrained:
+        elif config.pretrained and config.model in self.detrs:
             from saccade.objects import detr
 
-            card = replace(card, licenses=(detr.start_from_published(network, config.model, self.queries[config.model]),))
+            card = replace(card, licenses=(detr.start_from_published(network, config.model, self.detrs[config.model]),))
         return network, card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
@@ -136,7 +136,7 @@ class Room:
         if card.architecture.get("source") == "transformers":
             from saccade.objects import detr
 
-            return detr.rebuild(card, self.queries, elements)
+            return detr.rebuild(card, self.detrs, elements)
         from saccade.objects import building
 
         return building.rebuild(card, elements)

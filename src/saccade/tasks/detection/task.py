@@ -13,5 +13,5 @@ class Detection(Room):
     name = "detect"
     own = OWN
     theirs = THEIRS
-    queries = ROWS
+    detrs = ROWS
     default = "small_detector"

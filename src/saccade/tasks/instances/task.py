@@ -13,6 +13,6 @@ class Instances(Room):
     name = "instances"
     own = OWN
     theirs = THEIRS
-    queries = ROWS
+    detrs = ROWS
     default = "small_instances"
     changes = (*Room.changes, "paste")
