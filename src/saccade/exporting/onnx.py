@@ -70,8 +70,9 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
 
 def _all_true(values: Any) -> Any:
     """Whether all of a tensor of bool is true: what networks of transformers check about themselves, which the exporter does not know."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     return op.Cast(op.ReduceMin(op.Cast(values, to=onnx.TensorProto.INT32), keepdims=0), to=onnx.TensorProto.BOOL)
 
 
