@@ -85,7 +85,8 @@ def created(**changes: Any) -> tuple[Any, Any]:
     asked = config(**changes)
     TASK.check(asked)
     torch.manual_seed(0)
-    return TASK.create(asked, SCHEMA)
+    network, card = TASK.create(asked, SCHEMA)
+    return network, card
 
 
 def check(network: Any, fresh: Any, state: dict[str, torch.Tensor]) -> None:
