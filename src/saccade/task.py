@@ -79,7 +79,8 @@ class Phase:
     """One update of a training step: a classifier has one, a GAN two.
 
     modules: the ones it trains (all others are frozen meanwhile); loss(batch, step) -> Losses;
-    optimizer: "adamw" or "sgd"; every: takes part in each `every`-th step; after_step: called when its step is done.
+    optimizer: "adamw" or "sgd"; every: takes part in each `every`-th step; after_step: called when its step is done; pace: told before it what
+    share of the run lies behind, 0..1.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Phase:
     loss: Callable[[Batch, int], Losses]
     every: int = 1
     after_step: Callable[[int], None] | None = None
+    pace: Callable[[float], None] | None = None
 
 
 def refuse_changes(config: AugmentConfig, known: Sequence[str], what: str) -> None:

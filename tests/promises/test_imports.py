@@ -9,7 +9,7 @@ import pytest
 
 from source_tree import PACKAGE, Import, Source, imports, sources
 
-STAGES = {"core", "data", "nn", "task", "objects", "tasks", "training", "editing", "evaluation", "explanation", "prediction", "exporting"}
+STAGES = {"core", "data", "nn", "task", "objects", "queries", "tasks", "training", "editing", "evaluation", "explanation", "prediction", "exporting"}
 STAGES |= {"report", "scale", "serving"}
 MAY_IMPORT = {
     "core": set(),
@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "nn": {"core"},
     "task": {"core", "data"},
     "objects": {"core", "data", "nn", "task"},
-    "tasks": {"core", "data", "nn", "task", "objects"},
+    "queries": {"core", "data", "nn", "task"},
+    "tasks": {"core", "data", "nn", "task", "objects", "queries"},
     "training": {"core", "data", "nn", "task"},
     "editing": {"core", "nn", "task"},
     "evaluation": {"core", "data", "task", "prediction"},

@@ -75,7 +75,7 @@ def detections(
     least: float,
 ) -> list[Detections]:
     """Detections of at least a score, at most MOST an image, in pixels of the original images, after suppression (`core.nms`) by class, or
-    as the card's architecture says: "nms", one of its ways, or False for none."""
+    as the card's architecture says: "nms", one of its ways, or False for none; "boxes": "masks": those about the masks."""
     boxes, scores, labels = (numbers(outputs[name], name) for name in NEEDED["detect"])
     masks = object_masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
     if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
@@ -100,8 +100,16 @@ def detections(
             found.append(Detections(*told))
         else:
             answer = Instances(*told, masks.drawn(place, kept, boxes[place][kept], size, card.input.size))
-            found.append(answer.chosen(np.array([run_lengths.covered(mask) > 0 for mask in answer.masks], bool)))  # so is an empty mask
+            answer = answer.chosen(np.array([run_lengths.covered(mask) > 0 for mask in answer.masks], bool))  # so is an empty mask
+            found.append(_about_masks(answer) if card.architecture.get("boxes") == "masks" else answer)
     return found
+
+
+def _about_masks(answer: Instances) -> Instances:
+    """With boxes about the masks, to the pixel: of models that find objects by masks alone, whose own take in what lies beyond the
+    image."""
+    boxes = np.array([run_lengths.patch(mask).box for mask in answer.masks], np.float32).reshape(-1, 4)
+    return replace(answer, boxes=boxes)
 
 
 def told_from(card: Card) -> float:

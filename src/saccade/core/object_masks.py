@@ -107,7 +107,8 @@ class _Prototypes:
         for row, box in zip(self.weights[place][kept].astype(np.float64), boxes.astype(np.float64), strict=True):
             middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, SMALLEST)
             (left, across), (top, down) = (_pixels(box[axis] - CELL, box[axis + 2] + CELL, size[1 - axis], ratio[axis]) for axis in (0, 1))
-            summed = _between(prototypes, row[CONIC:], down / CELL - 0.5, across / CELL - 0.5)
+            used = np.flatnonzero(row[CONIC:])  # one alone where each object has a map of its own
+            summed = _between(prototypes[used], row[CONIC:][used], down / CELL - 0.5, across / CELL - 0.5)
             about = conic(row[:CONIC], (across - middle[0]) / half[0], (down - middle[1])[:, None] / half[1])
             found.append(run_lengths.from_patch(Patch(summed + about > 0, top, left), size))
         return tuple(found)

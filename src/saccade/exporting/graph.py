@@ -42,7 +42,7 @@ class _Deployed(nn.Module):
         return tuple(self._decode(self.module(images), self._size).values())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def assemble(module: nn.Module, decode: Decode, card: Card) -> Graph:
     """A copy of `module` on the CPU, in evaluation mode, with its decode behind it. `module` itself is left as it is."""
     module = copy.deepcopy(module).cpu().eval().to(memory_format=torch.contiguous_format)

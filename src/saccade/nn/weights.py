@@ -125,9 +125,10 @@ def rows_of_classes(module: nn.Module, wider: nn.Module, classes: int) -> dict[s
 
 
 def _padded(module: nn.Module, name: str) -> bool:
-    """Whether a tensor is an embedding whose last row stands for nothing (of DETR's classes with noise)."""
+    """Whether the last row of a tensor stands for nothing: of an embedding of DETR's classes with noise, or of a layer that says so."""
     layer = module.get_submodule(name.rpartition(".")[0])
-    return isinstance(layer, nn.Embedding) and layer.padding_idx == layer.num_embeddings - 1
+    padded = isinstance(layer, nn.Embedding) and layer.padding_idx == layer.num_embeddings - 1
+    return padded or hasattr(layer, "last_is_nothing")
 
 
 def load_matching(

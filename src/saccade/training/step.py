@@ -93,6 +93,8 @@ class Updater:
         self.model.train()
         for module in self._resting:
             module.eval()
+        if phase.pace is not None and self.progress is not None:
+            phase.pace(self.progress(step))
         self._buffers.keep()
         try:
             means = self._phase(phase, batches, step, factor)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from saccade.core.config import AugmentConfig, SegmentationConfig, TrainConfig
 from saccade.core.geometry import fitting, padded
 from saccade.data.sample import Schema
+from saccade.queries.rows import ROWS as QUERIES
 from saccade.task import Budget
 
 DEFAULT = "small_unet"
@@ -32,9 +33,11 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
     augment = CHANGES if schema.channels == 3 else replace(CHANGES, hue=0.0)
     reasons.append("augment: mirrored, at other scales, coloured, as random weights need many views of each image")
-    weights, why = _weights(schema)
+    queries = model in QUERIES["segment"]
+    weights, why = ((), "none, as the model has a loss of its own, of whole masks") if queries else _weights(schema)
     reasons.append(f"segmentation.class_weights: {why}")
-    reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
+    if not queries:
+        reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
     if schema.multi:
         reasons.append("segmentation.multi: true, a pixel of these data may have several classes, or none")
     epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
@@ -49,7 +52,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         size=size,
         channels=1 if schema.channels == 1 else 3,
         batch=batch,
-        lr=2e-3 if model == DEFAULT else 3e-4,
+        lr=2e-3 if model == DEFAULT else 1e-4 if queries else 3e-4,
         weight_decay=0.05,
         warmup=0.05,
         ema=0.05,
@@ -57,7 +60,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         augment=augment,
         segmentation=SegmentationConfig(native=native, multi=schema.multi, class_weights=weights),
     )
-    reasons.append(f"lr: {config.lr:g}, for random weights")
+    reasons.append(f"lr: {config.lr:g}, {'as its authors have it' if queries else 'for random weights'}")
     return config, reasons
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,14 @@ GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
 CHANGES = ("flip", "color", "hue", "grey", "resize", "mosaic")
 
 
+def _check_queries(config: TrainConfig) -> None:
+    """Raise UserError where what has a loss of its own is asked for another, or for classes that overlap."""
+    for one in fields(config.segmentation):
+        if one.name != "native" and getattr(config.segmentation, one.name) != one.default:
+            problem = f"is nothing that {config.model} knows: it has a loss of its own, and a class for each pixel"
+            raise UserError(problem, where=f"segmentation.{one.name}", fix="leave it out, or take another --model")
+
+
 class Segmentation:
     """A class for each pixel."""
 
@@ -57,6 +65,8 @@ class Segmentation:
             raise UserError("segmentation takes 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
         if config.pretrained and config.model in models.segformer_rows.ROWS:
             models.segformer_rows.check_license(config.model, config.license)
+        elif config.pretrained and config.model in models.QUERIES:
+            models.query_rows.check_license(self.name, config.model, config.license)
         elif config.pretrained:
             raise UserError("published weights of networks that segment are not loaded yet", where="--pretrained", fix="leave it out")
         if config.label_smoothing:
@@ -67,6 +77,8 @@ class Segmentation:
         unfit = [name for name in ("focal", "lovasz", "boundary", "class_weights") if getattr(loss, name)]
         if loss.multi and unfit:
             raise UserError("is for classes that do not overlap", where=f"segmentation.{unfit[0]}", fix="leave it out")
+        if config.model in models.QUERIES:
+            _check_queries(config)
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it; raises UserError for weights that are not as many as the classes."""
@@ -85,6 +97,8 @@ class Segmentation:
         spec = InputSpec(config.channels, config.size, self.resize(config), *colours)
         if config.model in models.OWN:
             architecture = models.OWN[config.model].architecture(config.model, classes=len(classes), channels=config.channels)
+        elif config.model in models.QUERIES:
+            architecture = models.query_rows.architecture(config.model, len(classes), config.channels)
         else:
             arguments = {"classes": len(classes), "channels": config.channels}
             architecture = {"source": "library", "name": config.model, "arguments": arguments}
@@ -94,6 +108,10 @@ class Segmentation:
             from saccade.tasks.segmentation.models.segformer import start_from_published
 
             card = replace(card, licenses=(start_from_published(network, config.model),))
+        if config.pretrained and config.model in models.QUERIES:
+            from saccade.queries.network import start_from_published as fill
+
+            card = replace(card, licenses=fill(network, self.name, config.model))
         return network, card
 
     def build(self, card: Card, elements: int | None = None) -> nn.Module:
@@ -109,13 +127,17 @@ class Segmentation:
         return ClassesAugment(config)
 
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
-        """One phase: the whole network on the parts of the loss that the configuration weighs."""
+        """One phase: the whole network on the parts of the loss that the configuration weighs; Mask2Former and EoMT on their own."""
+        from saccade.queries.network import paced
         from saccade.tasks.segmentation.loss import losses
+        from saccade.tasks.segmentation.models.semantic import Semantic
 
         def loss(batch: Batch, step: int) -> Losses:
+            if isinstance(model, Semantic):
+                return model.losses(batch)
             return losses(model(batch.images), batch, config.segmentation)
 
-        return [Phase("train", [model], loss)]
+        return paced([Phase("train", [model], loss)], model, config)
 
     def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """Logits `[B, K, H, W]` -> {"logits": the same}."""

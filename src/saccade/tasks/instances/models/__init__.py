@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from saccade.objects.models import Own, Theirs
+from saccade.queries.rows import ROWS
 
 OWN = {"small_instances": Own((32, 64, 128, 192), (1, 1, 2, 1), 64, parameters=1_624_422, prototypes=32)}
 # The average precision is that of masks.
@@ -13,3 +14,4 @@ THEIRS = Theirs(
     },
     ("maskrcnn",),
 )
+QUERIES = ROWS["instances"]  # Mask2Former and EoMT, whose queries answer with masks

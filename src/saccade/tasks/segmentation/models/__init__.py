@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saccade.core.errors import unknown
+from saccade.queries import rows as query_rows
 from saccade.task import ModelRow
 from saccade.tasks.segmentation.models import segformer_rows
 
@@ -30,7 +31,8 @@ class Own:
 
 OWN = {"small_unet": Own((16, 32, 64, 128, 192), (1, 1, 2, 2, 2), parameters=2590964)}
 
-BSD = "bsd-3-clause"
+TASK, BSD = "segment", "bsd-3-clause"
+QUERIES = query_rows.ROWS[TASK]  # Mask2Former and EoMT, whose queries answer with masks
 # torchvision's: parameters with 21 classes, mean IoU of its weights on COCO val2017 with VOC's classes, as its table of weights states both
 # (a test holds them).
 TORCHVISION = {
@@ -65,18 +67,21 @@ def rows() -> list[ModelRow]:
         ModelRow(name, "transformers", row.parameters, segformer_rows.LICENSE, round(row.miou / 100, 3), "ADE20K")
         for name, row in segformer_rows.ROWS.items()
     ]
-    return ours + theirs + mixed
+    return ours + theirs + mixed + query_rows.listed(TASK)
 
 
 def check(name: str) -> None:
     """Raise UserError with the nearest for a name that is none; DECODER/NETWORK stands for a decoder on a network of timm."""
     if name in segformer_rows.ROWS:
         return segformer_rows.check(name)
+    if name in QUERIES:
+        return query_rows.check(name)
     decoder, slash, network = name.partition("/")
     if not slash and (name in OWN or name in TORCHVISION):
         return
     if not slash or decoder not in DECODERS:
-        raise unknown("model", name, [*OWN, *TORCHVISION, *segformer_rows.ROWS, *(f"{one}/NETWORK" for one in DECODERS)], where="--model")
+        known = [*OWN, *TORCHVISION, *segformer_rows.ROWS, *QUERIES, *(f"{one}/NETWORK" for one in DECODERS)]
+        raise unknown("model", name, known, where="--model")
     import timm
 
     if "." in network or not timm.is_model(network):  # a tag is a set of weights

@@ -24,6 +24,11 @@ def rebuild(card: Card, elements: int | None = None) -> nn.Module:
     source = card.architecture.get("source")
     if source == "library":
         return _library(card, elements)
+    if source == "transformers":
+        from saccade.queries import network
+        from saccade.tasks.segmentation.models.semantic import Semantic
+
+        return network.rebuild(Semantic, card, network.checked(card, IGNORED), elements)
     if source != "saccade":
         raise UserError(f"unknown architecture source {source!r}", fix="the model was made by another version of saccade")
     try:
