@@ -19,8 +19,8 @@ from saccade.tasks import room
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _BACKBONE = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4,
              "drop_path_rate": 0.1, "out_features": _STAGES}  # fmt: skip
-_DECODER = {"feature_size": 64, "mask_feature_size": 32, "hidden_dim": 32, "num_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 4,
-            "encoder_feedforward_dim": 32, "dim_feedforward": 32, "num_queries": 12}  # fmt: skip
+_DECODER = {"feature_size": 64, "mask_feature_size": 32, "hidden_dim": 32, "num_attention_heads": 2, "encoder_layers": 1,
+            "decoder_layers": 4, "encoder_feedforward_dim": 32, "dim_feedforward": 32, "num_queries": 12}  # fmt: skip
 _VIT = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_blocks": 2, "image_size": 64, "num_queries": 12}
 TINY = {
     "mask2former_swin_tiny": {"backbone_config": _BACKBONE, **_DECODER},

@@ -79,8 +79,8 @@ class Phase:
     """One update of a training step: a classifier has one, a GAN two.
 
     modules: the ones it trains (all others are frozen meanwhile); loss(batch, step) -> Losses;
-    optimizer: "adamw" or "sgd"; every: takes part in each `every`-th step; after_step: called when its step is done; pace: told before it what
-    share of the run lies behind, 0..1.
+    optimizer: "adamw" or "sgd"; every: takes part in each `every`-th step; after_step: called when its step is done; pace: told before it
+    what share of the run lies behind, 0..1.
     """
 
     name: str

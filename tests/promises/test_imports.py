@@ -9,8 +9,8 @@ import pytest
 
 from source_tree import PACKAGE, Import, Source, imports, sources
 
-STAGES = {"core", "data", "nn", "task", "objects", "queries", "tasks", "training", "editing", "evaluation", "explanation", "prediction", "exporting"}
-STAGES |= {"report", "scale", "serving"}
+STAGES = {"core", "data", "nn", "task", "objects", "queries", "tasks", "training", "editing", "evaluation", "explanation", "prediction"}
+STAGES |= {"exporting", "report", "scale", "serving"}
 MAY_IMPORT = {
     "core": set(),
     "data": {"core"},

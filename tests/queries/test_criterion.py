@@ -1,4 +1,4 @@
-"""The loss of masks and queries: transformers' own numbers, what does not count, batches cut in any way, nothing and too much to be found."""
+"""The loss of masks and queries: transformers' numbers, what does not count, batches cut in any way, nothing and too much to be found."""
 
 from __future__ import annotations
 

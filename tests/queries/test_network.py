@@ -1,4 +1,4 @@
-"""transformers' networks whose queries answer with masks: what the table says, the library's own answers, any size, weights as published."""
+"""transformers' networks whose queries answer with masks: their table, the library's own answers, any size, weights as published."""
 
 from __future__ import annotations
 

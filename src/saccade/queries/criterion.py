@@ -1,4 +1,4 @@
-"""What networks whose queries answer with masks learn by: each true mask is one query's, whichever the whole of them fits best, and all other
+"""What networks whose queries answer with masks learn by: each true mask is one query's, as all of them together fit best, and the other
 queries tell that there is nothing (Cheng et al. 2022, "Masked-attention mask transformer for universal image segmentation", sections 3.3
 and 4.1; the matching is that of Carion et al. 2020, "DETR", equation 1).
 

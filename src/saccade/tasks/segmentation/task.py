@@ -16,6 +16,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.segmentation import Segmentation as Answer
 from saccade.data.sample import Schema
+from saccade.queries import rows as query_rows
 from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.segmentation import models, recipes
 from saccade.tasks.segmentation.layers import LayersMetric
@@ -66,7 +67,7 @@ class Segmentation:
         if config.pretrained and config.model in models.segformer_rows.ROWS:
             models.segformer_rows.check_license(config.model, config.license)
         elif config.pretrained and config.model in models.QUERIES:
-            models.query_rows.check_license(self.name, config.model, config.license)
+            query_rows.check_license(self.name, config.model, config.license)
         elif config.pretrained:
             raise UserError("published weights of networks that segment are not loaded yet", where="--pretrained", fix="leave it out")
         if config.label_smoothing:
@@ -98,7 +99,7 @@ class Segmentation:
         if config.model in models.OWN:
             architecture = models.OWN[config.model].architecture(config.model, classes=len(classes), channels=config.channels)
         elif config.model in models.QUERIES:
-            architecture = models.query_rows.architecture(config.model, len(classes), config.channels)
+            architecture = query_rows.architecture(config.model, len(classes), config.channels)
         else:
             arguments = {"classes": len(classes), "channels": config.channels}
             architecture = {"source": "library", "name": config.model, "arguments": arguments}

@@ -25,8 +25,8 @@ FULL, HALF = 255.0, 128  # of a cell that is covered, and from which a crowd cou
 
 
 class Masked(Queries):
-    """uint8 `[B, C, H, W]` -> float32 `[B, Q, 4 + K + CONIC + Q]` and `[B, Q, h, w]`: boxes x1, y1, x2, y2 in pixels of the input, logits of
-    the classes, and weights of masks, of which each query has its own: the logits at the cells of the input.
+    """uint8 `[B, C, H, W]` -> float32 `[B, Q, 4 + K + CONIC + Q]` and `[B, Q, h, w]`: boxes x1, y1, x2, y2 in pixels of the input, logits
+    of the classes, and weights of masks, of which each query has its own: the logits at the cells of the input.
 
     How sure an object is, is how probable its class, by the mean probability of its mask's cells (Cheng et al. 2022, section 4.1,
     "post-processing"). Boxes are those about the masks, where these, linear between cells, are above 0.

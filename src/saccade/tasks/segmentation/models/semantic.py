@@ -23,8 +23,9 @@ AT_ONCE = 16  # queries whose masks are held at each pixel
 
 
 class Semantic(Queries):
-    """uint8 `[B, C, H, W]` -> float32 `[B, K, H, W]`, logarithms of the scores of each class: the sum over queries of how probable it is that
-    a query is of it, by how probable that the pixel is in its mask (Cheng et al. 2021, "MaskFormer", section 3.4, "semantic inference")."""
+    """uint8 `[B, C, H, W]` -> float32 `[B, K, H, W]`, logarithms of the scores of each class: the sum over queries of how probable it is
+    that a query is of it, by how probable that the pixel is in its mask (Cheng et al. 2021, "MaskFormer", section 3.4, "semantic
+    inference")."""
 
     @property
     def seen(self) -> nn.Module:
