@@ -16,10 +16,13 @@ from saccade.core import modelfile
 from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.data.sample import Schema
+from saccade.editing.planning import plan
 from saccade.nn import checkpoints, weights
 from saccade.queries import rows
 from saccade.queries.network import Queries, checked, paced, rebuild, start_from_published
-from saccade.task import Phase
+from saccade.task import Budget, Phase
+from saccade.tasks import answering
 from small_jobs import one_thread  # noqa: F401  a fixture for all tests here
 from tiny_queries import TINY, tiny  # noqa: F401  a fixture
 
@@ -194,6 +197,22 @@ def test_licences_that_must_be_allowed_by_name(name: str) -> None:
         assert f"--license {license}" in caught.value.fix
     rows.check_license("segment", name, (license,))
     rows.check_license("segment", "eomt_large", ())
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("task", CLASSES)
+def test_classes_may_be_others(task: str) -> None:
+    """Those kept keep their rows, and nothing keeps its own; what is told of them changes, as they share a softmax."""
+    room: Any = answering(task, "this test")
+    schema = Schema(task, ("a", "b", "c"), {"train": (80, 80, 80)}, 3, (64, 64), True, {"train": 240, "val": 6})  # type: ignore[arg-type]
+    network, card = room.create(room.recipe(schema, "cpu", Budget(model="eomt_large", size=(64, 64), epochs=1))[0], schema)
+    planned = plan("set-classes +d -b", network, card, room.build)
+    assert planned.card.classes == ("a", "c", "d") and planned.edit.promise == "changes the function"
+    old, new = network.network.class_predictor, planned.network.network.class_predictor  # type: ignore[union-attr]
+    for place, before in ((0, 0), (1, 2), (3, 3)):
+        assert torch.equal(new.weight[place], old.weight[before]) and new.bias[place] == old.bias[before]
+    assert not new.weight[2].any()
+    assert plan("set-classes a=e", network, card, room.build).edit.promise == "exact"
 
 
 @pytest.mark.usefixtures("tiny")

@@ -28,7 +28,7 @@ PATTERNS = (1, 3, 4)  # channels that images are read with
 @dataclass(frozen=True)
 class SetClasses(Operation):
     """Kept classes keep their rows, bit by bit, and their order, or that of a whole list; new ones come last, with weights of 0 and the
-    mean of the biases."""
+    mean of the biases. What is told of those kept stays the same, but of networks that compare classes inside ("softmax" in the card)."""
 
     name = "set-classes"
     usage = "set-classes +NEW -GONE OLD=NAME ..., or =NAME ... for all of them in their order; quoted where a name has spaces"
@@ -50,6 +50,11 @@ class SetClasses(Operation):
         if not words or not all((*added, *removed)) or not all("=" in word.strip("=") for word in renamed):
             raise usage(cls, words)
         return cls(added, removed, renamed)
+
+    def promised(self, card: Card) -> Promise:
+        """As the class says."""
+        others = self.added or self.removed or self.whole
+        return "changes the function" if card.architecture.get("softmax") and others else "exact"
 
     def _origins(self, card: Card) -> list[tuple[str, int]]:
         """The new classes, each with the place it had, or FRESH; raises UserError."""

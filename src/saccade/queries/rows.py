@@ -112,8 +112,8 @@ def listed(task: str) -> list[ModelRow]:
 
 
 def architecture(name: str, classes: int, channels: int) -> dict[str, Any]:
-    """Plain JSON that rebuilds a network."""
-    return {"source": "transformers", "name": name, "arguments": {"classes": classes, "channels": channels}}
+    """Plain JSON that rebuilds a network. softmax: classes share one inside of it, so that others change what is told of the rest."""
+    return {"source": "transformers", "name": name, "arguments": {"classes": classes, "channels": channels}, "softmax": True}
 
 
 def check(name: str) -> None:
