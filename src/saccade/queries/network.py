@@ -81,7 +81,7 @@ class Queries(nn.Module):
         first = len(network.layers) - len(masked)
         for number, layer in enumerate(network.layers):
             if number == first:
-                hidden = torch.cat([network.query.weight.expand(len(hidden), -1, -1), hidden], 1)
+                hidden = torch.cat([network.query.weight.expand(hidden.shape[0], -1, -1), hidden], 1)
             seen = None
             if number >= first and masked[number - first]:
                 found.append(self._told(hidden, grid))
@@ -103,7 +103,7 @@ class Queries(nn.Module):
             places = F.interpolate(square, size=grid, mode="bicubic", align_corners=False).flatten(2)[0].T
         patches = embeddings.patch_embeddings(pixels) + places
         others = (embeddings.cls_token, embeddings.register_tokens)
-        return torch.cat([*(token.expand(len(pixels), -1, -1) for token in others), patches], 1), grid, {}
+        return torch.cat([*(token.expand(pixels.shape[0], -1, -1) for token in others), patches], 1), grid, {}
 
     def _told(self, hidden: Tensor, grid: tuple[int, int]) -> Answers:
         network = self.network
@@ -129,7 +129,7 @@ class Queries(nn.Module):
         if self.training:
             inside = inside | (torch.rand(inside.shape[:2], device=masks.device) > share)[:, :, None]
         own = torch.cat([inside.new_ones(*inside.shape[:2], tokens - inside.shape[2]), inside], 2)
-        rest = inside.new_ones(len(inside), tokens - inside.shape[1], tokens)
+        rest = inside.new_ones(inside.shape[0], tokens - inside.shape[1], tokens)
         return torch.cat([own, rest], 1)[:, None]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from saccade.core import licenses
@@ -69,7 +70,7 @@ def _mask2former(settings: Mapping[str, Any], parameters: int, figure: float, na
 
 
 def _vit(side: int, queries: int) -> dict[str, Any]:
-    """EoMT on a ViT-L/16, whose positions have learned from images of so many pixels of a side; no shift or noise of positions."""
+    """EoMT on a ViT-L/16, whose positions have learned from images of so many pixels of a side (only DINOv2's)."""
     return {"image_size": side, "num_queries": queries}
 
 
@@ -131,7 +132,7 @@ def check_license(task: str, name: str, allowed: Sequence[str]) -> None:
         raise UserError(f"the weights of {name} are under {license}, {ASKED[license]}", where="--pretrained", fix=fix)
 
 
-def links(task: str, name: str, file: Any) -> tuple[dict[str, str], ...]:
+def links(task: str, name: str, file: Path) -> tuple[dict[str, str], ...]:
     """The licence chain of a row's published weights, which lie in `file`."""
     row = ROWS[task][name]
     source = f"https://huggingface.co/{row.repository}"

@@ -56,6 +56,7 @@ def shaken(name: str) -> tuple[Any, Card]:
     return network.eval(), card
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TINY)
 def test_the_doors(name: str) -> None:
     """The card alone rebuilds it; it learns; what it finds are instances with masks, and can be explained."""

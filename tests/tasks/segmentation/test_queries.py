@@ -47,6 +47,7 @@ def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
     return network, card, config
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TINY)
 def test_the_doors(name: str) -> None:
     """The card alone rebuilds it; it learns; an image does not depend on its neighbours; any size; what it says can be explained."""
@@ -56,6 +57,7 @@ def test_the_doors(name: str) -> None:
     update.progress = lambda step: step / 12
     found = [update.step([batch], step, 1.0)["loss"] for step in range(12)]
     assert np.isfinite(found).all() and min(found[-2:]) < 0.9 * found[0], found
+    assert network.shares is None or network.shares.tolist() == [0, 0], "the run has told how far it is"
     read = Card.from_json(card.to_json())
     other: Any = TASK.build(read, sum(value.numel() for value in network.state_dict().values())).eval()
     weights.load_into(other, weights.to_buffers(network), where="x")

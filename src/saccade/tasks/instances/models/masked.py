@@ -39,8 +39,8 @@ class Masked(Queries):
         inside = masks > 0
         sure = (masks.sigmoid() * inside).sum((2, 3)) / inside.sum((2, 3)).clamp_min(1)
         scores = told.classes.float().softmax(2)[..., :-1] * sure[..., None]
-        own = torch.eye(masks.shape[1], device=masks.device).expand(len(masks), -1, -1)
-        conic = own.new_zeros(len(masks), own.shape[1], CONIC)
+        own = torch.eye(masks.shape[1], device=masks.device).expand(masks.shape[0], -1, -1)
+        conic = own.new_zeros(masks.shape[0], own.shape[1], CONIC)
         return torch.cat([_boxes(masks), scores.logit(1e-6), conic, own], 2), masks
 
     def losses(self, batch: Batch) -> Losses:
