@@ -107,6 +107,13 @@ def test_nothing_and_more_than_there_are_queries(count: int) -> None:
         assert one.classes.grad is not None and torch.isfinite(one.classes.grad).all() and one.classes.grad.abs().sum() > 0
 
 
+def test_half_precision_elsewhere_changes_nothing() -> None:
+    told, wanted = answers(1), goals(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = seeded([told], [wanted])
+    assert float(inside.total) == float(seeded([told], [wanted]).total)
+
+
 def test_numbers_that_are_none_show_in_the_loss() -> None:
     told = answers(1)
     told.masks[0, 2, 3, 3] = torch.nan
