@@ -135,7 +135,7 @@ class Queries(nn.Module):
 
 def paced(phases: Sequence[Phase], network: nn.Module, config: TrainConfig) -> list[Phase]:
     """The phases of a room, by which the masks of EoMT's attention go one block after the other, from the first on, so that it needs none
-    once it has learned (section 3.2 of the paper); where it begins with weights that have, there are none to begin with."""
+    once it has learned ("mask annealing"); where it begins with weights that have, there are none to begin with."""
     shares = network.shares if isinstance(network, Queries) else None
     if shares is None or config.pretrained or config.weights:
         return list(phases)
