@@ -47,13 +47,9 @@ def losses(layers: Sequence[Answers], goals: Sequence[Goals]) -> Losses:
     """Of the answers after several layers, which all learn the same. The loss is a sum over masks; what the classes of an image's queries
     lose, their weighted mean, counts as often as it has masks, once at least, so that for images of equally many this is the authors'
     loss, and one that does not depend on how a batch is cut otherwise too."""
-    sums = dict[str, list[Tensor]](classes=[], pixels=[], overlap=[])
     with torch.autocast(layers[0].masks.device.type, enabled=False):  # costs of pairs lie too near each other for 16 bit
-        for answers in layers:
-            for classes, masks, goal in zip(answers.classes.float(), answers.masks.float(), goals, strict=True):
-                for name, value in _of_image(classes, masks, goal).items():
-                    sums[name].append(value)
-    parts = {name: torch.stack(values).sum() for name, values in sums.items()}
+        found = [_of_image(one.classes[k].float(), one.masks[k].float(), goal) for one in layers for k, goal in enumerate(goals)]
+    parts = {name: torch.stack([one[name] for one in found]).sum() for name in ("classes", "pixels", "overlap")}
     return Losses(torch.stack(list(parts.values())).sum(), float(sum(max(1, len(goal.labels)) for goal in goals)), parts)
 
 
