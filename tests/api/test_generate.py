@@ -288,3 +288,36 @@ def test_a_few_images_stand_for_all_classes() -> None:
     parts = [judging._images(split, 40, first)[0] for first in range(0, 300, 40)]
     assert sorted(np.concatenate(parts)[:, 0, 0, 0].tolist()) == sorted(i % 256 for i in range(300)), "each once"
     assert np.array_equal(pixels[:40], parts[0])
+
+
+def test_figures_as_published(runs: dict[str, Run], drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the features and by the network that papers take, whose weights are others here; of another run the pictures are its own."""
+    import torch
+
+    from saccade.api.judging import PART
+    from saccade.tasks.generation import inception, lpips
+
+    class Seen(torch.nn.Module):
+        def forward(self, *images: torch.Tensor) -> torch.Tensor:
+            assert all(one.dtype == torch.uint8 and one.shape[1:] == (3, 16, 12) and len(one) <= PART for one in images)
+            values = [one.float().flatten(2) for one in images]
+            return values[0] if len(images) == 1 else (values[0] - values[1]).abs().mean((1, 2))
+
+    monkeypatch.setattr(inception, "pretrained", lambda *, where: Seen())
+    monkeypatch.setattr(lpips, "trained", lambda name, size, *, where: Seen())
+    found = saccade.eval(runs["vae"].path, features="inception", lpips="vgg")
+    assert {"fid_inception", "kid_inception", "perceptual_inception", "lpips_vgg"} <= set(found.metrics)
+    assert found.metrics["lpips_vgg"] > 1  # type: ignore[operator]
+    low, high = found.intervals["lpips_vgg"]
+    assert low < found.metrics["lpips_vgg"] < high  # type: ignore[operator]
+    other = saccade.eval(runs["vae"].model, drawn, split="test", features="inception", lpips="vgg")
+    assert dict(other.metrics) == pytest.approx(dict(found.metrics))
+    with pytest.raises(UserError, match="no encoder"):
+        saccade.eval(runs["dcgan"].path, lpips="alex")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **words: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(UserError, match=r"pt_inception-2015-12-05-6726825d.pth .*put it there as"):
+        saccade.eval(runs["dcgan"].path, features="inception")
+    with pytest.raises(UserError, match="under apache-2.0, must be under mit"):
+        train(drawn, tmp_path / "r", "vae", set={"generation.features": "inception"}, license="mit")

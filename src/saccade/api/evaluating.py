@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from saccade.api.runs import read_record
 from saccade.api.sets import Split, as_the_model_sees, read_split, relabelled
@@ -30,6 +30,7 @@ from saccade.prediction.views import NO_LOOKS, Looks
 from saccade.task import Metric
 from saccade.tasks import MAKING, making, room
 
+Lpips = Literal["alex", "vgg"]
 CHANGED = "the images have changed since this run was trained: what is measured on may hold what it learned from"
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def eval(
     precision: str = "auto",
     seed: int = 0,
     features: str | Path | None = None,
+    lpips: Lpips | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -57,8 +59,8 @@ def eval(
 
     For a run the answers are written to predictions/<split>.jsonl and its report shows them, but where nms, tile or tta (see `predict`) say
     that it is asked otherwise than it is by itself. features: what a model that makes images is
-    measured on: a classifier's model file, or a model of timm with its published weights; a run has its own.
-    max_pixels: of an image or mask.
+    measured on: "inception", as published figures are, a classifier's model file, or a model of timm with its published weights; a run has
+    its own. lpips: reconstructions are compared by that too, on this network. max_pixels: of an image or mask.
     """
     from saccade.api.models import Model, load
 
@@ -72,7 +74,7 @@ def eval(
             looks=looks,
             precision=precision,
             seed=seed,
-            features=features,
+            asked=Asked(features, lpips),
             max_pixels=max_pixels,
             progress=progress,
         )
@@ -80,7 +82,8 @@ def eval(
     if not (isinstance(model, Model) and run.run_file.is_file()):
         raise UserError("a model file does not know its data", where=str(target), fix="give DATA: saccade eval MODEL DATA")
     if model.card.task in MAKING:
-        return _evaluate_making_run(run, model, split, seed, features, progress)
+        return _evaluate_making_run(run, model, split, seed, Asked(features, lpips), progress)
+    Asked(features, lpips).refuse(model.card.task)
     if nms is None and (not looks or model.card.task not in OBJECTS):
         return _evaluate_run(run, model, split, precision, seed, max_pixels, progress, looks=looks)
     config = read_record(run)["config"]
@@ -107,9 +110,27 @@ def _evaluate_run(  # more than six arguments: those of `eval`
     return evaluation
 
 
-def _evaluate_making_run(
-    run: RunDir, model: Model, split: str | None, seed: int, features: str | Path | None, progress: Progress
-) -> Evaluation:
+@dataclass(frozen=True)
+class Asked:
+    """How a model that makes images is measured otherwise than on its own features: see `eval`."""
+
+    features: str | Path | None = None
+    lpips: Lpips | None = None
+
+    def refuse(self, task: str) -> None:
+        """Raise UserError where any of it is asked of a model that makes no images."""
+        for name, value in (("--features", self.features), ("--lpips", self.lpips)):
+            if value is not None:
+                raise UserError(f"is for models that make images, this one was trained to {task}", where=name, fix="leave it out")
+
+    def further(self, on: Features, model: Model) -> Features:
+        """The features, with what reconstructions are compared by beside them."""
+        from saccade.api import judging
+
+        return judging.with_lpips(on, self.lpips, making(model.card.task), model.module, model.card) if self.lpips else on
+
+
+def _evaluate_making_run(run: RunDir, model: Model, split: str | None, seed: int, asked: Asked, progress: Progress) -> Evaluation:
     """Against the images of one of the run's splits, on the run's own features or on others; kept in the run's report."""
     from saccade.api import judging
     from saccade.api.displaying import conclude, pictures
@@ -118,7 +139,8 @@ def _evaluate_making_run(
     images = RunImages.of(run, progress)
     name = split or default_split(images.dataset)
     train = images.split("train")
-    on = judging.named(str(features), model.device) if features else images.features(train, model.device)
+    on = judging.named(str(asked.features), model.device) if asked.features else images.features(train, model.device)
+    on = asked.further(on, model)
     held = train if name == "train" else images.split(name)
     task = making(model.card.task)
     evaluation, looked = conclude(task, model.module, model.card, on, (name, held), seed)
@@ -160,6 +182,9 @@ class RunImages:
         return judging.features(self.config, self.dataset.schema, train, device, self.run.features, self.progress)
 
 
+AS_IT_IS = Asked()
+
+
 def evaluate_model(
     model: Predictor,
     data: str | Path,
@@ -168,23 +193,19 @@ def evaluate_model(
     looks: Looks = NO_LOOKS,
     precision: str = "auto",
     seed: int = 0,
-    features: str | Path | None = None,
+    asked: Asked = AS_IT_IS,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """The same for an opened model.
-
-    features: what a model that makes images is measured on (see `GenerationConfig`): a classifier's file, or a model of timm.
-    """
+    """The same for an opened model."""
     if model.card.task in MAKING:
-        return _measure_making(model, data, split, seed, progress or automatic(), features)
+        return _measure_making(model, data, split, seed, progress or automatic(), asked)
+    asked.refuse(model.card.task)
     dataset = open_dataset(data, task=model.card.task, max_pixels=max_pixels)
     return _measure(model, dataset, split, precision, seed, progress or automatic(), looks=looks)
 
 
-def _measure_making(
-    model: Predictor, data: str | Path, split: str | None, seed: int, progress: Progress, features: str | Path | None
-) -> Evaluation:
+def _measure_making(model: Predictor, data: str | Path, split: str | None, seed: int, progress: Progress, asked: Asked) -> Evaluation:
     from saccade.api import judging
     from saccade.api.displaying import conclude
     from saccade.api.models import Model
@@ -192,15 +213,15 @@ def _measure_making(
     if not isinstance(model, Model):
         raise UserError("an exported file makes no images so far", where=str(model.path))
     beside = model.path.parent / "features.safetensors"
-    if features is None and not beside.is_file():
-        fix = "--features RUN/features.safetensors, or a model of timm: --features inception_v3"
+    if asked.features is None and not beside.is_file():
+        fix = "--features RUN/features.safetensors, or those of published figures: --features inception"
         raise UserError("what made images are compared on is not known", where="--features", fix=fix)
-    on = judging.named(str(features or beside), model.device)
-    if features is None:
+    on = judging.named(str(asked.features or beside), model.device)
+    if asked.features is None:
         on = replace(on, name=str(model.card.architecture.get("features")))
     dataset = open_dataset(data, task=model.card.task)
     dataset = replace(dataset, schema=replace(dataset.schema, channels=model.card.input.channels))
-    task = making(model.card.task)
+    on, task = asked.further(on, model), making(model.card.task)
     if len(dataset.targets):
         dataset = relabelled(dataset, model.card.classes)
     elif len(task.frequencies(model.module)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from saccade.core.progress import Progress
 from saccade.data.sample import Schema
 from saccade.task import Budget, Making
 from saccade.tasks import answering
-from saccade.tasks.generation.metrics import name_of
+from saccade.tasks.generation.metrics import INCEPTION, name_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,28 +39,15 @@ WEIGHTED = 16  # draws of the posterior for the importance-weighted bound
 
 
 @dataclass
-class Features:
-    """A network whose last features, averaged over places, images are compared on. `name` stands in the figures' names."""
+class Classifier:
+    """The last features of a network that classifies: uint8 `[N, H, W, C]` -> float32 `[N, D, places]`."""
 
-    name: str
     module: nn.Module
     card: Card
     device: str
-    _kept: dict[str, Array] = field(default_factory=dict)
 
-    def of(self, images: Array) -> Array:
-        """uint8 `[N, H, W, C]` (4 channels: premultiplied alpha) -> float32 `[N, D]`."""
-        return np.concatenate([self._maps(part).mean(2).cpu().numpy() for part in _parts(images)])
-
-    def apart(self, images: Array, others: Array) -> Array:
-        """How different pairs of images look to the network, float64 `[N]`, 0 to 4: see `distances.perceived`."""
-        from saccade.tasks.generation.distances import perceived
-
-        pairs = zip(_parts(images), _parts(others), strict=True)
-        return np.concatenate([perceived(self._maps(a).cpu().numpy(), self._maps(b).cpu().numpy()) for a, b in pairs])
-
-    def _maps(self, images: Array) -> Tensor:
-        """The last features float32 `[B, D, places]`."""
+    def __call__(self, images: Array) -> Tensor:
+        """See the class."""
         import torch
 
         from saccade.nn.features import evaluating
@@ -75,6 +62,40 @@ class Features:
         # Maps [B, D, h, w]; tokens [B, N, D] of transformers.
         return (kept[0].flatten(2) if kept[0].ndim == 4 else kept[0].transpose(1, 2)).float()
 
+    def _seen(self, images: Array) -> Array:
+        spec = self.card.input
+        if images.shape[1:] == (*spec.size, spec.channels):
+            return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return np.stack([prepare(image, spec) for image in images])
+
+
+@dataclass
+class Features:
+    """What images are compared on: maps uint8 `[N, H, W, 1 or 3]` -> float32 `[N, D, places]`, whose means are the features. `name` stands
+    in the figures' names. pairs: how different pairs of images are in other ways, by the name of the figure: uint8 `[N, H, W, 1 or 3]` twice
+    -> `[N]`."""
+
+    name: str
+    maps: Callable[[Array], Tensor]
+    pairs: dict[str, Callable[[Array, Array], Tensor]] = field(default_factory=dict)
+    _kept: dict[str, Array] = field(default_factory=dict)
+
+    def of(self, images: Array) -> Array:
+        """uint8 `[N, H, W, C]` (4 channels: premultiplied alpha) -> float32 `[N, D]`."""
+        return np.concatenate([self.maps(part).mean(2).cpu().numpy() for part in _parts(images)])
+
+    def apart(self, images: Array, others: Array) -> dict[str, Array]:
+        """How different pairs of images look, float64 `[N]` by the name of each figure; on the features it is 0 to 4: see
+        `distances.perceived`."""
+        from saccade.tasks.generation.distances import perceived
+
+        found = dict[str, list[Array]]()
+        for a, b in zip(_parts(images), _parts(others), strict=True):
+            found.setdefault(f"perceptual_{self.name}", []).append(perceived(self.maps(a).cpu().numpy(), self.maps(b).cpu().numpy()))
+            for name, pair in self.pairs.items():
+                found.setdefault(name, []).append(pair(a, b).double().cpu().numpy())
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
     def of_split(self, name: str, split: Split) -> Array:
         """Those of the images of a split, computed once."""
         if name not in self._kept:
@@ -84,13 +105,6 @@ class Features:
             self._kept[name] = np.concatenate([self.of(part) for part in parts])
         return self._kept[name]
 
-    def _seen(self, images: Array) -> Array:
-        images = alpha.over_white(images) if images.shape[3] == 4 else images
-        spec = self.card.input
-        if images.shape[1:] == (*spec.size, spec.channels):
-            return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        return np.stack([prepare(image, spec) for image in images])
-
 
 def in_any_order(split: Split) -> NDArray[np.int64]:
     """The places of a split, always shuffled the same way: the first of them stand for all, where the files lie class by class."""
@@ -98,7 +112,24 @@ def in_any_order(split: Split) -> NDArray[np.int64]:
 
 
 def _parts(images: Array) -> Iterator[Array]:
-    return (images[start : start + PART] for start in range(0, len(images), PART))
+    """By so many at once; transparent ones over white."""
+    for start in range(0, len(images), PART):
+        part = images[start : start + PART]
+        yield alpha.over_white(part) if part.shape[3] == 4 else part
+
+
+def _colours(module: nn.Module, device: str, at_once: int) -> Callable[..., Tensor]:
+    """A network for uint8 `[B, 3, H, W]` as one for `[N, H, W, 1 or 3]`, so many at once; grey is the same in all colours."""
+    import torch
+
+    module = module.to(device).eval()
+
+    def answer(*images: Array) -> Tensor:
+        put = [torch.from_numpy(one.transpose(0, 3, 1, 2)).expand(-1, 3, -1, -1) for one in images]
+        with torch.inference_mode():
+            return torch.cat([module(*(part.to(device) for part in parts)) for parts in zip(*(one.split(at_once) for one in put), strict=True)])
+
+    return answer
 
 
 def features(config: TrainConfig, schema: Schema, train: Split, device: str, file: Path | None, progress: Progress) -> Features:
@@ -116,7 +147,11 @@ def features(config: TrainConfig, schema: Schema, train: Split, device: str, fil
 
 
 def named(name: str, device: str) -> Features:
-    """Features of a classifier's model file, or of a model of timm with its published weights."""
+    """Features of a classifier's model file, those that published figures are of, or of a model of timm with its published weights."""
+    if name == INCEPTION:
+        from saccade.tasks.generation import inception
+
+        return Features(name, _colours(inception.pretrained(where="generation.features"), device, inception.AT_ONCE))
     if Path(name).suffix == ".safetensors" or Path(name).is_dir():
         from saccade.api.models import model_path
 
@@ -128,9 +163,22 @@ def named(name: str, device: str) -> Features:
         task.check(config)
         module, card = task.create(config, Schema("classify", ("a", "b"), {}, 3, (224, 224), True))
     except UserError as error:
-        fix = f"{error.fix}; features are {', '.join(LEARNED)}, a model of timm, or a classifier's .safetensors file"
+        fix = f"{error.fix}; features are {', '.join((*LEARNED, INCEPTION))}, a model of timm, or a classifier's .safetensors file"
         raise UserError(error.message, where="generation.features", fix=fix) from None
-    return Features(name_of(name), module.to(device).eval(), card, device)
+    return Features(name_of(name), Classifier(module.to(device).eval(), card, device))
+
+
+def with_lpips(on: Features, kind: str, task: Making, model: nn.Module, card: Card) -> Features:
+    """The same, by which reconstructions are compared by LPIPS too. Raises UserError for a model that makes none, or whose images are too
+    small."""
+    from saccade.tasks.generation import lpips
+
+    where = "--lpips"
+    if not task.encodes(model):
+        raise UserError("compares images with their reconstructions, and this model has no encoder", where=where, fix="leave it out")
+    network = lpips.trained(kind, card.input.size, where=where)
+    device = str(next(model.parameters()).device)
+    return replace(on, pairs={f"lpips_{kind}": _colours(network, device, lpips.AT_ONCE)})
 
 
 def _loaded(name: str, file: Path, device: str) -> Features:
@@ -139,7 +187,7 @@ def _loaded(name: str, file: Path, device: str) -> Features:
     model = load_model(file, device=device)
     if model.card.task != "classify":
         raise UserError(f"features must be those of a classifier, this model was trained to {model.card.task}", where=str(file))
-    return Features(name, model.module, model.card, model.device)
+    return Features(name, Classifier(model.module, model.card, model.device))
 
 
 def _learned(name: str, config: TrainConfig, schema: Schema, train: Split, device: str, progress: Progress) -> Features:
@@ -176,7 +224,7 @@ def _learned(name: str, config: TrainConfig, schema: Schema, train: Split, devic
         progress.advance(chosen.batch)
     progress.finish()
     # As when it is read from a file: other strides take other kernels, whose last bits differ.
-    return Features(name, module.to(memory_format=torch.contiguous_format).eval(), card, device)
+    return Features(name, Classifier(module.to(memory_format=torch.contiguous_format).eval(), card, device))
 
 
 def _network(size: tuple[int, int]) -> str:
@@ -189,8 +237,8 @@ def save_features(path: Path, found: Features) -> None:
     """Keep learned features beside the run that is measured on them, as a model file."""
     from saccade.nn import weights
 
-    if found.name in LEARNED:
-        modelfile.save(path, weights.to_buffers(found.module), found.card)
+    if found.name in LEARNED and isinstance(found.maps, Classifier):
+        modelfile.save(path, weights.to_buffers(found.maps.module), found.maps.card)
 
 
 class _OverWhite:
@@ -281,4 +329,4 @@ def _take(task: Making, model: nn.Module, among: tuple[Split, GenerationMetric, 
         noise = numbers.normals(0, "posterior", np.arange(first, first + len(images)), (draws, task.latent(model))).swapaxes(0, 1)
         taken = task.take(model, images, truths if by_class else None, noise)
         real, again = images.transpose(0, 2, 3, 1), taken.reconstructions
-        metric.update_taken(real, taken.nats, again, weighted=taken.weighted, perceived=on.apart(real, again))
+        metric.update_taken(real, taken.nats, again, weighted=taken.weighted, apart=on.apart(real, again))

@@ -11,6 +11,7 @@ from saccade.core import licenses, modelfile
 from saccade.core.config import TrainConfig
 from saccade.tasks import MAKING, room
 from saccade.tasks.classification.models import hf_rows
+from saccade.tasks.generation.metrics import INCEPTION
 
 LEARNED = ("classifier", "clusters")  # features of made images that are no weights from elsewhere
 
@@ -27,6 +28,10 @@ def check(config: TrainConfig) -> None:
         return
     if Path(features).suffix == ".safetensors" or Path(features).is_dir():
         of_file(model_path(features), by, where="generation.features")
+    elif features == INCEPTION:
+        from saccade.tasks.generation import inception
+
+        licenses.refuse([licenses.link(features, license=inception.WEIGHTS.license)], by, where="generation.features")
     else:
         published("classify", features, by, where="generation.features")
 

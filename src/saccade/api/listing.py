@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from saccade.core import licenses, modelfile
 from saccade.core.errors import UserError, unknown
-from saccade.nn import pretrained
+from saccade.nn import fetching
 from saccade.task import ModelRow
 from saccade.tasks import ROOMS, room
 
@@ -185,7 +185,7 @@ def _local() -> Callable[[ModelRow], bool]:
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     held = {place.parent.parent.name.removeprefix("models--") for place in cache.glob("models--*/snapshots/*") if _has_weights(place)}
     timms = {name.removeprefix("timm--").partition(".")[0] for name in held if name.startswith("timm--")}
-    fetched = {place.name for place in pretrained.cache().glob("*")}
+    fetched = {place.name for place in fetching.cache().glob("*")}
 
     def here(row: ModelRow) -> bool:
         kept = {"timm": timms, "torchvision": fetched}.get(row.source, held)

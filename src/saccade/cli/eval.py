@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 @click.option("--split", metavar="SPLIT", help="Default: test where there is one, else validation.")
 @click.option("--predictions", type=click.Path(), metavar="FILE", help="Score anybody's predictions instead of a model's.")
 @click.option(
-    "--features", metavar="FILE|MODEL", help="What a model that makes images is measured on: a classifier's file, or a model of timm."
+    "--features",
+    metavar="FILE|MODEL",
+    help="What a model that makes images is measured on: inception (as published figures are), a classifier's file, or a model of timm.",
 )
+@click.option("--lpips", type=click.Choice(["alex", "vgg"]), help="Models that reconstruct images: compare those by LPIPS too.")
 @options.looking
 @options.max_pixels
 @options.compute

@@ -61,8 +61,8 @@ class GenerationConfig:
 
     conditional: images are made by class. latent: numbers an image is made from (0: the model's own). features: what the distances
     between made and real images are measured on: "classifier" or "clusters" (a small network trained on the same images before the first
-    step, to tell their classes, or groups of alike ones), a model of timm with published weights, or the path of a model file of a
-    classifier.
+    step, to tell their classes, or groups of alike ones), "inception" (the network that published figures are measured on), a model of timm
+    with published weights, or the path of a model file of a classifier.
 
     GANs. loss: see `tasks/generation/adversarial.py`. r1, r2: weights of the gradient penalties at real and at made images (gamma; Huang
     et al. 2024), taken at every `penalty_every`-th step and multiplied by it; gradient_penalty: that of WGAN-GP.

@@ -3,17 +3,15 @@ safetensors, torchvision's go through `nn.checkpoints`."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saccade.core import licenses
 from saccade.core.errors import UserError, unknown
-from saccade.core.files import write_bytes
+from saccade.nn import fetching
+from saccade.nn.fetching import Published
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
 HUB = "https://huggingface.co"
@@ -169,7 +167,7 @@ def classes(name: str, file: Path) -> tuple[str, ...]:
     from torchvision.models import detection
 
     known = name in models.list_models(module=detection) and file.name == detectors(name).file
-    return categories(name) if known and sum_holds(file.name, file.read_bytes()) else ()
+    return categories(name) if known and fetching.holds(file.read_bytes(), published(detectors(name))) else ()
 
 
 def _of_detector(name: str) -> Any:
@@ -179,32 +177,15 @@ def _of_detector(name: str) -> Any:
     return table.DEFAULT
 
 
-def sum_holds(name: str, data: bytes) -> bool:
-    """Whether the sum of a file of torchvision's begins as its name states: name-1a2b3c4d.pth."""
-    told = re.search(r"-([0-9a-f]{8,64})\.", name)
-    return told is not None and hashlib.sha256(data).hexdigest().startswith(told[1])
-
-
-def cache() -> Path:
-    """Where fetched files of torchvision are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saccade" / "weights"
+def published(found: Weights) -> Published:
+    """The file of weights of torchvision's."""
+    told = re.search(r"-([0-9a-f]{8,64})\.", found.file)  # they are named by the start of their sum
+    return Published(found.file, found.address, told[1] if told else "", found.license)
 
 
 def fetch_torchvisions(name: str, found: Weights) -> Path:
     """The local file of weights of torchvision, downloaded unless it was before; raises UserError as `fetch` does."""
-    place = cache() / found.file
-    if place.is_file():
-        return place
-    try:
-        with urllib.request.urlopen(found.address, timeout=60) as answer:
-            data = answer.read()
-    except OSError as error:
-        problem = f"cannot fetch the weights of {name} ({type(error).__name__}): asked for {found.address}"
-        raise UserError(problem, where="--pretrained", fix=BY_HAND) from None
-    if not sum_holds(found.file, data):
-        raise UserError(f"what came from {found.address} has not the sum that its name states", where="--pretrained", fix="try again")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return write_bytes(place, [data])
+    return fetching.fetch(published(found), f"the weights of {name}", where="--pretrained", by_hand=BY_HAND)
 
 
 def fetch(name: str) -> Path:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from saccade.tasks.generation import distances
 
 Floats = NDArray[np.float64]
+INCEPTION = "inception"  # the features that published figures are of
 REPEATS = 100  # of the bootstrap
+WIDE, FEWER = 1024, 40  # features from which each repeat takes seconds, and how many are taken then
 NEIGHBOURS = 10_000  # rows of either side that nearest neighbours are looked for among
 COLLAPSED = 0.02  # share of the real features' variance below which made images are all alike
 WORSE = 8.0  # times the best distance so far that mean divergence
@@ -35,7 +37,7 @@ class GenerationMetric:
     `compute` gives, as far as there is what they need: fid_F, kid_F (times 1,000 it is what papers print), precision_F, recall_F,
     density_F, coverage_F, spread_F (variance of the made features by that of the real ones) for the features F;
     bits_per_dim (an upper bound, lower is better), bits_per_dim_weighted (the importance-weighted one), elbo (nats an image); psnr, ssim
-    and perceptual_F (0 is equal, 4 most different) of reconstructions; told_apart: share of pairs of a held-out and a made image that
+    and perceptual_F (0 is equal, 4 most different) of reconstructions, with lpips_N where asked for; told_apart: share of pairs of a held-out and a made image that
     the judge orders rightly.
     """
 
@@ -65,12 +67,16 @@ class GenerationMetric:
         reconstructions: NDArray[np.uint8],
         *,
         weighted: Floats | None = None,
-        perceived: Floats | None = None,
+        apart: Mapping[str, Floats] | None = None,
     ) -> None:
-        """Images and their reconstructions uint8 `[B, H, W, C]`; bounds of log p, distances on the features, `[B]` each."""
-        rows = {"nats": nats, "psnr": distances.psnr(images, reconstructions), "ssim": distances.ssim(images, reconstructions)}
-        rows |= {name: values for name, values in (("weighted", weighted), ("perceived", perceived)) if values is not None}
-        rows["dimensions"] = np.full(len(images), float(np.prod(images.shape[1:])))
+        """Images and their reconstructions uint8 `[B, H, W, C]`; bounds of log p, `[B]` each; apart: how different both look, `[B]` by the
+        name of each figure."""
+        dimensions = np.full(len(images), float(np.prod(images.shape[1:])))
+        rows = {"bits_per_dim": -nats / (dimensions * math.log(2))}
+        if weighted is not None:
+            rows["bits_per_dim_weighted"] = -weighted / (dimensions * math.log(2))
+        rows |= {**(apart or {}), "elbo": nats}
+        rows |= {"psnr": distances.psnr(images, reconstructions), "ssim": distances.ssim(images, reconstructions)}
         self._taken.append({name: np.asarray(value, np.float64) for name, value in rows.items()})
 
     def update_judge(self, real: Floats, made: Floats) -> None:
@@ -93,7 +99,9 @@ class GenerationMetric:
         """95 % intervals: of the Fréchet distance by the bootstrap over both sets, of likelihoods and reconstructions by their spread."""
         found = {}
         if len(self._made) > 1 and len(self._real) > 1:
-            low, high = distances.intervals(np.stack(self._real), np.stack(self._made), seed=seed, repeats=REPEATS)
+            real, made = np.stack(self._real), np.stack(self._made)
+            repeats = REPEATS if real.shape[1] < WIDE else min(REPEATS, FEWER)
+            low, high = distances.intervals(real, made, seed=seed, repeats=repeats)
             found[f"fid_{self.features}"] = (low, high)
         for name, values in self._columns().items():
             values = values[np.isfinite(values)]
@@ -114,14 +122,7 @@ class GenerationMetric:
         """Likelihoods and reconstructions by image, `[N]` each, by the name of their figure."""
         if not self._taken:
             return {}
-        joined = {name: np.concatenate([part[name] for part in self._taken]) for name in self._taken[0]}
-        scale = -1 / (joined["dimensions"] * math.log(2))
-        columns = {"bits_per_dim": joined["nats"] * scale}
-        if "weighted" in joined:
-            columns["bits_per_dim_weighted"] = joined["weighted"] * scale
-        if "perceived" in joined:
-            columns[f"perceptual_{self.features}"] = joined["perceived"]
-        return columns | {"elbo": joined["nats"], "psnr": joined["psnr"], "ssim": joined["ssim"]}
+        return {name: np.concatenate([part[name] for part in self._taken]) for name in self._taken[0]}
 
     def _likelihoods(self, weights: NDArray[Any] | None) -> dict[str, float | None]:
         columns = self._columns()
