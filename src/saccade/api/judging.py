@@ -127,7 +127,9 @@ def _colours(module: nn.Module, device: str, at_once: int) -> Callable[..., Tens
     def answer(*images: Array) -> Tensor:
         put = [torch.from_numpy(one.transpose(0, 3, 1, 2)).expand(-1, 3, -1, -1) for one in images]
         with torch.inference_mode():
-            return torch.cat([module(*(part.to(device) for part in parts)) for parts in zip(*(one.split(at_once) for one in put), strict=True)])
+            return torch.cat(
+                [module(*(part.to(device) for part in parts)) for parts in zip(*(one.split(at_once) for one in put), strict=True)]
+            )
 
     return answer
 

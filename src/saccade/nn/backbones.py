@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from saccade.core import modelfile
 from saccade.core.errors import UserError, unknown
 from saccade.nn import checkpoints, fitting, stems
 from saccade.nn import pretrained as published
@@ -105,6 +106,8 @@ def _create(name: str, arguments: Mapping[str, Any], *, meta: bool = False, weig
         except ValueError as error:
             raise UserError(f"the weights of {name} cannot be given other channels: {error}", where="channels") from None
         return module
+    if weights is not None:
+        modelfile.peek(weights)  # its readers say of a damaged file only what safetensors says
     overlay = {"file": str(weights), "custom_load": False} if weights else None
     with torch.device("meta") if meta else torch.device("cpu"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's remarks on its own registry

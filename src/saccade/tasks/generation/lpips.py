@@ -105,7 +105,5 @@ def trained(name: str, size: tuple[int, int], *, where: str) -> Lpips:
     checkpoints.take(network.network, checkpoints.read(file), Place(), (), least=1.0)
     linear = fetching.tensors(kind.linear, f"the linear weights of LPIPS ({name})", where=where)
     named = {number: linear.get(f"lin{number}.model.1.weight") for number in range(len(kind.layers))}
-    weights.load_into(
-        network.linear, {str(number): one for number, one in named.items() if one is not None}, where=str(kind.linear.place)
-    )
+    weights.load_into(network.linear, {str(number): one for number, one in named.items() if one is not None}, where=str(kind.linear.place))
     return network.eval()
