@@ -72,8 +72,8 @@ class Classifier:
 @dataclass
 class Features:
     """What images are compared on: maps uint8 `[N, H, W, 1 or 3]` -> float32 `[N, D, places]`, whose means are the features. `name` stands
-    in the figures' names. pairs: how different pairs of images are in other ways, by the name of the figure: uint8 `[N, H, W, 1 or 3]` twice
-    -> `[N]`."""
+    in the figures' names. pairs: how different pairs of images are in other ways, by the name of the figure: uint8 `[N, H, W, 1 or 3]`
+    twice -> `[N]`."""
 
     name: str
     maps: Callable[[Array], Tensor]

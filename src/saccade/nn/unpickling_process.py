@@ -1,12 +1,13 @@
 """The process that opens one pickled file of weights and writes its tensors as safetensors: `python -m ... FILE TARGET`.
 
 torch's unpickler of plain weights has been broken before (CVE-2025-32434, CVE-2026-24747), so it runs where it can do no harm: after its
-limits are set this process can open no file, socket or program any more, and has memory for the file twice and little more.
+limits are set this process can open no file, socket or program any more, remove none, and has memory for the file twice and little more.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from saccade.core.modelfile import Buffer
 from saccade.nn.weights import NAMES
 
 MEMORY = 512 << 20  # bytes beside twice the file
+LANDLOCK, NO_NEW_PRIVILEGES = 444, 38  # calls of the kernel: the first of three, and what prctl(2) must set before the last
 # Where tools keep weights beside other things; averaged ones come first, as they are what is used.
 WRAPPINGS = (
     "state_dict_ema",
@@ -121,11 +123,26 @@ def _limit(size: int) -> None:
     """No new file, socket or process; memory and time for a file of `size` bytes; what is open stays open."""
     statm = Path("/proc/self/statm")
     now = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else None
+    _leave_alone()
     seconds = 60 + int(resource.getrusage(resource.RUSAGE_SELF).ru_utime) + size // 10_000_000
     limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: 2 * size + MEMORY, resource.RLIMIT_CORE: 0, resource.RLIMIT_NPROC: 0}
     limits |= {resource.RLIMIT_AS: now + 2 * size + MEMORY} if now is not None else {}
     for kind, most in {**limits, resource.RLIMIT_NOFILE: 0}.items():
         resource.setrlimit(kind, (most, most))
+
+
+def _leave_alone() -> None:
+    """Where the kernel has Landlock (Linux 5.13), nothing may be made, cut, renamed or removed by name either, for which nothing need be
+    opened (man 7 landlock; the numbers are those of every machine)."""
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(LANDLOCK, None, 0, 1) if sys.platform == "linux" else 0
+    if version < 1:
+        return
+    rights = ctypes.c_uint64((1 << 13) - 1 | (version >= 2) << 13 | (version >= 3) << 14)  # all of files that it knows of; none is granted
+    rules = libc.syscall(LANDLOCK, ctypes.byref(rights), ctypes.sizeof(rights), 0)
+    if rules < 0 or libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or libc.syscall(LANDLOCK + 2, rules, 0):
+        raise OSError(ctypes.get_errno(), "cannot be confined")
+    os.close(rules)
 
 
 def _said(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A file brought by hand, whose sum is taken for the published one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -50,7 +49,7 @@ def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         torch.save(content, found.place)
         return replace(found, sha256=hashlib.sha256(found.place.read_bytes()).hexdigest())
 
-    yield bring
+    return bring
 
 
 @pytest.mark.processes
@@ -121,7 +120,7 @@ def test_lpips_is_that_of_torchmetrics(name: str, tmp_path: Path, monkeypatch: p
 
 
 def test_images_too_small_for_lpips() -> None:
-    with pytest.raises(UserError, match="31 pixels a side at least for alex, have 28x40.*--lpips vgg"):
+    with pytest.raises(UserError, match=r"31 pixels a side at least for alex, have 28x40.*--lpips vgg"):
         lpips.trained("alex", (28, 40), where="--lpips")
     with pytest.raises(UserError, match="leave it out"):
         lpips.trained("alex", (8, 40), where="--lpips")

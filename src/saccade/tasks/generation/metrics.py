@@ -37,8 +37,8 @@ class GenerationMetric:
     `compute` gives, as far as there is what they need: fid_F, kid_F (times 1,000 it is what papers print), precision_F, recall_F,
     density_F, coverage_F, spread_F (variance of the made features by that of the real ones) for the features F;
     bits_per_dim (an upper bound, lower is better), bits_per_dim_weighted (the importance-weighted one), elbo (nats an image); psnr, ssim
-    and perceptual_F (0 is equal, 4 most different) of reconstructions, with lpips_N where asked for; told_apart: share of pairs of a held-out and a made image that
-    the judge orders rightly.
+    and perceptual_F (0 is equal, 4 most different) of reconstructions, with lpips_N where asked for; told_apart: share of pairs of a
+    held-out and a made image that the judge orders rightly.
     """
 
     def __init__(self, features: str, *, likely: bool) -> None:
