@@ -62,6 +62,9 @@ class Lpips(nn.Module):
     """Pairs of images uint8 `[B, 3, H, W]`, RGB, -> float32 `[B]`: 0 where they are equal; more is more different. Its layers hold nothing
     yet: see `trained`."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, kind: Kind) -> None:
         from torchvision import models
 
