@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from saccade.core import images
+from saccade.core import images, strips
 from saccade.core.alpha import over_white
 from saccade.core.errors import UserError
 from saccade.core.images import Header
@@ -533,3 +534,35 @@ def test_threads_and_the_users_own_warnings(shared_data: Path) -> None:
 def test_suffixes_are_of_formats_that_are_read() -> None:
     Image.init()
     assert {Image.EXTENSION[suffix] for suffix in images.SUFFIXES} <= set(images.LOCAL)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+@pytest.mark.parametrize("order", ["contig", "separate"])
+def test_other_channels_are_refused_by_their_number(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], count: int, depth: type, order: str
+) -> None:
+    """Or what is passed over of them is said; large files are read by rows in another place, and say the same."""
+    pixels, file = np.full((11, 17, count), 7, depth), tmp_path / "a.tif"
+    tifffile.imwrite(
+        file, pixels if order == "contig" else pixels.transpose(2, 0, 1), photometric="minisblack", planarconfig=order, bigtiff=count == 5
+    )
+    if (count, depth, order) == (2, np.uint8, "contig"):
+        assert images.read(file).notes == ("of 2 channels only the first was read",)
+        return
+    with pytest.raises(UserError, match=f"holds {count} channels, and only grey and RGB"):
+        images.read(file)
+    with pytest.raises(UserError, match=f"holds {count} channels"), strips.opened(str(file), channels=3) as rows:
+        rows.take(0, 1)
+    assert capfd.readouterr().err == ""
+
+
+def test_channels_beside_colours_are_said_to_be_left_out(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 17, 6), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    found = images.read(tmp_path / "a.tif")
+    assert np.array_equal(found.pixels, pixels[..., :3]) and found.notes == ("of 6 channels only the first 3 were read",)
+    with strips.opened(str(tmp_path / "a.tif"), channels=3) as rows:
+        assert np.array_equal(rows.take(0, 11), pixels[..., :3]) and rows.notes == found.notes
+    tifffile.imwrite(tmp_path / "b.tif", pixels[..., :3], photometric="rgb")
+    assert images.read(tmp_path / "b.tif").notes == ()

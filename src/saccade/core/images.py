@@ -184,6 +184,8 @@ def open_image(file: IO[bytes], where: str, *, local: bool) -> Image.Image:
     try:
         return Image.open(file, formats=_formats(local))
     except UnidentifiedImageError:
+        if local and (many := modes.many_channels(file, where)) is not None:
+            raise many from None
         names = ", ".join(LOCAL if local else ANYWHERE)
         message = f"must be an image ({names}), but is something else or its header is damaged"
         raise UserError(message, where=where, fix="open it in an image viewer and save it as PNG, or leave it out") from None
@@ -242,11 +244,11 @@ def _decode(
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """The pixels, and notes; `turn`: the orientation and its note, where they are known already."""
     check_pixels(image.size, where, max_pixels)
-    image.load()
+    modes.load(image, where)
     upright, damaged = turn or orientation(image)
     notes = [damaged] if damaged else []
     pixels, note = modes.plain(image, where, with_alpha=channels == 4)
-    notes += [note] if note else []
+    notes += [said for said in (note, modes.left_out(image)) if said]
     return with_channels(_turned(pixels, upright), channels), tuple(notes)
 
 

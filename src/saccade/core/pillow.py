@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import re
 import threading
 import warnings
@@ -16,9 +17,11 @@ TOO_LARGE = "raise max_pixels (--max-pixels) if you trust it"
 
 
 def silence_libtiff() -> None:
-    """libtiff prints a line per fault on standard error from C (hundreds for one bad file); its faults reach us as exceptions as well."""
+    """libtiff prints a line per fault on standard error from C (hundreds for one bad file), Pillow's reader of TIFF logs some; the faults
+    reach us as exceptions as well."""
     from PIL import _imaging
 
+    logging.getLogger("PIL.TiffImagePlugin").addFilter(_not_here)
     try:
         library = ctypes.CDLL(_imaging.__file__)  # its symbols include those of the libtiff it is linked to
         for setter in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
@@ -33,6 +36,11 @@ class _Thread(threading.local):
 
 
 _THREAD = _Thread()
+
+
+def _not_here(record: logging.LogRecord) -> bool:
+    """Whether a line of a log is of somebody else's use of Pillow."""
+    return not _THREAD.reading
 
 
 class _OnlyHere(type):

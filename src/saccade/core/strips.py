@@ -101,9 +101,10 @@ def opened(source: str | bytes, *, channels: int, max_pixels: int = images.MAX_P
             if parts is None:
                 rows = of(images.read(source, channels=channels, max_pixels=max_pixels))
             else:
-                more = ("only the first frame or page was read",) if images.has_more(image) else ()
+                more = ["only the first frame or page was read"] if images.has_more(image) else []
+                more += [missing] if (missing := modes.left_out(image)) else []
                 ready = ((images.with_channels(pixels, channels), note) for pixels, note in parts)
-                rows = Rows(ready, (image.height, image.width), where, more)
+                rows = Rows(ready, (image.height, image.width), where, tuple(more))
         except UserError as error:
             raise Unreadable(error.message, where=error.where, fix=error.fix) from None
         yield rows
@@ -137,7 +138,7 @@ def _whole(image: Image.Image, where: str) -> Parts | None:
 
 def _cropped(image: Image.Image, where: str) -> Parts:
     """The rows of an image that Pillow decodes whole."""
-    image.load()
+    modes.load(image, where)
     rows = max(1, BAND // (4 * image.width))
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(image.height, top + rows)))
