@@ -11,6 +11,8 @@ import pytest
 
 import saccade
 from saccade import Run, UserError
+from saccade.api import planning
+from saccade.cli.main import main
 from saccade.tasks import ROOMS, room
 
 
@@ -53,6 +55,97 @@ def test_what_is_kept() -> None:
 def test_what_is_refused(request_: dict[str, str], words: str) -> None:
     with pytest.raises(UserError, match=words):
         saccade.models(**request_)  # type: ignore[arg-type]
+
+
+def test_all_filters_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["models", "--task", "detect", "--max-params", "30M", "--license", "apache-2.0,mit,bsd", "--sort", "metric", "--json"]
+    assert main(argv) == 0
+    rows = json.loads(capsys.readouterr().out)["models"]
+    every = [entry for entry in saccade.models(task="detect") if entry.license]
+    wanted = {entry.name for entry in every if entry.parameters <= 30_000_000}
+    assert {row["name"] for row in rows} == wanted and len(wanted) < len(every)
+    assert {row["license"] for row in rows} == {"apache-2.0", "bsd-3-clause"}
+    figures = [row["metric"] for row in rows]
+    assert figures == sorted(figures, reverse=True) and {row["task"] for row in rows} == {"detect"}
+    (only,) = saccade.models("dfine_s", task="detect", max_params=11_000_000, license=["apache-2.0"])
+    assert only.metric and len(saccade.models("dfine_s", license="mit")) == 0
+    makers = saccade.models(task="generate", sort="parameters")
+    assert [entry.name for entry in makers if entry.source == "diffusers"] == ["autoencoder_kl", "vq_model"]
+
+
+def test_a_model_by_the_repository_of_its_weights() -> None:
+    """As people type it."""
+    (one,) = saccade.models("hf/ustc-community/dfine-small-coco")
+    assert (one.name, one.task) == ("dfine_s", "detect")
+    asked = {"model": "hf/ustc-community/dfine-small-coco", "pretrained": True}
+    assert planning.settle(None, asked)["model"] == "dfine_s" and asked["model"].startswith("hf/")
+    (one,) = saccade.models("hf/microsoft/resnet-50")
+    assert one.name == "hf/microsoft/resnet-50"
+
+
+INDEX = """model-index:
+- name: net
+  results:
+  - task: {type: image-classification}
+    dataset: {name: "my photos, test"}
+    metrics:
+    - {type: f1, value: 0.4}
+    - {type: accuracy, value: %s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("head", "metric"),
+    [
+        (INDEX % "0.875", 0.875),
+        (INDEX % "87.5", 0.875),
+        (INDEX % "many", None),
+        (INDEX % "nan", None),
+        (INDEX % "-1", None),
+        ("model-index: 3\n", None),
+        ("model-index: [[\n", None),
+        ("tags: [a]\n", None),
+    ],
+)
+def test_one_of_transformers_that_stands_in_no_table(tmp_path: Path, head: str, metric: float | None) -> None:
+    """What is counted is what the library itself counts."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    labels = {number: str(number) for number in range(7)}
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    config = ViTConfig(**sizes, id2label=labels, label2id={name: number for number, name in labels.items()})
+    config.save_pretrained(tmp_path / "net")
+    (tmp_path / "net" / "README.md").write_text(f"---\nlicense: mit\n{head}---\n# a net\n")
+    (one,) = saccade.models(f"hf/{tmp_path}/net")
+    counted = sum(value.numel() for value in ViTForImageClassification(config).parameters())
+    assert (one.task, one.source, one.parameters, one.size) == ("classify", "transformers", counted, (32, 32))
+    assert one.flops and one.flops > counted and (one.license, one.local) == ("mit", False)
+    assert (one.metric, one.dataset) == (metric, "my photos, test" if metric else "")
+    (tmp_path / "net" / "model.safetensors").touch()
+    assert saccade.models(f"hf/{tmp_path}/net")[0].local
+    assert len(saccade.models(f"hf/{tmp_path}/net", license="apache-2.0")) == 0
+    with pytest.raises(UserError, match="unknown model"):
+        saccade.models(f"hf/{tmp_path}/net", task="detect")
+
+
+def test_one_of_transformers_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(repo: str, file: str, revision: str) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", none)
+    with pytest.raises(UserError, match=r"asked for https://huggingface.co/a/b/resolve/main/config.json .*hf/FOLDER"):
+        saccade.models("hf/a/b")
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="family 'bert'"):
+        saccade.models(f"hf/{tmp_path}/net")
 
 
 def test_a_run_and_its_file(run: Run) -> None:

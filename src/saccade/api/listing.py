@@ -15,7 +15,8 @@ from saccade.core import licenses, modelfile
 from saccade.core.errors import UserError, unknown
 from saccade.nn import fetching
 from saccade.task import ModelRow
-from saccade.tasks import ROOMS, room
+from saccade.tasks import ROOMS, known_as, room
+from saccade.tasks.classification.models import hf_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -93,7 +94,8 @@ def models(
 ) -> Models:
     """What `train --model` takes, or of it what fits.
 
-    name: one of them, a pattern (`resnet*`), or a model file or run folder. task: of one room. max_params: a number, or `30M`. license: of
+    name: one of them, a pattern (`resnet*`), `hf/OWNER/NAME` or `hf/FOLDER` of a classifier of transformers, of which the configuration and
+    the model card are read, or a model file or run folder. task: of one room. max_params: a number, or `30M`. license: of
     published weights, one or several (a list, or names with commas between); models without published weights have none. sort: "name",
     "parameters" (few first) or "metric" (best first, per data set it was measured on). Heads and decoders also stand on any network of
     timm: `fasterrcnn/densenet121`, `unet/resnet34`. Raises UserError for what there is none of.
@@ -104,7 +106,7 @@ def models(
         raise unknown("order", sort, SORTS, where="--sort")
     if name is not None and Path(name).exists():
         return Models([_of_file(Path(name))])
-    kept = _named([entry for entry in _all() if task in (None, entry.task)], None if name is None else str(name))
+    kept = _named([entry for entry in _all() if task in (None, entry.task)], name, task)
     if max_params is not None:
         most = _count(max_params)
         kept = [entry for entry in kept if entry.parameters <= most]
@@ -116,33 +118,34 @@ def models(
 
 def _all() -> list[Entry]:
     here = _local()
-    return [
-        Entry(
-            row.name,
-            task,
-            row.source,
-            row.parameters,
-            row.flops or None,
-            row.size,
-            row.license,
-            row.metric,
-            row.dataset,
-            here(row),
-        )
-        for task in ROOMS
-        for row in room(task).models()
-    ]
+    return [_entry(row, task, local=here(row)) for task in ROOMS for row in room(task).models()]
 
 
-def _named(entries: list[Entry], name: str | None) -> list[Entry]:
+def _entry(row: ModelRow, task: str, *, local: bool) -> Entry:
+    facts = (row.parameters, row.flops or None, row.size, row.license, row.metric, row.dataset, local)
+    return Entry(row.name, task, row.source, *facts)
+
+
+def _named(entries: list[Entry], name: str | Path | None, task: str | None) -> list[Entry]:
     if name is None:
         return entries
-    if any(mark in name for mark in "*?["):
-        return [entry for entry in entries if fnmatchcase(entry.name, name)]
-    found = [entry for entry in entries if entry.name == name]
+    asked = known_as(str(name))
+    if any(mark in asked for mark in "*?["):
+        return [entry for entry in entries if fnmatchcase(entry.name, asked)]
+    found = [entry for entry in entries if entry.name == asked]
+    if not found and asked.startswith(hf_rows.PREFIX) and task in (None, "classify"):
+        return [_of_hub(asked)]
     if not found:
-        raise unknown("model", name, [entry.name for entry in entries], where="models")
+        raise unknown("model", asked, [entry.name for entry in entries], where="models")
     return found
+
+
+def _of_hub(name: str) -> Entry:
+    """One of transformers that stands in no table. torch is loaded, to count."""
+    from saccade.tasks.classification.models import hf
+
+    row, place = hf.row(name), hf_rows.source(name)
+    return _entry(row, "classify", local=_has_weights(place) if isinstance(place, Path) else _local()(row))
 
 
 def _order(sort: str) -> Any:

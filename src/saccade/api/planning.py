@@ -19,7 +19,7 @@ from saccade.core.errors import UserError, unknown
 from saccade.core.scheduled import Scheduled
 from saccade.data.dataset import Dataset
 from saccade.task import Budget
-from saccade.tasks import MAKING, ROOMS, room
+from saccade.tasks import MAKING, ROOMS, known_as, room
 from saccade.tasks.classification.models import hf_rows
 
 VALUED = ("task", "model", "epochs", "minutes", "batch", "weights", "workers", "device", "precision", "seed")
@@ -44,6 +44,8 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
         values |= layer
     if isinstance(values.get("size"), str | int):
         values["size"] = configs.parse_size(str(values["size"]))
+    if isinstance(values.get("model"), str):
+        values["model"] = known_as(values["model"])
     checked = _checked(values)
     room(checked.task)
     if "model" in values:

@@ -6,6 +6,7 @@ import importlib
 
 from saccade.core.errors import UserError, unknown
 from saccade.task import Answering, Making, Task
+from saccade.tasks.classification.models import hf_rows
 
 ROOMS = {
     "classify": ("saccade.tasks.classification.task", "Classification"),
@@ -42,3 +43,12 @@ def making(name: str) -> Making:
         raise UserError(f"this model answers for images and makes none: it was trained to {name}", fix="saccade train DATA --task generate")
     task: Making = room(name)  # type: ignore[assignment]
     return task
+
+
+def known_as(model: str) -> str:
+    """The name of the model whose weights lie in a repository of the hub, where `hf/OWNER/NAME` is that of one which has a name here:
+    hf/ustc-community/dfine-small-coco is dfine_s. Any other name is what it was."""
+    repository = model.removeprefix(hf_rows.PREFIX)
+    if repository == model:
+        return model
+    return next((row.name for task in ROOMS for row in room(task).models() if row.weights == repository), model)

@@ -6,6 +6,7 @@ Only classes of transformers itself are built, by the name of their family; code
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from saccade.core import files, licenses
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.modelfile import Buffer
+from saccade.data.reading import parse_yaml
 from saccade.nn import checkpoints, fitting, hub, pretrained, stems
 from saccade.nn.checkpoints import Place
+from saccade.task import ModelRow
 from saccade.tasks.classification.models import hf_rows
 from saccade.tasks.classification.models.hf_rows import CONFIG, FAMILIES
 
@@ -32,7 +36,8 @@ LEFT_OUT = {
     *("_name_or_path", "auto_map", "output_attentions", "output_hidden_states", "return_dict", "use_cache", "num_channels"),
 }
 TOKENS = ("beit", "deit", "dinov2", "dinov2_with_registers", "ijepa", "vit", "vit_msn")  # families whose layers give tokens
-WHOLE, PICKLED, PIXELS = "model.safetensors", "pytorch_model.bin", "preprocessor_config.json"
+WHOLE, PICKLED, PIXELS, CARD = "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "README.md"
+CLASSES = 1000  # of a configuration that names none: ImageNet's
 
 
 class Hf(nn.Module):
@@ -100,6 +105,15 @@ class Found:
 def described(name: str, *, classes: int, channels: int, size: tuple[int, int]) -> dict[str, Any]:
     """The architecture of `name` for images of `channels` and (height, width). Raises UserError where its configuration cannot be had, or
     is none of a classifier that is known here."""
+    found, raw, family = _configured(name)
+    settings = {key: value for key, value in raw.items() if key in _defaults(family) and key not in LEFT_OUT and value is not None}
+    plain = {"source": "transformers", "name": found.called, "family": family, "settings": settings}
+    plain |= {"arguments": {"classes": classes, "channels": channels}, "size": list(size)}
+    return _first_that_works(plain)
+
+
+def _configured(name: str) -> tuple[Found, dict[str, Any], str]:
+    """What a name stands for, what its configuration says, and its family."""
     hf_rows.check(name)
     found = Found(name, hf_rows.source(name))
     raw = files.read_json(found.file(CONFIG))
@@ -107,10 +121,50 @@ def described(name: str, *, classes: int, channels: int, size: tuple[int, int]) 
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UserError(f"is of the family {family!r}, must be of one of {known}", where=name, fix="take a model of timm: saccade models")
-    settings = {key: value for key, value in raw.items() if key in _defaults(family) and key not in LEFT_OUT and value is not None}
-    plain = {"source": "transformers", "name": found.called, "family": family, "settings": settings}
-    plain |= {"arguments": {"classes": classes, "channels": channels}, "size": list(size)}
-    return _first_that_works(plain)
+    return found, raw, family
+
+
+def row(name: str) -> ModelRow:
+    """What is known of one that stands in no table: of its own classes and for one image of its own size, counted without its weights, and
+    what its model card states. Raises UserError where its configuration cannot be had."""
+    try:
+        found, raw, family = _configured(name)
+    except UserError as error:
+        if error.fix != pretrained.BY_HAND:
+            raise
+        raise UserError(
+            error.message, where=name, fix=f"bring the file on another machine, and give its folder as {hf_rows.PREFIX}FOLDER"
+        ) from None
+    labels, side = raw.get("id2label"), raw.get("image_size", _defaults(family).get("image_size"))
+    count = len(labels) if isinstance(labels, dict) and labels else CLASSES
+    size = (side, side) if type(side) is int and 0 < side <= MOST else hf_rows.SIZE
+    architecture = described(name, classes=count, channels=COLOURS, size=size)
+    with torch.device("meta"), torch.no_grad():
+        network = build(architecture).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, COLOURS, *size))
+    license, _ = license_of(name)
+    metric, dataset = _measured(found)
+    parameters = sum(value.numel() for value in network.parameters())
+    weights = str(found.place) if isinstance(found.place, str) else ""
+    return ModelRow(name, "transformers", parameters, license, metric, dataset, size, int(counter.get_total_flops()), weights)
+
+
+def _measured(found: Found) -> tuple[float | None, str]:
+    """The first accuracy that a model card states under `model-index` (0 to 1), and the name of the images; None and "" without one."""
+    try:
+        text = found.file(CARD).read_text(encoding="utf-8", errors="replace")
+        head = re.match(r"---\s*\n(.*?)\n---", text, re.S)
+        told = parse_yaml(head[1].encode(), CARD) if head else {}
+        results = [result for one in told["model-index"] for result in one["results"]]
+        for result in results:
+            for one in result["metrics"]:
+                value = float(one["value"]) / (100 if float(one["value"]) > 1 else 1)
+                if one["type"] == "accuracy" and 0 <= value <= 1:
+                    return round(value, 5), str(result.get("dataset", {}).get("name", ""))[:80]
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):  # whatever people write there
+        return None, ""
+    return None, ""
 
 
 def build(architecture: Mapping[str, Any], elements: int | None = None) -> nn.Module:
@@ -152,7 +206,7 @@ def start_from_published(name: str, architecture: Mapping[str, Any]) -> tuple[nn
 def license_of(name: str) -> tuple[str, str]:
     """The licence and the data sets that the model card states, README.md, fetched if need be; "unknown" and "" where it cannot be had."""
     try:
-        file = Found(name, hf_rows.source(name)).file("README.md")
+        file = Found(name, hf_rows.source(name)).file(CARD)
     except UserError:
         return licenses.UNKNOWN, ""
     return pretrained.stated(file.read_text(encoding="utf-8", errors="replace"))
