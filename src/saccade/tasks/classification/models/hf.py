@@ -107,7 +107,7 @@ def described(name: str, *, classes: int, channels: int, size: tuple[int, int]) 
     is none of a classifier that is known here."""
     found, raw, family = _configured(name)
     settings = {key: value for key, value in raw.items() if key in _defaults(family) and key not in LEFT_OUT and value is not None}
-    plain = {"source": "transformers", "name": found.called, "family": family, "settings": settings}
+    plain: dict[str, Any] = {"source": "transformers", "name": found.called, "family": family, "settings": settings}
     plain |= {"arguments": {"classes": classes, "channels": channels}, "size": list(size)}
     return _first_that_works(plain)
 
