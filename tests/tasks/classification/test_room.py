@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,6 +144,26 @@ def test_epochs_and_minutes_by_rule() -> None:
     epochs = [chosen(images, "cuda").epochs for images in (0, 100, 5000, 20_000, 1_000_000)]
     assert epochs == sorted(epochs, reverse=True) and epochs[0] == 400 and epochs[-1] == 8
     assert [chosen(images, "cuda").batch for images in (999, 1000, 19_999, 20_000)] == [32, 64, 64, 128]
+
+
+def test_weights_that_have_learned_are_adapted_by_the_images_of_each_class() -> None:
+    def chosen(each: int, **budget: Any) -> tuple[TrainConfig, dict[str, str]]:
+        config, reasons = choose(schema((64, 64), images=2 * each), "cpu", Budget(**budget))
+        return config, dict(reason.split(": ", 1) for reason in reasons)
+
+    few, why = chosen(49, pretrained=True, model="resnet18")
+    assert (few.lr, few.layer_decay) == (1e-3, 0.75)
+    assert chosen(49, pretrained=True, model="cifar_resnet20")[0].layer_decay == 0.9
+    assert why["layer_decay"].startswith("0.75, with 49 images a class") and why["lr"].startswith("0.001, as 98 images make few steps")
+    many, why = chosen(50, pretrained=True, model="resnet18")
+    assert (many.lr, many.layer_decay) == (3e-4, 1.0) and why["layer_decay"].startswith("1, one rate for all layers, as 50 images")
+    assert ["probe" in chosen(each, pretrained=True)[1]["layer_decay"] for each in (4, 5)] == [True, False]
+    for budget in ({}, {"model": "resnet18"}):
+        config, why = chosen(10, **budget)
+        assert config.layer_decay == 1 and "layer_decay" not in why
+        assert config == choose(schema((64, 64), images=20), "cpu", Budget(**budget))[0]
+    for config in (few, many):  # what would refuse --shard, or edits on the way
+        assert not config.unfreeze and not config.start_decay
 
 
 def test_without_augmentation_images_arrive_as_they_are() -> None:

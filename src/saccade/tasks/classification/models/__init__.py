@@ -82,6 +82,11 @@ def is_own(name: str) -> bool:
     return name in _OWN
 
 
+def is_small(name: str) -> bool:
+    """Whether a model is built here, of few layers: ours, and those of the literature for small pictures."""
+    return name in _OWN or name in _CLASSIC
+
+
 def own(name: str, *, classes: int, channels: int) -> dict[str, Any]:
     """The architecture of one of ours: plain JSON that rebuilds it."""
     if name in _CLASSIC:
