@@ -130,10 +130,7 @@ def test_a_run_that_is_drawn_to_its_start_goes_on_from_the_same_start(run: Run, 
     file.write_bytes(run.model.read_bytes())
     asked = {"unfreeze": 0.5, "start_decay": 0.1, "layer_decay": 0.8}
     begun = train(tiny_folder, tmp_path / "r", weights=file, set=asked)
-    assert any(
-        line.startswith("layer_decay: 0.9, with 8 images a class")
-        for line in train(tiny_folder, tmp_path / "s", weights=file).to_dict()["reasons"]
-    )
+    assert any(line.startswith("layer_decay: 0.9, with ") for line in train(tiny_folder, tmp_path / "s", weights=file).to_dict()["reasons"])
     saccade.edit(file, "replace ReLU SiLU", out=tmp_path / "other.safetensors")
     file.write_bytes((tmp_path / "other.safetensors").read_bytes())
     with pytest.raises(UserError, match="no longer what they were"):

@@ -151,12 +151,12 @@ def test_weights_that_have_learned_are_adapted_by_the_images_of_each_class() -> 
         config, reasons = choose(schema((64, 64), images=2 * each), "cpu", Budget(**budget))
         return config, dict(reason.split(": ", 1) for reason in reasons)
 
-    few, why = chosen(49, pretrained=True, model="resnet18")
+    few, why = chosen(99, pretrained=True, model="resnet18")
     assert (few.lr, few.layer_decay) == (1e-3, 0.75)
-    assert chosen(49, pretrained=True, model="cifar_resnet20")[0].layer_decay == 0.9
-    assert why["layer_decay"].startswith("0.75, with 49 images a class") and why["lr"].startswith("0.001, as 98 images make few steps")
-    many, why = chosen(50, pretrained=True, model="resnet18")
-    assert (many.lr, many.layer_decay) == (3e-4, 1.0) and why["layer_decay"].startswith("1, one rate for all layers, as 50 images")
+    assert chosen(99, pretrained=True, model="cifar_resnet20")[0].layer_decay == 0.9
+    assert why["layer_decay"].startswith("0.75, with 99 images a class") and why["lr"].startswith("0.001, as 198 images make few steps")
+    many, why = chosen(100, pretrained=True, model="resnet18")
+    assert (many.lr, many.layer_decay) == (3e-4, 1.0) and why["layer_decay"].startswith("1, one rate for all layers, as 100 images")
     assert ["probe" in chosen(each, pretrained=True)[1]["layer_decay"] for each in (4, 5)] == [True, False]
     for budget in ({}, {"model": "resnet18"}):
         config, why = chosen(10, **budget)

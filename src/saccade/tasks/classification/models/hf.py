@@ -157,11 +157,11 @@ def _measured(found: Found) -> tuple[float | None, str]:
         head = re.match(r"---\s*\n(.*?)\n---", text, re.S)
         told = parse_yaml(head[1].encode(), CARD) if head else {}
         results = [result for one in told["model-index"] for result in one["results"]]
-        for result in results:
-            for one in result["metrics"]:
-                value = float(one["value"]) / (100 if float(one["value"]) > 1 else 1)
-                if one["type"] == "accuracy" and 0 <= value <= 1:
-                    return round(value, 5), str(result.get("dataset", {}).get("name", ""))[:80]
+        stated = [(one, result) for result in results for one in result["metrics"] if one["type"] == "accuracy"]
+        for one, result in stated:
+            value = float(one["value"]) / (100 if float(one["value"]) > 1 else 1)
+            if 0 <= value <= 1:
+                return round(value, 5), str(result.get("dataset", {}).get("name", ""))[:80]
     except (UserError, KeyError, TypeError, ValueError, AttributeError):  # whatever people write there
         return None, ""
     return None, ""
