@@ -146,7 +146,7 @@ def _why_by_layer(facts: _Facts) -> str:
     out-of-distribution"). And all layers learned are better than the last alone on most sets (Kornblith et al. 2019, "Do better
     ImageNet models transfer better?"). So where images are few, it leads, and each layer before it follows more slowly. Found by experiment
     with a small network, 10 and 50 clothing photos a class, from weights for CIFAR-10: a rate of 0.001 is far better than 0.0003; with 10,
-    layer_decay=0.9 is about as good as 1, 0.75 and unfreeze=0.5 are worse. The deeper networks of libraries, which have not been tried here,
+    layer_decay=0.9 is about as good as 1, 0.75 and unfreeze=0.5 are worse. Deeper networks of libraries, which have not been tried here,
     get the 0.75 that is usual for them (He et al. 2022, "Masked autoencoders are scalable vision learners", appendix A.1). start_decay has
     not been tried.
     """
