@@ -21,6 +21,7 @@ from saccade.editing.steps import Input, Mix, Resize, first_step, part
 from saccade.editing.subject import Operation, Subject, usage
 from saccade.editing.tracing import Codes
 from saccade.nn import weights
+from saccade.nn.layers import exits
 
 PATTERNS = (1, 3, 4)  # channels that images are read with
 
@@ -111,7 +112,8 @@ class SetClasses(Operation):
         mixed = any((rows.each, rows.blocks) != (1, 1) for rows in found.values()) and card.architecture.get("source") != "saccade"
         if mixed or not layers:
             raise UserError("the classes of this network stand among its anchors", where=self.name, fix="train a model for the new classes")
-        return layers
+        leave = [last for name in exits.names(subject.network) for last in _last(subject.network, f"{name}.linear")]
+        return layers | dict.fromkeys(leave, weights.Rows(0, 1))
 
     def card(self, card: Card) -> Card:
         """With the new classes; their numbers, where the others have some, are the next ones."""

@@ -17,6 +17,7 @@ from saccade.editing.sources import of_block
 from saccade.editing.steps import Insert, part
 from saccade.editing.subject import Operation, Subject, usage
 from saccade.editing.tracing import is_map
+from saccade.nn.layers.exits import Exit
 
 MOST_BLOCKS = 64
 CLOSE = 1e-6
@@ -58,7 +59,7 @@ class Deepen(Operation):
         children = list(stage.named_children()) if isinstance(stage, nn.Sequential | nn.ModuleList) else []
         for child, block in reversed(children):
             like = f"{name}.{child}"
-            zero = _exits(block, like, output)
+            zero = None if isinstance(block, Exit) else _zeros(block, like, output)
             if zero is not None:
                 return Insert(name, like, zero=zero)
         if output.ndim != 4 or not is_map(stage, output):
@@ -85,7 +86,7 @@ def _output(network: nn.Module, stage: nn.Module, inputs: Inputs) -> Tensor | No
 
 
 @torch.no_grad()
-def _exits(block: nn.Module, like: str, x: Tensor) -> list[str] | None:
+def _zeros(block: nn.Module, like: str, x: Tensor) -> list[str] | None:
     """The tensors of a block that are to be 0 so that it passes `x` on, as few as possible; None where it never does.
 
     All others must be alive, or nothing would reach them: so all weights are made 0, then those of one module after the other, in their

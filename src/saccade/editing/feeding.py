@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.nn.features import evaluating
+from saccade.nn.layers.exits import heard
 
 Inputs = Sequence[Tensor]
 
@@ -31,6 +32,9 @@ def doubled(inputs: Inputs) -> Inputs:
 
 
 def run(network: nn.Module, inputs: Inputs) -> Any:
-    """What all parts of a network give, in evaluation mode and without gradients."""
+    """What all parts of a network give, in evaluation mode and without gradients; then what its exits say."""
     with evaluating(network), torch.no_grad():
-        return network.run_through(*inputs) if makes(network) else network(*inputs)
+        if makes(network):
+            return network.run_through(*inputs)
+        output, found = heard(network, *inputs)
+        return (output, [told for _, told in found]) if found else output

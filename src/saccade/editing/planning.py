@@ -20,6 +20,7 @@ from saccade.core.results import OBJECTS
 from saccade.editing.classes import SetClasses, SetInputChannels
 from saccade.editing.deepening import Deepen
 from saccade.editing.edit import MOST_EDITS, Build, Edit
+from saccade.editing.exiting import EarlyExit
 from saccade.editing.feeding import Inputs, latents, makes, run
 from saccade.editing.freezing import Freeze, Unfreeze
 from saccade.editing.fusing import Fuse
@@ -30,6 +31,7 @@ from saccade.editing.running import GrowResolution, SetDrop, SetSize
 from saccade.editing.subject import Operation, Subject, shown, sizes
 from saccade.editing.widening import Prune, Widen
 from saccade.nn.features import evaluating
+from saccade.nn.layers.exits import heard
 
 OPERATIONS: dict[str, type[Operation]] = {
     kind.name: kind
@@ -49,6 +51,7 @@ OPERATIONS: dict[str, type[Operation]] = {
         SetDrop,
         SetSize,
         GrowResolution,
+        EarlyExit,
         Freeze,
         Unfreeze,
     )
@@ -144,9 +147,11 @@ def _parameters(network: nn.Module) -> int:
 def _flops(network: nn.Module, card: Card) -> int:
     height, width = whole(card.input.size, card.input.resize)
     blank = [torch.zeros(1, card.input.channels, height, width, dtype=torch.uint8)]
-    inputs = latents(network, 1) if makes(network) else blank
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(*inputs)
+        if makes(network):
+            network(*latents(network, 1))
+        else:
+            heard(network, *blank)
     return int(counter.get_total_flops())
 
 
@@ -197,10 +202,13 @@ def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 
 def _compared(old: list[Tensor], new: list[Tensor], kept: Sequence[tuple[int, int]], before: Card, after: Card) -> tuple[float, float]:
+    if len(old) != len(new):  # an exit has come, or gone: the others do not know of it
+        old, new = old[:1], new[:1]
     if before.classes != after.classes or len(kept) != len(before.classes):
         axis, first = (2, 4) if before.task in OBJECTS else (1, 0)  # where the classes stand, in outputs as the doors of the rooms say
-        old = [_told(old[0], axis, first, len(before.classes), [place for place, _ in kept]), *old[1:]]
-        new = [_told(new[0], axis, first, len(after.classes), [place for _, place in kept]), *new[1:]]
+        tell = len(old) if before.task == "classify" else 1  # so do exits
+        old = [*(_told(one, axis, first, len(before.classes), [place for place, _ in kept]) for one in old[:tell]), *old[tell:]]
+        new = [*(_told(one, axis, first, len(after.classes), [place for _, place in kept]) for one in new[:tell]), *new[tell:]]
     worst, largest = 0.0, 0.0
     for one, other in zip(old, new, strict=True):
         worst = max(worst, float((one - other).abs().max()) if one.numel() else 0.0)

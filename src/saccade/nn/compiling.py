@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade.core.errors import UserError
+from saccade.nn.layers.exits import Exit
 from saccade.nn.layers.keyed import KeyedDropout
 
 
@@ -28,8 +29,9 @@ def compiled(network: nn.Module) -> None:
     _without_pickles()
     torch.compiler.reset()
     for module in network.modules():
-        if isinstance(module, KeyedDropout):
-            module.__class__ = _eager()
+        for kind in (KeyedDropout, Exit):
+            if isinstance(module, kind):
+                module.__class__ = _eager(kind)
     network.compile()
 
 
@@ -47,10 +49,6 @@ def _probe(x: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
-def _eager() -> type[KeyedDropout]:
-    """Keyed modules that stay outside of what is compiled: what they draw is new in each step."""
-
-    class Eager(KeyedDropout):
-        forward = torch.compiler.disable(KeyedDropout.forward)
-
-    return Eager
+def _eager(kind: type[nn.Module]) -> type[nn.Module]:
+    """Modules of a kind that stay outside of what is compiled: what they draw is new in each step, who listens to them may be another."""
+    return type("Eager", (kind,), {"forward": torch.compiler.disable(kind.forward)})

@@ -11,19 +11,20 @@ from typing import TypeAlias
 from saccade.editing.steps.base import MOST_MODULES, Count, Draws, Place, Runs, Sources, part, put
 from saccade.editing.steps.freezing import Freeze
 from saccade.editing.steps.image import Input, first_step
-from saccade.editing.steps.inserting import DROPS, OF_MAPS, Insert, Remove
+from saccade.editing.steps.inserting import DROPS, MOST_GRID, OF_MAPS, Insert, Leave, Remove
 from saccade.editing.steps.layers import Fold, Mix, Resize, foldable, spread
 from saccade.editing.steps.low_rank import Adapt, Factor, Merge, sides, thinned
 from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiased, groupable, layered
 from saccade.editing.steps.running import Drop, Grow, Size, droppable, drops, sized
 
 Step: TypeAlias = (
-    Resize | Insert | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Grow | Freeze
+    Resize | Insert | Leave | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Grow | Freeze
 )
 
 __all__ = [
     "ACTIVATIONS",
     "DROPS",
+    "MOST_GRID",
     "MOST_MODULES",
     "OF_MAPS",
     "Adapt",
@@ -37,6 +38,7 @@ __all__ = [
     "Grow",
     "Input",
     "Insert",
+    "Leave",
     "Merge",
     "Mix",
     "Place",
