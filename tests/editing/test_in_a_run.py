@@ -23,6 +23,12 @@ EDITS = {
         "at step 6: set-drop 0.4",
         "at step 8: remove features.1.0",
     ),
+    "exits": (
+        "at step 3: early-exit features.1",
+        "at step 4: early-exit features.2.0",
+        "at step 6: widen features.1 2",
+        "at step 8: remove features.1.1",
+    ),
     "low rank": ("at step 3: add-lora 2 features.2", "at step 5: factorize features.1 2", "at step 7: merge-lora"),
 }
 
@@ -32,7 +38,9 @@ def editable(path: Path, edits: tuple[str, ...], **more: object) -> Job:
     return job(path, config, editor=Editor(Classification().build, config.seed), **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "after"), [("modules", 3), ("modules", 6), ("modules", 9), ("low rank", 4), ("low rank", 8)])
+@pytest.mark.parametrize(
+    ("name", "after"), [("modules", 3), ("modules", 6), ("modules", 9), ("exits", 5), ("exits", 8), ("low rank", 4), ("low rank", 8)]
+)
 def test_resume_is_equal_to_the_bit(tmp_path: Path, name: str, after: int) -> None:
     whole = fit(editable(tmp_path / "whole", EDITS[name]))
     with pytest.raises(Interrupted):
@@ -56,3 +64,16 @@ def test_layers_with_lora_rest_while_what_stands_beside_them_learns(tmp_path: Pa
     bases = [name for name in after if ".base." in name]
     assert bases and all(torch.equal(after[name], before[name.replace(".base", "")]) for name in bases)
     assert all((after[name] != 0).any() for name in after if ".up." in name)
+
+
+def test_a_network_with_exits_is_looked_for_anew_and_they_learn(tmp_path: Path) -> None:
+    """The best model is one with the exits that were asked for, whatever was reached without them."""
+    ready = editable(tmp_path, ("at step 10: early-exit features.1",))
+    trainer = Trainer(replace(ready, evaluate=lambda module: {"accuracy": 1 / (1 + trainer.state.step)}))
+    trainer.fit()
+    card = saccade.load(tmp_path / "best.safetensors", device="cpu").card
+    assert [edit["text"] for edit in card.edits] == ["early-exit features.1"] and card.edits[0]["anew"] is True
+    learned = trainer.learner.model.get_submodule("network.features.1.1.linear")
+    assert (learned.weight != 0).all()  # type: ignore[operator]
+    (row,) = [row for row in trainer.job.run.metrics() if row["step"] == 12 and "loss" in row]
+    assert row["loss"] == pytest.approx(row["last"] + card.edits[0]["steps"][0]["weight"] * row["exit_1"])

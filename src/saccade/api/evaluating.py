@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from saccade.api.exiting import measured
 from saccade.api.runs import read_record
 from saccade.api.sets import Split, as_the_model_sees, read_split, relabelled
 from saccade.core import config as configs
@@ -255,7 +256,8 @@ def _measure(
         progress.message(f"left out {len(bad)} images of {name} that cannot be read")
     metric = _metric(model, dataset)
     session = views.asked(model.session(precision), looks)
-    return evaluate(session, images.batches(session.batch), metric, progress=progress, split=name, seed=seed, total=len(images))
+    found = evaluate(session, images.batches(session.batch), metric, progress=progress, split=name, seed=seed, total=len(images))
+    return measured(model, found)
 
 
 def _metric(model: Predictor, dataset: Dataset) -> Metric:

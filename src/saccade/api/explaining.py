@@ -148,7 +148,7 @@ def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8],
     if tiling.large(model.card, size):
         said = f"must have at most {tiles.WHOLE:,} pixels to be explained at its own, has {size[0] * size[1]:,}"
         raise UserError(said, where=source, fix="cut the part out of it that matters")
-    result = finish.results(model.session("fp32").run(batch), model.card, [size], [source])[0]
+    result = finish.results(model.whole().session("fp32").run(batch), model.card, [size], [source])[0]
     if wanted is None and not len(result.labels):
         raise UserError("nothing was found in it", where=source, fix="name what to look for with --class")
     chosen = int(result.labels[0]) if wanted is None else wanted

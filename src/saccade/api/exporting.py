@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import __version__
-from saccade.api.models import Model, load_model
+from saccade.api.models import EXIT_THRESHOLD, Model, load_model
 from saccade.api.runs import read_record
 from saccade.api.sets import relabelled
 from saccade.core import files
@@ -92,6 +92,9 @@ def export(
     if not 0 <= tolerance <= 100:
         raise UserError(f"must be 0 to 100 points, got {tolerance:g}", where="--tolerance")
     model = load_model(target, device=device)
+    if EXIT_THRESHOLD in model.card.metrics:
+        progress.message("no image leaves an exported network early: its last layer answers for all")
+        model = model.whole()
     decode = answering(model.card.task, "export").decode
     dataset, split, places = _images(Path(target), model, data)
     folder = Path(out) if out is not None else model.path.parent / "exports" / f"{to}-{precision}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade import __version__
 from saccade.api.displaying import conclude, keep_samples, pictures
+from saccade.api.exiting import measured
 from saccade.api.judging import save_features
 from saccade.api.runs import Run, load_run
 from saccade.api.scheduling import editor
@@ -164,7 +165,7 @@ def _conclude(setup: Setup, run: RunDir, state: State, resolved: Resolved) -> No
     evaluation = evaluate(
         session, setup.val.batches(session.batch), metric, progress=Silent(), split="val", seed=setup.config.seed, total=len(setup.val)
     )
-    write_report(run, model, evaluation, progress=setup.progress)
+    write_report(run, model, measured(model, evaluation), progress=setup.progress)
 
 
 def record(setup: Setup, resolved: Resolved, reasons: Any, line: str) -> dict[str, Any]:

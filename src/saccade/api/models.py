@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from saccade.prediction.torch_session import TorchSession
 
 
+EXIT_THRESHOLD = "exit_threshold"  # among a card's figures: how sure an exit must be
+
+
 @dataclass(frozen=True)
 class Predictor(ABC):
     """The verbs of whatever predicts: the same for a module and for an exported file. `path` is where it came from."""
@@ -145,12 +148,18 @@ class Model(Predictor):
 
     def session(self, precision: str = "auto", *, streams: int = 1) -> TorchSession:
         """Prepared pixels in, named arrays out, for `streams` calls at once (1 answers soonest, one for each core answers most)."""
+        from saccade.nn.layers.exits import leaving
         from saccade.prediction.torch_session import TorchSession
         from saccade.training import precision as precisions
 
         on = precisions.device(self.device)
         decode, form = answering(self.card.task, "predict").decode, precisions.resolve(precision, on)
-        return TorchSession(self.module, self.card, decode, device=str(on), precision=form, streams=streams)
+        module = leaving(self.module, self.card.metrics.get(EXIT_THRESHOLD))
+        return TorchSession(module, self.card, decode, device=str(on), precision=form, streams=streams)
+
+    def whole(self) -> Model:
+        """The same without exits being used: every image goes through to the last layer."""
+        return replace(self, card=self.card.with_metrics({name: one for name, one in self.card.metrics.items() if name != EXIT_THRESHOLD}))
 
     def embed(
         self,

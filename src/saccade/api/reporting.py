@@ -73,6 +73,7 @@ def _data(
         classes=[*classes, "background"] if config["task"] in OBJECTS else classes,
         confusion=evaluation.details.get("confusion"),
         reliability=evaluation.details.get("reliability", ()),
+        exits=evaluation.details.get("exits", ()),
         mistakes=[_case(row, model, data["path"], pictured=pictured) for row in wrong],
         examples=[_case(row, model, data["path"], pictured=pictured) for row in right] if pictured else (),
         reasons=record.get("reasons", ()),

@@ -133,11 +133,12 @@ class Setup:
         What makes images is measured by every rank alike."""
         from saccade.api.sharing import SharedSession
         from saccade.evaluation.evaluate import measure
+        from saccade.nn.layers.exits import telling
         from saccade.prediction.torch_session import TorchSession
 
         def answers(module: nn.Module) -> Mapping[str, float | None]:
             decode = answering(self.config.task, "train").decode
-            alone = TorchSession(module, card, decode, device=resolved.device, precision=resolved.precision)
+            alone = TorchSession(telling(module), card, decode, device=resolved.device, precision=resolved.precision)
             session = SharedSession(alone, ranks)
             metric = self.task.metrics(card)
             measure(session, self.val.batches(session.batch), metric, progress=Silent())

@@ -28,6 +28,8 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
   set-drop P [PATH]         probability of dropout and stochastic depth
   set-size HxW              images of another size, positions interpolated
   grow-resolution           a GAN's images twice as large, by a new stage
+  early-exit PATH           a head behind it, at which images that are told surely
+                            leave the network
   prune PATH F              the share F of the channels goes
   fuse [PATH]               batch normalisations become part of the layers before"""
 

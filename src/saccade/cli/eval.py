@@ -60,8 +60,11 @@ def _of_file(file: str, data: str, request: dict[str, Any], progress: Progress) 
 
 
 def show(facts: dict[str, Any]) -> None:
-    """The figures with their intervals, then the classes."""
+    """The figures with their intervals, then the classes, then the exits of a network that images leave early."""
     output.metrics(facts["metrics"], facts["intervals"])
     if facts["per_class"]:
         output.say()
         output.rows_of(facts["per_class"])
+    if facts.get("exits"):
+        output.say()
+        output.rows_of(facts["exits"])

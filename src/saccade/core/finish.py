@@ -60,7 +60,8 @@ def results(
     if not len(sizes) == len(sources) == len(notes):
         raise ValueError(f"sizes, sources and notes must be equally many, got {len(sizes)}, {len(sources)} and {len(notes)}")
     if card.task == "classify":
-        return list(classifications(outputs["probabilities"], card.classes, sizes, sources, notes))
+        found = classifications(outputs["probabilities"], card.classes, sizes, sources, notes)
+        return list(_with_exits(found, outputs))
     if card.task == "segment":
         return list(pixel_classes.segmentations(numbers(outputs["logits"], "logits"), card, sizes, sources, notes, doubts=not complete))
     return list(detections(outputs, card, sizes, sources, notes, LEAST if complete else told_from(card)))
@@ -152,6 +153,15 @@ def classifications(
         Classification(labels[i], scores[i], rows[i], classes, source, size, tuple(remarks))
         for i, (source, size, remarks) in enumerate(zip(sources, sizes, notes, strict=True))
     ]
+
+
+def _with_exits(found: list[Classification], outputs: Mapping[str, Any]) -> list[Classification]:
+    """Of a network with exits: where each image left, "exit" `[B]`, and what all of them say, "early" `[B, E, K]`."""
+    if "exit" in outputs:
+        found = [replace(one, exit=int(number)) for one, number in zip(found, np.asarray(outputs["exit"]), strict=True)]
+    if "early" in outputs:
+        found = [replace(one, early=rows) for one, rows in zip(found, numbers(outputs["early"], "early"), strict=True)]
+    return found
 
 
 def _checked(probabilities: Any, classes: tuple[str, ...], sources: Sequence[str]) -> NDArray[np.float32]:

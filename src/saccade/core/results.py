@@ -30,7 +30,8 @@ class Classification:
 
     labels: int64 [K], class indices by falling score; scores: float32 [K], their probabilities;
     probabilities: float32 [K], in the order of `classes`. `size` is the original image's (height, width); `moment`, of a frame, where in
-    its video it stands.
+    its video it stands. Of a network with exits: exit, the number of the one that answered, from 1 on in the order of the network, its last
+    layer's after those of all exits; early, float32 [E, K], the probabilities that each exit would give, where all were asked.
     """
 
     labels: NDArray[np.int64]
@@ -41,6 +42,8 @@ class Classification:
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = field(default=())
     moment: Moment | None = None
+    exit: int | None = None
+    early: NDArray[np.float32] | None = field(default=None, repr=False)
 
     task = "classify"
 
@@ -83,6 +86,7 @@ class Classification:
             "labels": [self.classes[i] for i in self.labels],
             "scores": [float(s) for s in self.scores],
             "size": list(self.size),
+            **({} if self.exit is None else {"exit": self.exit}),
             **said_beside(self.notes, self.moment),
         }
 
@@ -101,7 +105,10 @@ class Classification:
             probabilities = np.empty_like(scores)
             probabilities[labels] = scores
             height, width = map(int, raw.get("size", (0, 0)))
-            return cls(labels, scores, probabilities, classes, where, (height, width), tuple(raw.get("notes", ())), Moment.found(raw))
+            exit, notes = raw.get("exit"), tuple(raw.get("notes", ()))
+            if exit is not None and not (type(exit) is int and exit > 0):
+                raise UserError(f"exit must be a number from 1 on, got {exit!r}", where=where)
+            return cls(labels, scores, probabilities, classes, where, (height, width), notes, Moment.found(raw), exit)
         except KeyError as error:
             raise UserError(f"a result must have {error}", where=where) from None
         except (TypeError, ValueError) as error:

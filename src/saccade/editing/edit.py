@@ -30,7 +30,7 @@ Build = Callable[[Card, int | None], nn.Module]
 @dataclass(frozen=True)
 class Edit:
     """seed, number: what fresh numbers follow from; steps: in turn; classes, channels, size, mean, std: those of the card before it, where
-    it changed them."""
+    it changed them; anew: where it is exact, but figures of the model before it say nothing of the one after it."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
@@ -45,6 +45,7 @@ class Edit:
     size: Annotated[list[int], MinLen(2), MaxLen(2)] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    anew: Literal[True] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without what says nothing."""

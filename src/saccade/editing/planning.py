@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -120,9 +120,11 @@ def plan(text: str, network: nn.Module, card: Card, build: Build, seed: int = 0)
         raise UserError(f"a model can have {MOST_EDITS} edits, and has as many", where=text)
     subject = Subject.of(network, card, build, seed)
     before = operation.plan(subject)
-    edit = Edit(" ".join(text.split()), operation.promised(card), seed, subject.draws.number, subject.steps, **before)
+    promise = operation.promised(card)
+    anew: Literal[True] | None = True if promise == "exact" and not operation.keeps else None
+    edit = Edit(" ".join(text.split()), promise, seed, subject.draws.number, subject.steps, **before, anew=anew)
     after = operation.card(card)
-    after = replace(after, edits=(*card.edits, edit.to_dict()), metrics=card.metrics if operation.keeps and edit.promise == "exact" else {})
+    after = replace(after, edits=(*card.edits, edit.to_dict()), metrics=card.metrics if operation.keeps and promise == "exact" else {})
     difference = _tried(network, card, subject.network, after, operation.kept(card))
     if edit.promise == "exact" and not difference[0] <= TOLERANCE * max(1.0, difference[1]):
         raise UserError(f"the outputs would change by {difference[0]:.2g}", where=text, fix="this network cannot be edited there")

@@ -27,7 +27,8 @@ class Evaluation:
     """The figures of one model on one split.
 
     metrics: by name, None where undefined; intervals: (low, high) at 95 %, only for figures that have one; per_class: one row
-    a class; details: what a report draws (classes, confusion, reliability); predictions: see `Metric.row`; seconds: wall time.
+    a class; details: what a report draws (classes, confusion, reliability; exits: of a network that images leave early, a row for each exit
+    with images, share, accuracy, flops); predictions: see `Metric.row`; seconds: wall time.
     """
 
     task: str
@@ -54,6 +55,7 @@ class Evaluation:
             "metrics": dict(self.metrics),
             "intervals": {name: [low, high] for name, (low, high) in self.intervals.items()},
             "per_class": [dict(one) for one in self.per_class],
+            **({"exits": [dict(one) for one in self.details["exits"]]} if "exits" in self.details else {}),
         }
 
     def save(self, path: str | Path) -> Path:

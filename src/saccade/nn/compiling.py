@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,9 +30,9 @@ def compiled(network: nn.Module) -> None:
     _without_pickles()
     torch.compiler.reset()
     for module in network.modules():
-        for kind in (KeyedDropout, Exit):
-            if isinstance(module, kind):
-                module.__class__ = _eager(kind)
+        kind = next((kind for kind in (KeyedDropout, Exit) if isinstance(module, kind)), None)
+        if kind is not None:
+            module.__class__ = _eager(kind)
     network.compile()
 
 
@@ -49,6 +50,6 @@ def _probe(x: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
-def _eager(kind: type[nn.Module]) -> type[nn.Module]:
+def _eager(kind: type[nn.Module]) -> Any:
     """Modules of a kind that stay outside of what is compiled: what they draw is new in each step, who listens to them may be another."""
     return type("Eager", (kind,), {"forward": torch.compiler.disable(kind.forward)})

@@ -29,7 +29,7 @@ def feature_layer(module: nn.Module, example: Tensor | None = None) -> nn.Module
     for network in module.modules():
         if is_a(network, *TOKENS):
             # The class token alone reaches the head after the last attention, so the tokens are read before it.
-            return network.get_submodule(f"blocks.{len(network.get_submodule('blocks')) - 1}.norm1")  # type: ignore[arg-type]
+            return [part for part in network.get_submodule("blocks").modules() if hasattr(part, "norm1")][-1].get_submodule("norm1")
         if (seen := getattr(network, "tokens", None)) is not None:  # of a library that does not say it by its class
             return seen
         if is_a(network, "models.vgg.VGG"):

@@ -38,6 +38,7 @@ class ReportData:
     per_class: [{"class", any figures in 0..1, "images" or "support"}];
     classes, confusion: names and counts `[K][K]`, rows truth, columns answers;
     reliability: bins [{"low", "high", "count", "confidence", "accuracy"}];
+    exits: where images leave the network early, in its order: [{"exit", "images", "share", "accuracy" or None, "flops"}];
     mistakes, examples: [{"source", "truth", "label", "score", "truth_score", "picture", "map", "note"}], worst first; picture and map
     are uint8 `[H, W, C]` arrays or None (map: the attribution drawn over the picture), note is optional text;
     reasons: the recipe's; config: flattened {key: value}; environment: {"python": ...}; command: how to repeat it;
@@ -63,6 +64,7 @@ class ReportData:
     classes: Sequence[str] = ()
     confusion: Sequence[Sequence[int]] | None = None
     reliability: Sequence[Row] = ()
+    exits: Sequence[Row] = ()
     mistakes: Sequence[Row] = ()
     examples: Sequence[Row] = ()
     reasons: Sequence[str] = ()

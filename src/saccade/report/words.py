@@ -37,6 +37,9 @@ MEASURES: Mapping[str, Measure] = {
     "images": Measure("Images", "how many of this class were evaluated", percent=False),
     "support": Measure("Images", "how many of this class were evaluated", percent=False),
     "nll": Measure("Log loss", "punishes confident mistakes; 0 is best", percent=False, higher=False),
+    "mean_flops": Measure(
+        "FLOPs of an image", "operations on average, as images leave the network early; fewer are faster", percent=False, higher=False
+    ),
     "loss": Measure("Loss", "what training makes small", percent=False, higher=False),
     "told_apart": Measure(
         "Told apart", "how often the run's own judge picks the real one of a real and a made image; 50 % is a guess", higher=False

@@ -219,7 +219,8 @@ class Changes:
         state.changes += 1
         state.edits = [dict(edit) for edit in new.card.edits]
         state.settings |= settings
-        if event["event"] != "set" and (event["event"] == "undo" or event["edit"].get("promise") != "exact"):
+        edit = event.get("edit", {})
+        if event["event"] == "undo" or (event["event"] == "edit" and (edit.get("promise") != "exact" or edit.get("anew"))):
             state.best, state.best_metrics, state.stale = None, {}, 0  # of another function
         trainer.use(new, stream=bool(settings))
 

@@ -18,7 +18,23 @@ from saccade.editing.steps.replacing import ACTIVATIONS, Group, Replace, Unbiase
 from saccade.editing.steps.running import Drop, Grow, Size, droppable, drops, sized
 
 Step: TypeAlias = (
-    Resize | Insert | Leave | Remove | Replace | Group | Unbiased | Fold | Mix | Input | Adapt | Merge | Factor | Drop | Size | Grow | Freeze
+    Resize
+    | Insert
+    | Leave
+    | Remove
+    | Replace
+    | Group
+    | Unbiased
+    | Fold
+    | Mix
+    | Input
+    | Adapt
+    | Merge
+    | Factor
+    | Drop
+    | Size
+    | Grow
+    | Freeze
 )
 
 __all__ = [

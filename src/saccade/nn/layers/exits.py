@@ -130,7 +130,8 @@ class Leaving(nn.Module):
             return x if not sure.any() else x[~sure]
 
         with suppress(_LeftError), _listening(ear):
-            gone.append((left, self.network(images)))
+            last = self.network(images)
+            gone.append((left, last))
         numbers = torch.cat([torch.full_like(rows, number) for number, (rows, _) in enumerate(gone, 1)])
         order = torch.cat([rows for rows, _ in gone]).argsort()
         return torch.cat([told for _, told in gone])[order], numbers[order]

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from saccade.core.results import Classification
 
 BINS = 15
+THRESHOLDS = 201
+LOST = 0.005  # of the accuracy, for answers at an exit
 KEPT = 20  # scores of this many best classes stand in a row; with the truth's, every figure can be computed from them
 EDGES = np.linspace(0, 1, BINS + 1).astype(np.float32)
 LEAST = float(np.finfo(np.float32).eps)  # the log loss clips probabilities here, as scikit-learn does for float32
@@ -41,6 +43,32 @@ class _Columns:
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
+@dataclass(frozen=True)
+class _Early:
+    """What all exits say: how sure the answer of each is, and whether it is right, `[N, E]`; right: whether the last layer's is, `[N]`."""
+
+    sure: NDArray[np.float32]
+    hit: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+
+    def left(self, threshold: float, weight: Floats) -> tuple[float, float]:
+        """The accuracy where each image leaves at the first exit that is as sure as that, and the share of those that do."""
+        goes = self.sure >= threshold
+        some, first = goes.any(1), goes.argmax(1)
+        hit = np.where(some, self.hit[np.arange(len(first)), first], self.right)
+        return float(weight @ hit) / float(weight.sum()), float(weight @ some) / float(weight.sum())
+
+    def threshold(self, weight: Floats) -> float | None:
+        """The least of THRESHOLDS quantiles from which on no threshold loses more than LOST; None where the largest does."""
+        least = float(weight @ self.right) / float(weight.sum()) - LOST - 1e-9
+        found = None
+        for value in np.unique(np.quantile(self.sure, np.linspace(0, 1, THRESHOLDS), method="nearest"))[::-1].tolist():
+            if self.left(value, weight)[0] < least:
+                break
+            found = value
+        return found
+
+
 class ClassificationMetric:
     """The metric of the room (`saccade.task.Metric`) for single-label classification.
 
@@ -50,6 +78,9 @@ class ClassificationMetric:
     neither has no F1); ece: expected calibration error of the best score, in 15 bins of equal width closed on the right (Guo et al.
     2017, "On calibration of modern neural networks"); nll: mean -log of the truth's probability, clipped at float32's epsilon.
     All are None without an image; top5_accuracy, ece and nll also where an answer came without scores.
+    Where all answers have what each exit would say (`Classification.early`) there are also exit_threshold: how sure an exit must be so that
+    at most half a percentage point of accuracy is lost, the least from which on that holds, None where it never does; exit_accuracy,
+    exit_share: the accuracy with it, and the share of images that leave before the end. All other figures are the last layer's.
     """
 
     primary = "accuracy"
@@ -59,6 +90,7 @@ class ClassificationMetric:
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self._parts: list[_Columns] = []
+        self._early: list[_Early] = []
 
     def update(self, results: Sequence[Classification], truths: Sequence[int]) -> None:
         """Take up results and the true class index of each; raises ValueError where they do not fit `classes`."""
@@ -83,6 +115,11 @@ class ClassificationMetric:
             )
         )
 
+        told = [result.early for result in results if result.early is not None]
+        if len(told) == len(results):
+            early = np.stack(told)
+            self._early.append(_Early(early.max(2), early.argmax(2) == truth[:, None], best[:, 0] == truth))
+
     def update_labels(self, labels: Sequence[int], truths: Sequence[int]) -> None:
         """Take up answers without scores (class indices) and the truth of each."""
         truth = self._indices("truths", truths, len(labels))
@@ -91,7 +128,7 @@ class ClassificationMetric:
         self._parts.append(_Columns(truth, label, unknown, unknown, none, np.zeros_like(truth), none))
 
     def row(self, result: Classification, truth: int) -> dict[str, Any]:
-        """source, truth, label, score, correct, scores.
+        """source, truth, label, score, correct, scores; exit, where the network has some.
 
         truth and label are class names. scores maps classes to probabilities, best first: the best 20 and the truth. They
         are the shortest decimals that give the same float32 again.
@@ -109,6 +146,7 @@ class ClassificationMetric:
             "score": scores[label],
             "correct": label == names[truth],
             "scores": scores,
+            **({} if result.exit is None else {"exit": result.exit}),
         }
 
     def compute(self, weights: NDArray[Any] | None = None) -> dict[str, float | None]:
@@ -130,7 +168,15 @@ class ClassificationMetric:
         gaps = np.bincount(columns.bin, weight * (hit - columns.score), BINS)
         figures["ece"] = float(np.abs(gaps).sum()) / total
         figures["nll"] = float(weight @ columns.nll) / total
-        return figures
+        return figures | self._exits(weight)
+
+    def _exits(self, weight: Floats) -> dict[str, float | None]:
+        if sum(len(one.right) for one in self._early) != len(weight):
+            return {}
+        early = _Early(*(np.concatenate([getattr(one, f.name) for one in self._early]) for f in fields(_Early)))
+        threshold = early.threshold(weight)
+        accuracy, share = (None, None) if threshold is None else early.left(threshold, weight)
+        return {"exit_threshold": threshold, "exit_accuracy": accuracy, "exit_share": share}
 
     def per_class(self) -> list[dict[str, Any]]:
         """Rows `class images precision recall f1`, in class order.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from saccade.data.loader import Batch
+    from saccade.task import Outputs
 
 
 CHANGES = ("flip", "crop", "shift", "scale", "rotate", "shear", "color", "hue", "grey", "erase", "mixup", "cutmix")
@@ -113,16 +114,20 @@ class Classification:
         return ClassificationAugment(config)
 
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
-        """One phase: the whole network on cross-entropy."""
-        from saccade.tasks.classification.loss import cross_entropy
+        """One phase: the whole network on cross-entropy, that of its exits too."""
+        from saccade.nn.layers.exits import heard
+        from saccade.tasks.classification.loss import cross_entropy, with_exits
 
         def loss(batch: Batch, step: int) -> Losses:
-            return cross_entropy(model(batch.images), batch, config.label_smoothing)
+            logits, exits = heard(model, batch.images)
+            last = cross_entropy(logits, batch, config.label_smoothing)
+            early = [(exit.weight, cross_entropy(told, batch, config.label_smoothing)) for exit, told in exits]
+            return with_exits(last, early) if early else last
 
         return [Phase("train", [model], loss)]
 
-    def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Logits `[B, K]` -> {"probabilities": `[B, K]`}."""
+    def decode(self, outputs: Outputs, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Logits `[B, K]` -> {"probabilities": `[B, K]`}; of a network with exits as `decode.decode` says."""
         from saccade.tasks.classification.decode import decode
 
         return decode(outputs)
@@ -143,9 +148,10 @@ class Classification:
         network: Any = model.network
         return network.features[-1] if isinstance(network, SmallResNet) else backbones.feature_layer(network)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def score(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """Logits `[B, K]`, class indices `[B]` -> the logit of each, `[B]`."""
-        return outputs.gather(1, targets[:, None])[:, 0]
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        return logits.gather(1, targets[:, None])[:, 0]
 
     def draw(self, image: NDArray[np.uint8], result: Answer, truth: int | None = None) -> Image:
         """The image uint8 `[H, W, C]` with a line below that says what it was taken for."""
