@@ -74,7 +74,8 @@ class SetClasses(Operation):
                 raise unknown("class", name, card.classes, where=self.name)
         found = [(name, place) for place, name in names.items()] + [(name, FRESH) for name in self.added]
         if not found:
-            raise UserError("no class would be left", where=self.name)
+            fix = f"leave out -{self.removed[-1]}" if self.removed else "name one"
+            raise UserError("no class would be left", where=self.name, fix=fix)
         return _once(found)
 
     def plan(self, subject: Subject) -> dict[str, Any]:
@@ -101,7 +102,8 @@ class SetClasses(Operation):
         arguments = dict(card.architecture.get("arguments", {}))
         key = next((key for key in ("num_classes", "classes") if key in arguments), None)
         if not card.classes or key is None or makes(subject.network):
-            raise UserError("this model has no classes that could be others", where=self.name)
+            message = "this model has no classes that could be others"
+            raise UserError(message, where=self.name, fix="train one on images with these classes")
         kept = arguments[key]
         with torch.random.fork_rng():
             names = tuple(f"{number}" for number in range(kept + 1))
@@ -131,7 +133,7 @@ def _once(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
     names: set[str] = set()
     for name, _ in found:
         if name in names:
-            raise UserError(f"class {name!r} would stand twice", where=SetClasses.name)
+            raise UserError(f"class {name!r} would stand twice", where=SetClasses.name, fix="name it once, or call the new one otherwise")
         names.add(name)
     return found
 
@@ -179,7 +181,8 @@ class SetInputChannels(Operation):
         """Another normalisation, and other weights in the layers that take the image."""
         spec = subject.card.input
         if spec.channels == self.count:
-            raise UserError(f"the model takes {self.count} channels already", where=self.name)
+            fix = " or ".join(f"{self.name} {count}" for count in PATTERNS if count != self.count) + " would go"
+            raise UserError(f"the model takes {self.count} channels already", where=self.name, fix=fix)
         name, channels = first_step(subject.network), Channels(subject.trace())
         try:
             group = channels.group(name)
@@ -188,7 +191,9 @@ class SetInputChannels(Operation):
             after = channels.trace.marks(group.layers, self.count)
             mixed = [self._mix(reader, codes, after.codes[reader], spec) for reader, codes in group.readers.items()]
         except TiedError as error:
-            raise UserError(f"cannot set the channels of the image: {error.message}", where=self.name) from None
+            why = " ".join(subject.shown(word) for word in error.message.split())
+            fix = f"train from its weights: --weights FILE --set channels={self.count}"
+            raise UserError(f"cannot set the channels of the image: {why}", where=self.name, fix=fix) from None
         subject.take(self._input(spec))
         for step in mixed:
             subject.take(step)

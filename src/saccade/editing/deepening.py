@@ -15,7 +15,7 @@ from saccade.core.errors import UserError
 from saccade.editing.feeding import Inputs, doubled, run
 from saccade.editing.sources import of_block
 from saccade.editing.steps import Insert, part
-from saccade.editing.subject import Operation, Subject, usage
+from saccade.editing.subject import Operation, Subject, around, usage
 from saccade.editing.tracing import is_map
 from saccade.nn.layers.exits import Exit
 
@@ -46,30 +46,36 @@ class Deepen(Operation):
         inputs = doubled(subject.trace().inputs)
         for name in subject.find(self.path):
             for _ in range(self.count):
-                subject.take(self._step(subject, name, inputs))
+                step = _step(subject, name, inputs)
+                if isinstance(step, str):
+                    raise self._refused(subject, name, step, inputs)
+                subject.take(step)
         return {}
 
-    def _step(self, subject: Subject, name: str, inputs: Inputs) -> Insert:
-        stage = part(subject.network, name)
-        output = _output(subject.network, stage, inputs)
-        if output is None:
-            raise UserError(
-                f"cannot deepen {subject.shown(name)}: it gives no single tensor", where=self.path, fix="name a stage of blocks"
-            )
-        children = list(stage.named_children()) if isinstance(stage, nn.Sequential | nn.ModuleList) else []
-        for child, block in reversed(children):
-            like = f"{name}.{child}"
-            zero = None if isinstance(block, Exit) else _zeros(block, like, output)
-            if zero is not None:
-                return Insert(name, like, zero=zero)
-        if output.ndim != 4 or not is_map(stage, output):
-            kind = "x".join(map(str, output.shape))
-            raise UserError(
-                f"cannot deepen {subject.shown(name)}: it has no residual block to copy, and gives no map [B, C, H, W] but {kind}",
-                where=self.path,
-                fix="name a stage of residual blocks",
-            )
-        return Insert(name, channels=output.shape[1], zero=["bn2.weight", "bn2.bias"])
+    def _refused(self, subject: Subject, name: str, why: str, inputs: Inputs) -> UserError:
+        """The one line that says why, and what would go."""
+        others = around(subject.network, name, (one for one, _ in subject.network.named_modules()))
+        near = next((one for one in others if not isinstance(_step(subject, one, inputs), str)), "")
+        fix = f"{self.name} {subject.shown(near)} +{self.count} would go" if near else "no module of this network would go"
+        return UserError(f"cannot deepen {subject.shown(name)}: {why}", where=self.path, fix=fix)
+
+
+def _step(subject: Subject, name: str, inputs: Inputs) -> Insert | str:
+    """One block more at the end of a module, or why there is none."""
+    stage = part(subject.network, name)
+    output = _output(subject.network, stage, inputs)
+    if output is None:
+        return "it gives no single tensor"
+    children = list(stage.named_children()) if isinstance(stage, nn.Sequential | nn.ModuleList) else []
+    for child, block in reversed(children):
+        like = f"{name}.{child}"
+        zero = None if isinstance(block, Exit) else _zeros(block, like, output)
+        if zero is not None:
+            return Insert(name, like, zero=zero)
+    if output.ndim != 4 or not is_map(stage, output):
+        kind = "x".join(map(str, output.shape))
+        return f"it has no residual block to copy, and gives no map [B, C, H, W] but {kind}"
+    return Insert(name, channels=output.shape[1], zero=["bn2.weight", "bn2.bias"])
 
 
 def _output(network: nn.Module, stage: nn.Module, inputs: Inputs) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from saccade.core.errors import UserError
 from saccade.core.geometry import whole
 from saccade.editing.steps import MOST_GRID, Leave, part
-from saccade.editing.subject import WRAPPER, Operation, Subject, common, usage
+from saccade.editing.subject import Operation, Subject, around, usage
 from saccade.editing.tracing import is_map
 from saccade.nn.features import channels_last, evaluating
 from saccade.nn.layers.exits import Exit, passed_by
@@ -50,7 +50,7 @@ class EarlyExit(Operation):
         blank = torch.zeros(1, card.input.channels, *whole(card.input.size, card.input.resize), dtype=torch.uint8)
         for name in subject.find(self.path):
             if problem := _problem(subject, name, calls):
-                near = next((one for one in _near(subject.network, name, calls) if not _problem(subject, one, calls)), "")
+                near = next((one for one in around(subject.network, name, calls) if not _problem(subject, one, calls)), "")
                 fix = f"{self.name} {subject.shown(near)} would go" if near else "no module of this network would go"
                 raise UserError(f"cannot leave behind {subject.shown(name)}: {problem}", where=self.path, fix=fix)
             module, output = part(subject.network, name), calls[name][0][1]
@@ -98,9 +98,3 @@ def _goes_on(subject: Subject, module: nn.Module) -> bool:
         finally:
             handle.remove()
     return found.shape == expected.shape and bool(torch.allclose(found, expected, rtol=CLOSE, atol=CLOSE))
-
-
-def _near(network: nn.Module, name: str, calls: Calls) -> Iterator[str]:
-    """Other modules with weights, what a module stands in first, from the inside out."""
-    others = [one for one in calls if one not in ("", WRAPPER[:-1], name) and part(network, one).state_dict()]
-    yield from sorted(others, key=lambda one: (not name.startswith(f"{one}."), -common(one, name), one.count(".")))

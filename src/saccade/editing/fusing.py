@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saccade.core.errors import UserError
 from saccade.editing.feeding import Inputs, run
 from saccade.editing.steps import Fold, foldable
-from saccade.editing.subject import Operation, Subject, usage
+from saccade.editing.subject import Operation, Subject, nearest_of, usage
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,11 @@ class Fuse(Operation):
         norms = subject.inside(self.path, (norm for _, norm in pairs))
         wanted = [pair for pair in pairs if pair[1] in norms]
         if not wanted:
-            raise UserError("no batch normalisation stands right behind a layer", where=f"fuse {self.path}")
+            first = subject.find(self.path)[0] if self.path else ""
+            near = nearest_of(subject.network, first, (norm for _, norm in pairs)) if pairs else ""
+            fix = f"{self.name} {subject.shown(near)} would go" if near else "no module of this network would go"
+            place = f"fuse {subject.shown(first)}" if first else "fuse"
+            raise UserError("no batch normalisation stands right behind a layer", where=place, fix=fix)
         for layer, norm in wanted:
             subject.take(Fold(layer, norm))
         return {}

@@ -121,10 +121,19 @@ def _layers(operation: Operation, subject: Subject, path: str, wanted: int, wort
     first, least = part(network, named[0]), [name for name in layers if worth(part(network, name))]
     near = nearest_of(network, named[0], least)
     words = f"{wanted} {subject.shown(near)}" if operation.name == "add-lora" else f"{subject.shown(near)} {wanted}"
-    fix = f"{operation.name} {words} would go" if near else "take a smaller rank"
+    if not near:
+        near, most = max(((name, _most(operation, part(network, name))) for name in layers), key=lambda one: one[1], default=("", 0))
+        words = f"{most} {subject.shown(near)}" if operation.name == "add-lora" else f"{subject.shown(near)} {most}"
+        near = near if most else ""
+    fix = f"{operation.name} {words} would go" if near else "no layer of this network would go"
     raise UserError(
         f"cannot {operation.name.replace('-lora', ' LoRA to')} {subject.shown(named[0])}: {_why(first, wanted)}", where=path, fix=fix
     )
+
+
+def _most(operation: Operation, layer: Any) -> int:
+    """The largest rank that a layer is worth it at."""
+    return min(sides(layer)) - 1 if operation.name == "add-lora" else int((layer.weight.numel() - 1) // sum(sides(layer)))
 
 
 def _why(module: nn.Module, wanted: int) -> str:

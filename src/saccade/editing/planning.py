@@ -99,13 +99,14 @@ def parse(text: str) -> Operation:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UserError(f"the quotes do not match: {error}", where=text) from None
+        fix = "put the whole edit into one pair of quotes, and a class with a space in another"
+        raise UserError(f"the quotes do not match: {error}", where=text, fix=fix) from None
     if not words:
         raise UserError("an edit must be named", where="EDIT", fix=f"one of {', '.join(OPERATIONS)}")
     if words[0] not in OPERATIONS:
         raise unknown("edit", words[0], OPERATIONS, where=text)
     if not all(words):
-        raise UserError("has an empty word", where=text)
+        raise UserError("has an empty word", where=text, fix=OPERATIONS[words[0]].usage)
     return OPERATIONS[words[0]].parse(words[1:])
 
 
@@ -117,7 +118,7 @@ def plan(text: str, network: nn.Module, card: Card, build: Build, seed: int = 0)
     """
     operation = parse(text)
     if len(card.edits) >= MOST_EDITS:
-        raise UserError(f"a model can have {MOST_EDITS} edits, and has as many", where=text)
+        raise UserError(f"a model can have {MOST_EDITS} edits, and has as many", where=text, fix="take one back: --undo")
     subject = Subject.of(network, card, build, seed)
     before = operation.plan(subject)
     promise = operation.promised(card)
@@ -171,7 +172,7 @@ def _tried(network: nn.Module, card: Card, edited: nn.Module, after: Card, kept:
         except Exception:  # a network of fixed size
             continue
         return _compared(old, _ran(edited, [images(after.input.channels, card.input.channels, size)]), kept, card, after)
-    raise UserError("the network does not run on images of its size")
+    raise UserError("the network does not run on images of its size", fix="the file is at fault: train, or export, it anew")
 
 
 def _enlarged(output: Tensor, before: Card, after: Card) -> Tensor:

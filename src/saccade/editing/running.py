@@ -76,9 +76,11 @@ class SetSize(Operation):
         """Tell the parts that have a size of their own."""
         old = subject.card.input.size
         if makes(subject.network):
-            raise UserError("a model that makes images makes them of the size that it has learned", where=self.name)
+            fix = f"grow-resolution lets a GAN (r3gan) make them of {2 * old[0]}x{2 * old[1]}"
+            raise UserError("a model that makes images makes them of the size that it has learned", where=self.name, fix=fix)
         if old == self.size:
-            raise UserError(f"the model takes images of {old[0]}x{old[1]} already", where=self.name)
+            fix = f"{self.name} {2 * old[0]}x{2 * old[1]} would be another"
+            raise UserError(f"the model takes images of {old[0]}x{old[1]} already", where=self.name, fix=fix)
         self._check(subject.network)
         height, width = whole(self.size, subject.card.input.resize)
         for module in subject.network.modules():
@@ -123,7 +125,7 @@ class GrowResolution(Operation):
         if not makes(subject.network):
             raise UserError("this model makes no images", where=self.name, fix=f"set-size {2 * size[0]}x{2 * size[1]} takes larger ones")
         if max(size) > MOST_SIDE // 2:
-            raise UserError(f"images have at most {MOST_SIDE} pixels a side", where=self.name)
+            raise UserError(f"images have at most {MOST_SIDE} pixels a side", where=self.name, fix="this model does not grow further")
         subject.take(Grow())
         return {"size": list(size)}
 

@@ -171,6 +171,12 @@ def nearest_of(network: nn.Module, name: str, others: Iterable[str]) -> str:
     return max(fitting, key=near, default="")
 
 
+def around(network: nn.Module, name: str, others: Iterable[str]) -> list[str]:
+    """Other modules with weights: what a module stands in first, from the inside out, then those that have most of a name."""
+    fitting = [one for one in others if one not in ("", WRAPPER[:-1], name) and part(network, one).state_dict()]
+    return sorted(fitting, key=lambda one: (not name.startswith(f"{one}."), -common(one, name), one.count(".")))
+
+
 def probability(word: str) -> bool:
     """Whether a word is a number of [0, 1)."""
     return bool(re.fullmatch(r"0|0?\.\d+|0\.", word))

@@ -156,7 +156,9 @@ class Trace:
             with self._stood_in(marking):
                 outputs = run(self.network, [one.repeat(marking.samples, *[1] * (one.ndim - 1)) for one in self.inputs])
         except Exception as error:  # of a network that computes with what it has found: boxes, indices
-            raise UserError(f"what reaches what cannot be seen in this network: {type(error).__name__}: {str(error)[:100]}") from None
+            what = f"{type(error).__name__}: {str(error)[:100]}"
+            fix = "edits that resize no channels go, such as replace, insert-after and freeze"
+            raise UserError(f"what reaches what cannot be seen in this network: {what}", fix=fix) from None
         reached = np.zeros(marking.samples, bool)
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():

@@ -57,7 +57,12 @@ class _Resizing(Operation):
         if refused and not groups:
             raise refused
         for group in {frozenset(group.layers): group for group in groups}.values():  # told from any of its layers
-            self._resize(subject, channels, group)
+            try:
+                self._resize(subject, channels, group)
+            except TiedError as error:
+                why = " ".join(subject.shown(word) for word in error.message.split())
+                fix = f"{self.name} others alone, one after the other"
+                raise UserError(f"cannot {self.name} {subject.shown(group.layers[0])}: {why}", where=self.path, fix=fix) from None
         return {}
 
     def _groups(self, subject: Subject, channels: Channels, name: str) -> list[Group]:
@@ -98,7 +103,7 @@ class _Resizing(Operation):
         inside = [one for one in possible if one.startswith(f"{name}.")] or sorted(possible, key=lambda one: -common(one, name))
         fix = f"{self.name} {subject.shown(inside[0])} {self.factor:g} would go" if inside else "no layer of this network would go"
         why = " ".join(subject.shown(word) for word in error.message.split())
-        return UserError(f"cannot {self.name} {subject.shown(name)}: {why}", fix=fix)
+        return UserError(f"cannot {self.name} {subject.shown(name)}: {why}", where=self.path, fix=fix)
 
     def _resize(self, subject: Subject, channels: Channels, group: Group) -> None:
         group = channels.group(group.layers[0])  # its readers may have changed with another group
@@ -121,7 +126,8 @@ class Widen(_Resizing):
 
     def _check(self) -> None:
         if not 1 < self.factor <= MOST_FACTOR:
-            raise UserError(f"must be more than 1 and at most {MOST_FACTOR:g}, was {self.factor:g}", where=f"widen {self.path}")
+            fix = f"widen {self.path} {MOST_FACTOR:g}, and once more" if self.factor > 1 else "prune PATH F takes channels away"
+            raise UserError(f"must be more than 1 and at most {MOST_FACTOR:g}, was {self.factor:g}", where=f"widen {self.path}", fix=fix)
 
     def _outputs(self, subject: Subject, group: Group) -> Pieces:
         more = max(1, round(group.channels * (self.factor - 1)))
@@ -138,7 +144,8 @@ class Prune(_Resizing):
 
     def _check(self) -> None:
         if not 0 < self.factor < 1:
-            raise UserError(f"must be more than 0 and less than 1, was {self.factor:g}", where=f"prune {self.path}")
+            fix = "remove PATH takes a module out" if self.factor >= 1 else f"prune {self.path} 0.1"
+            raise UserError(f"must be more than 0 and less than 1, was {self.factor:g}", where=f"prune {self.path}", fix=fix)
 
     def _outputs(self, subject: Subject, group: Group) -> Pieces:
         kept = max(1, round(group.channels * (1 - self.factor)))

@@ -106,7 +106,9 @@ class Size:
                 warnings.simplefilter("ignore")  # scipy's remarks, through timm
                 fixed.set_input_size(img_size=size)
         except Exception as error:  # timm's networks raise anything for a size that does not fit them
-            raise UserError(f"the network takes no images of {size[0]}x{size[1]}: {str(error)[:100]}") from None
+            raise UserError(
+                f"the network takes no images of {size[0]}x{size[1]}: {str(error)[:100]}", fix="take sides that are a multiple of its own"
+            ) from None
 
 
 @dataclass(frozen=True)
