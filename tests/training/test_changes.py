@@ -550,3 +550,170 @@ def test_edits_are_tried_in_turn_and_a_function_that_changes_is_judged_anew(tmp_
     assert [row["text"] for row in rows] == texts and rows[1]["parameters_before"] == rows[0]["parameters_after"]
     assert [event["event"] for event in run.events()] == ["edit"]
     assert len({requests.place(run) for _ in range(100)}) == 100
+
+
+class Asks(Stopping):
+    """Asks for something once `at` steps are done, and waits until it is seen."""
+
+    def __init__(self, run: RunDir, at: int, *wanted: dict[str, Any], stop: int = 0) -> None:
+        super().__init__(stop)
+        self.run, self.at, self.wanted = run, at, wanted
+
+    def advance(self, n: int = 1) -> None:
+        super().advance(n)
+        if self.training and self.steps == self.at:
+            asking(self.run, *self.wanted)
+            time.sleep(2 * asking_module.LOOK_EVERY)
+
+
+def anew(path: Path, source: Path, config: TrainConfig = CONFIG, **more: Any) -> Trainer:
+    """The run of another folder, from its first step on with its record of changes alone."""
+    path.mkdir()
+    shutil.copy(source / "events.jsonl", path)
+    trainer = Trainer(editable(path, config, **more))
+    trainer.plan_again()
+    return trainer
+
+
+def test_what_was_set_is_taken_back_one_after_the_other(tmp_path: Path) -> None:
+    """The last first, then what was set before it; the run ends where it was to end, and is replayed to the bit."""
+    run, back = RunDir(tmp_path / "run"), {"undo": "settings"}
+    settings = [{"lr": 1e-3}, {"epochs": 4.0, "lr": 2e-3}, {"batch": 4, "augment.flip": 0.0, "micro_batch": 2}]
+    heard = Asks(run, 4, *({"settings": one} for one in settings), back, back, back, back)
+    whole = fit(editable(run.path, progress=heard))
+    sets = [event["settings"] for event in whole.events]
+    assert sets[3:] == [{"batch": 6, "augment.flip": 0.5, "micro_batch": 0}, {"epochs": 3.0, "lr": 1e-3}, {"lr": CONFIG.lr}]
+    assert [event.get("undoes") for event in whole.events] == [None, None, None, 2, 1, 0]
+    assert any("not done: --undo: the run has no setting to take back" in line for line in heard.messages)
+    assert whole.loop["step"] == STEPS and whole.loop["position"] == STEPS * CONFIG.batch
+    plain = fit(editable(tmp_path / "plain"))
+    assert [name for name in whole.differs(plain) if name.endswith(".safetensors")] == []
+    trainer = anew(tmp_path / "again", run.path)
+    trainer.fit()
+    assert Outcome.of(trainer.job.run).differs(whole) == []
+
+
+def test_minutes_do_not_come_back(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    files = asking(run, {"settings": {"epochs": 2}}, {"undo": "settings"})
+    fit(editable(run.path, replace(CONFIG, minutes=5.0)))
+    assert "minutes of a run do not come back" in (requests.answered(files[1]) or {})["error"]["message"]
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(12, [4, 6, 8]), (4, [4, 10, 16]), (2, [4, 16, 28]), (20, [4, 6, 7])])
+def test_evaluations_come_after_as_many_images_whatever_the_batch(tmp_path: Path, batch: int, steps: list[int]) -> None:
+    """Every 24 images, as four steps of 6 at first; the batch is another from step 4 on."""
+    run = RunDir(tmp_path / "run")
+    asked = Asks(run, 4, {"settings": {"batch": batch}})
+    fit(editable(run.path, progress=asked))
+    (event,) = run.events()
+    if event["step"] == 4:  # else the machine was slow, and a step came between
+        assert [row["step"] for row in run.metrics() if "metrics" in row] == steps
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is cleared up, nothing said."""
+
+
+def killed(self: Any, *_: Any, **__: Any) -> None:
+    raise Killed
+
+
+def dies(trainer: Trainer) -> None:
+    with pytest.raises(Killed):
+        trainer.fit()
+
+
+@pytest.mark.parametrize("place", ["edited", "step"])
+def test_a_change_that_ends_its_process_twice_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """While it is made, or at the step after it; the run goes on as one without it."""
+    config, real = replace(CONFIG, edits=("at step 3: widen features.0.0 2",)), Trainer._step
+
+    def step(self: Trainer, batches: Any) -> None:
+        if len(self.state.edits):
+            raise Killed
+        real(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Workshop, "edited", killed) if place == "edited" else (Trainer, "_step", step)))
+        dies(Trainer(editable(tmp_path / "run", config)))
+        assert json.loads((tmp_path / "run/changing.json").read_text())["times"] == 1
+        for _ in range(2):
+            heard = Stopping()
+            trainer = Trainer(editable(tmp_path / "run", config, progress=heard))
+            trainer.plan_again()
+            if len(trainer.job.run.events()) == 1 and json.loads((tmp_path / "run/changing.json").read_text())["times"] == 1:
+                dies(trainer)
+            else:
+                trainer.fit()
+    assert any("widen features.0.0 2 is left out: the process ended 2 times while it was made" in line for line in heard.messages)
+    assert [event["event"] for event in RunDir(tmp_path / "run").events()] == ["edit", "withdrawn"]
+    assert not (tmp_path / "run/changing.json").exists()
+    plain = fit(editable(tmp_path / "plain"))
+    assert [name for name in Outcome.of(trainer.job.run).differs(plain) if name.endswith(".safetensors")] == []
+
+
+def test_a_change_that_ended_its_process_once_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, edits=("at step 3: widen features.0.0 2",))
+    with monkeypatch.context() as patch:
+        patch.setattr(Workshop, "edited", killed)
+        dies(Trainer(editable(tmp_path / "run", config)))
+    trainer = Trainer(editable(tmp_path / "run", config))
+    trainer.plan_again()
+    trainer.fit()
+    assert not (tmp_path / "run/changing.json").exists() and len(trainer.learner.card.edits) == 1
+    assert Outcome.of(trainer.job.run).differs(fit(editable(tmp_path / "whole", config))) == []
+
+
+def test_a_planned_edit_that_cannot_even_be_tried_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the process before it is recorded."""
+    config = replace(CONFIG, edits=("at step 3: widen features.0.0 2",))
+    with monkeypatch.context() as patch:
+        patch.setattr(Editor, "plan", killed)
+        for _ in range(2):
+            trainer = Trainer(editable(tmp_path / "run", config))
+            trainer.plan_again()
+            dies(trainer)
+        trainer = Trainer(editable(tmp_path / "run", config))
+        trainer.plan_again()
+        trainer.fit()
+    assert [event["event"] for event in trainer.job.run.events()] == ["refused"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"number": 0, "what": "widen features.0.0 2", "times": "many"}'])
+def test_a_mark_that_is_none_stands_for_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "changing.json").write_text(content)
+    outcome = fit(editable(tmp_path, replace(CONFIG, edits=("at step 3: widen features.0.0 2",))))
+    assert [event["event"] for event in outcome.events] == ["edit"] and not (tmp_path / "changing.json").exists()
+
+
+def test_where_a_run_is_drawn_to_follows_its_edits(tmp_path: Path) -> None:
+    """What has learned before moves as its weights do, fresh channels are drawn to what they are drawn about, what is new to nothing; it is
+    resumed to the bit, after an undo too."""
+    edits = ("at step 3: widen features.0.0 1.5", "at step 5: deepen features.2 +1", "at step 9: replace features.2.0.bn1 GroupNorm 2")
+    config = replace(CONFIG, edits=edits, start_decay=0.5)
+
+    def drawn(path: Path, progress: Stopping) -> Job:
+        made = editable(path, config, progress=progress)
+        return replace(made, learned=[name for name, _ in made.model.named_parameters() if "head" not in name])
+
+    first = dict(drawn(tmp_path / "first", Stopping()).model.named_parameters())
+    trainer = Trainer(drawn(tmp_path / "run", Asks(RunDir(tmp_path / "run"), 6, {"undo": True})))
+    trainer.fit()
+    whole, start = Outcome.of(trainer.job.run), trainer.learner.start
+    assert [event["event"] for event in whole.events] == ["edit", "edit", "undo", "edit"]
+    weight, norm = start["network.features.0.0.weight"], start["network.features.0.1.weight"]
+    assert torch.equal(weight[:4], first["network.features.0.0.weight"]) and (weight[4:] == 0).all() and len(weight) == 6
+    assert (norm[4:] == 1).all() and "network.features.2.0.bn1.weight" not in start and "network.features.2.1.conv1.weight" not in start
+    assert {name for name in start if name not in trainer.learner.model.state_dict()} == set()
+    for after in (4, 8):
+        cut = tmp_path / str(after)
+        cut.mkdir()
+        shutil.copy(tmp_path / "run/events.jsonl", cut)
+        one = Trainer(drawn(cut, Stopping(after)))
+        one.plan_again()
+        with pytest.raises(Interrupted):
+            one.fit()
+        assert go_on(drawn(cut, Stopping())).differs(whole) == []
+    plain = fit(editable(tmp_path / "plain", replace(config, start_decay=0.0)))
+    assert whole.differs(plain), "or it would be no test"

@@ -37,24 +37,36 @@ class Changed:
         return facts | {"state": self.state, "snapshot": self.snapshot}
 
 
-def set(run: str | Path, settings: Mapping[str, Any] | None = None, *, state: str | None = None, snapshot: bool = False) -> Changed:
+def set(
+    run: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    state: str | None = None,
+    snapshot: bool = False,
+    undo: bool = False,
+) -> Changed:
     """Change how a run trains, between two of its steps.
 
     settings: keys of TrainConfig that may change on the way (lr, epochs, batch, weight_decay, augment.mixup ...); state: "paused",
-    "running" or "stopped"; snapshot: have a checkpoint written now. A run that was interrupted takes settings up when it is resumed. Raises
+    "running" or "stopped"; snapshot: have a checkpoint written now; undo: what was set last holds no longer, and what held before does
+    again (the answer has it). A run that was interrupted takes settings up when it is resumed. Raises
     UserError for what cannot be set, and then nothing has changed.
     """
     place, given = found(run), dict(settings or {})
-    if not (given or state or snapshot):
+    if undo and (given or state or snapshot):
+        raise UserError("must be settings, or --undo alone", where="set", fix="one after the other")
+    if not (given or state or snapshot or undo):
         raise UserError("nothing to set", where="set", fix=f"saccade set {shlex.quote(str(run))} lr=1e-4")
     if state is not None and state not in requests.STATES:
         raise unknown("state", state, requests.STATES, where="set")
     configs.override(configs.TrainConfig(), given, where="set")
     configs.check_changeable(given)
-    request = {"settings": given, "state": state, "snapshot": snapshot}
+    request = {"settings": given, "state": state, "snapshot": snapshot, "undo": "settings" if undo else None}
     request = {key: value for key, value in request.items() if value}
     if trains(place):
-        return Changed(place.path, int(asked(place, request)["step"]), given, state, snapshot)
+        told = asked(place, request)
+        back = told.get("settings")
+        return Changed(place.path, int(told["step"]), dict(back) if undo and isinstance(back, Mapping) else given, state, snapshot)
     check_resumable(place)
     if state or snapshot:
         again = f"saccade train --resume --out {shlex.quote(str(run))}"

@@ -118,8 +118,6 @@ def check_start(config: TrainConfig) -> None:
             raise UserError("is for weights that have learned before", where=key, fix="--pretrained or --weights FILE, or leave it out")
         if getattr(config, key) and config.shard:
             raise UserError("is not done where weights are spread over processes", where=key, fix="leave --shard out")
-    if config.start_decay and config.edits:
-        raise UserError("a run that is drawn to its start cannot be edited on its way", where="start_decay", fix="leave one of them out")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ KEY=VALUE, one or several:
 
 @click.command("set", epilog=SETTINGS)
 @click.argument("run", metavar="RUN", type=click.Path())
-@click.argument("settings", metavar="KEY=VALUE...", nargs=-1, required=True)
+@click.argument("settings", metavar="KEY=VALUE...", nargs=-1)
+@click.option("--undo", is_flag=True, help="Take back what was set last.")
 @options.output
-def command(run: str, settings: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+def command(run: str, settings: tuple[str, ...], undo: bool, as_json: bool, quiet: bool) -> None:
     """Change how a run trains, while it does; an interrupted one takes it up when it is resumed."""
     from saccade import api
 
@@ -33,10 +34,11 @@ def command(run: str, settings: tuple[str, ...], as_json: bool, quiet: bool) -> 
             snapshot = True
         else:
             given.append(text)
-    found = api.set(run, options.parsed(given, "set"), state=state, snapshot=snapshot).to_dict()
+    found = api.set(run, options.parsed(given, "set"), state=state, snapshot=snapshot, undo=undo).to_dict()
     if as_json:
         output.say_json(found)
         return
-    words = [*settings]
+    words = [f"{key}={value}" for key, value in found["settings"].items()] if undo else [*settings]
+    words = words or ["what was set last is taken back"]
     when = "when it is resumed" if found["step"] is None else f"from step {found['step']} on"
     output.say(f"{run}  {' '.join(words)}  {when}")

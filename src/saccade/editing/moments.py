@@ -16,6 +16,7 @@ from saccade.editing.undoing import GoneError, Shapes, back
 
 Parts = Mapping[str, Mapping[str, Tensor]]  # by parameter, then by name: exp_avg, exp_avg_sq, step; momentum_buffer
 SQUARES = "exp_avg_sq"
+START = "start"  # not remembered by an optimizer, but moved as if: what a run that is drawn to its start began with (`start_decay`)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _gathered(source: Source, part: str, value: Tensor) -> Tensor:
     places = index(source.runs)
     found = value.index_select(source.axis, torch.from_numpy(np.maximum(places, 0)).to(value.device))
     fresh = torch.from_numpy(np.flatnonzero(places < 0)).to(value.device)
-    return found.index_fill_(source.axis, fresh, float(value.mean()) if part == SQUARES else 0.0)
+    return found.index_fill_(source.axis, fresh, float(value.mean()) if part == SQUARES else source.value if part == START else 0.0)
 
 
 def _returned(name: str, shape: torch.Size, sources: Sources, parts: Parts) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from saccade.training.loop import Trainer
 
 LOOK_EVERY = 0.1  # seconds between looks
+SETTINGS = "settings"  # what is to be taken back, where it is no edit
 _KNOWN = ("dry_run", "edits", "settings", "snapshot", "state", "undo")
 
 
@@ -80,9 +81,12 @@ class Asking:
             rows = changes.look(texts)
         elif texts:
             rows = [changes.edit(text, request=name) for text in texts[:1]]
-        if request.get("undo"):
+        undo, settings = request.get("undo"), request.get("settings")
+        if undo and undo != SETTINGS:
             rows.append(changes.take_back(name))
-        if settings := request.get("settings"):
+        if undo == SETTINGS:
+            settings = changes.set_back(name)
+        elif settings:
             changes.set(settings, name)
         self._switch(state)
         if request.get("snapshot"):

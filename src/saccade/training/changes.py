@@ -4,7 +4,8 @@ process (`training/asking.py`), or by the record of a run that is resumed; it is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from saccade.core import config as configs
@@ -12,6 +13,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import SaccadeError, UserError
 from saccade.core.files import DamagedError
 from saccade.core.scheduled import Scheduled
+from saccade.training.begun import Begun
 from saccade.training.learner import Learner
 from saccade.training.ranks import check_batch
 from saccade.training.state import CHANGES, read_events
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from saccade.training.loop import Trainer
 
 MOST_STEPS = 1 << 40
+CLOSE = 1e-6  # of a step: epochs are a fraction, and steps are not
 
 
 class Changes:
@@ -30,6 +33,7 @@ class Changes:
         self._trainer = trainer
         self._planned = [Scheduled.parse(text) for text in trainer.job.config.edits]
         self._recorded: list[dict[str, Any]] = []
+        self._begun = Begun(trainer.job.run, trainer.job.ranks)
 
     def read(self) -> None:
         """Know from the run's events what was changed before. Raises UserError where that cannot be made again."""
@@ -52,6 +56,10 @@ class Changes:
                 self._plan_comes(place, one)
         return True
 
+    def settle(self) -> None:
+        """A step is done: the change before it did not end the process."""
+        self._begun.settle(self._trainer.state.step)
+
     def done(self, request: str) -> int | None:
         """The step at which a request was taken up and recorded, None where it was not."""
         return next((event["step"] for event in self._recorded if event.get("request") == request), None)
@@ -59,11 +67,12 @@ class Changes:
     def edit(self, text: str, *, request: str | None = None, planned: int | None = None) -> dict[str, Any]:
         """Plan an edit, record it with who asked for it, make it; gives what it changes. Raises UserError where that cannot be, and nothing
         has changed then."""
-        told = self._told(lambda: self._look([text])[0])
-        row: dict[str, Any] = told["row"]
-        sizes = {what: [row[f"{what}_before"], row[f"{what}_after"]] for what in ("parameters", "flops")}
-        who = {name: value for name, value in (("request", request), ("planned", planned)) if value is not None}
-        self._record({"event": "edit", "text": text, "edit": told["edit"], **sizes, **who})
+        with self._trying(text):
+            told = self._told(lambda: self._look([text])[0])
+            row: dict[str, Any] = told["row"]
+            sizes = {what: [row[f"{what}_before"], row[f"{what}_after"]] for what in ("parameters", "flops")}
+            who = {name: value for name, value in (("request", request), ("planned", planned)) if value is not None}
+            self._record({"event": "edit", "text": text, "edit": told["edit"], **sizes, **who})
         kept = "exact" if row["promise"] == "exact" else "changes the function"
         counts = f"{row['parameters_before']:,} -> {row['parameters_after']:,} parameters"
         self.say(f"{row['text']} ({kept}, {counts})")
@@ -80,7 +89,9 @@ class Changes:
         if len(old.card.edits) <= workshop.base:
             raise UserError("the run has no edit to take back", where="--undo")
         last = old.card.edits[-1]
-        self._record({"event": "undo", "text": str(last["text"]), "request": request})
+        change = {"event": "undo", "text": str(last["text"]), "request": request}
+        with self._trying(_named(change)):
+            self._record(change)
         new, row = self._trainer.learner, {"text": f"undo {last['text']}", "promise": last["promise"], "modules": []}
         if (editor := workshop.editor) is not None:
             row |= editor.effect((editor.copied(old.model), old.card), (editor.copied(new.model), new.card))
@@ -89,8 +100,31 @@ class Changes:
 
     def set(self, settings: Mapping[str, Any], request: str) -> None:
         """Record settings and train by them. Raises UserError."""
-        self._record({"event": "set", "settings": dict(settings), "request": request})
-        self.say(", ".join(f"{key}={value}" for key, value in settings.items()))
+        self._set({"event": "set", "settings": dict(settings), "request": request})
+
+    def set_back(self, request: str) -> dict[str, Any]:
+        """What was set last holds no longer; asked again, what was set before that. Gives the settings that hold in its place. Raises
+        UserError where there is nothing, or it cannot be."""
+        gone = {event["number"] for event in self._recorded if event["event"] == "withdrawn"}
+        done = [event for event in self._recorded if event["event"] == "set" and event["number"] not in gone]
+        undone = {event.get("undoes") for event in done}
+        standing = [event for event in done if event.get("undoes") is None and event["number"] not in undone]
+        if not standing:
+            raise UserError("the run has no setting to take back", where="--undo")
+        last, job = standing[-1], self._trainer.job
+        former = configs.dotted(job.config.to_dict()) | {"epochs": job.resolved.total_steps / job.resolved.steps_per_epoch}
+        for event in done[: done.index(last)]:
+            former |= event["settings"]
+        if "epochs" in last["settings"] and job.config.minutes is not None:
+            raise UserError("the minutes of a run do not come back", where="--undo", fix="set epochs=N")
+        settings = {key: former[key] for key in last["settings"]}
+        self._set({"event": "set", "settings": settings, "request": request, "undoes": last["number"]})
+        return settings
+
+    def _set(self, change: Mapping[str, Any]) -> None:
+        with self._trying(_named(change)):
+            self._record(change)
+        self.say(_named(change))
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Write down what happened at this step. Raises UserError where that cannot be."""
@@ -144,12 +178,28 @@ class Changes:
             making = self._making(event)
         except (UserError, TypeError, ValueError, LookupError) as error:
             raise DamagedError(f"change {event['number']} cannot have been made: {error}", where=where) from None
-        new = self._tried(event, making)
+        why = self._begun.begin(event["number"], _named(event), state.step)
+        if why:
+            self._withdraw(event)
+        new = why or self._tried(event, making)
         if isinstance(new, str):
-            self.say(f"{event.get('text') or event['event']} is left out: {new}")
+            self._begun.end()
+            self.say(f"{_named(event)} is left out: {new}")
         else:
             self._make(event, new)
         return True
+
+    @contextmanager
+    def _trying(self, what: str) -> Iterator[None]:
+        """While a change is made that is not recorded yet. Raises UserError where it has ended the process as often as may be."""
+        state = self._trainer.state
+        if why := self._begun.begin(state.changes, what, state.step):
+            raise UserError(why, where=what, fix="ask for less of it, or give the process more memory")
+        try:
+            yield
+        except Exception:
+            self._begun.end()
+            raise
 
     def _look(self, texts: list[str]) -> list[dict[str, Any]]:
         """Edits as a card has them, and what they would change, in turn, on a copy of the network."""
@@ -158,8 +208,6 @@ class Changes:
             raise UserError("this run cannot be edited", where=texts[0], fix="edit its model file")
         if learner.updater.sharded:
             raise UserError("a run with --shard cannot be edited", where=texts[0], fix="train without it")
-        if learner.config.start_decay:
-            raise UserError("a run that is drawn to its start cannot be edited", where=texts[0], fix="train with start_decay=0")
         network, card, found = editor.copied(learner.model), learner.card, list[dict[str, Any]]()
         for text in texts:
             edit, row = editor.plan(text, network, card)
@@ -192,11 +240,16 @@ class Changes:
         if not trainer.job.ranks.highest([bool(why)])[0]:
             return new
         trainer.workshop.keep(trainer.learner)
-        withdrawn = {"event": "withdrawn", "step": trainer.state.step, "number": event["number"]}
+        self._withdraw(event)
+        return why or "another process could not make it"
+
+    def _withdraw(self, event: Mapping[str, Any]) -> None:
+        """Write down that a change that is recorded was not made."""
+        state = self._trainer.state
+        withdrawn = {"event": "withdrawn", "step": state.step, "number": event["number"]}
         self.note(withdrawn)
         self._recorded.append(withdrawn)
-        trainer.state.changes += 1
-        return why or "another process could not make it"
+        state.changes += 1
 
     def _making(self, event: Mapping[str, Any]) -> Callable[[], Learner]:
         """How the learner after a change is made. Raises UserError for a change that cannot be."""
@@ -239,8 +292,8 @@ class Changes:
         images = trainer.job.resolved.steps_per_epoch * trainer.job.config.batch
         left = float((trainer.schedule.total - trainer.state.step) * trainer.learner.config.batch)
         if "epochs" in settings:
-            left = (config.epochs - trainer.epoch) * images
-        return trainer.state.step + math.ceil(min(left / config.batch, MOST_STEPS))
+            left = config.epochs * images - trainer.state.position
+        return trainer.state.step + math.ceil(min(left / config.batch, MOST_STEPS) - CLOSE)
 
     def _configured(self, settings: Mapping[str, Any]) -> TrainConfig:
         """The configuration with other settings. Raises UserError for what cannot be set on the way."""
@@ -275,6 +328,14 @@ class Changes:
         if "error" in told:
             raise UserError(**told["error"])
         return told
+
+
+def _named(change: Mapping[str, Any]) -> str:
+    """A change in a few words."""
+    if change["event"] == "set":
+        words = ", ".join(f"{key}={value}" for key, value in change["settings"].items())
+        return words if change.get("undoes") is None else f"undo: {words}"
+    return f"undo {change.get('text', '')}" if change["event"] == "undo" else str(change.get("text") or change["event"])
 
 
 def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

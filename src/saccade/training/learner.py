@@ -47,7 +47,7 @@ class Editing(Protocol):
         ...
 
     def apply(self, network: nn.Module, edit: Mapping[str, Any]) -> Moved:
-        """Change `network` where it stands; gives what becomes of moments."""
+        """Change `network` where it stands; gives what becomes of moments, and, under the name "start", of where tensors are drawn to."""
         ...
 
     def take_back(self, before: nn.Module, state: Mapping[str, Tensor], card: Card) -> Moved:
@@ -66,7 +66,7 @@ class Editing(Protocol):
 @dataclass(frozen=True)
 class Kind:
     """What all learners of a run have in common. precision: of the computation; steps: that the run was planned to have; progress: the
-    share of it before a step; start: what the tensors that had learned before were, by name."""
+    share of it before a step; start: what the tensors that had learned before were, by name, in the network that the run began with."""
 
     precision: str
     steps: int
@@ -76,11 +76,11 @@ class Kind:
 
 
 class Learner:
-    """model, the average of its weights, and what steps them. card, config: as they are now."""
+    """model, the average of its weights, and what steps them. card, config: as they are now; start: that of the kind, of this network."""
 
     def __init__(self, task: Task, model: nn.Module, card: Card, config: TrainConfig, kind: Kind, average: Average | None = None) -> None:
         self.model, self.card, self.config = model, card, config
-        self.average = average
+        self.average, self.start = average, kind.start
         if config.ema and average is None:
             self.average = Average(model, config.ema * kind.steps)
         plain = copy.deepcopy(model) if config.shard and not config.ema else model
@@ -152,18 +152,19 @@ class Workshop:
         if edits[self.base :]:
             shapes = {name: tuple(buffer.shape) for name, buffer in tensors.items()}
             most = sum(map(math.prod, shapes.values())) * MOST_GROWTH
-            self._known().check(edits[self.base :], self._network(self._card.edits), shapes, most)
+            self._known().check(edits[self.base :], self._network(self._card.edits)[0], shapes, most)
         config = configs.override(self._config, settings)
-        return self._made(self._network(edits), replace(self._card, edits=tuple(edits)), config)
+        network, start = self._network(edits)
+        return self._made(network, replace(self._card, edits=tuple(edits)), config, start)
 
     def edited(self, old: Learner, edit: Mapping[str, Any]) -> Learner:
         """With one edit more."""
         editor, edits = self._known(), old.card.edits
-        model = self._network(edits, old.model.state_dict())
+        model, _ = self._network(edits, old.model.state_dict())
         moved = editor.apply(model, edit)
-        new = self._made(self._laid_out(model), replace(old.card, edits=(*edits, edit)), old.config)
+        new = self._made(self._laid_out(model), replace(old.card, edits=(*edits, edit)), old.config, _through(moved, old.start))
         if old.average is not None and new.average is not None:
-            average = self._network(edits, old.average.state())
+            average, _ = self._network(edits, old.average.state())
             editor.apply(average, edit)
             new.average.module.load_state_dict(average.state_dict())
         new.follow(old, moved)
@@ -172,11 +173,11 @@ class Workshop:
     def taken_back(self, old: Learner) -> Learner:
         """Without the last edit. Raises UserError where that cannot be."""
         editor, edits = self._known(), old.card.edits[:-1]
-        model = self._network(edits)
+        model, start = self._network(edits)
         moved = editor.take_back(model, old.model.state_dict(), old.card)
-        new = self._made(self._laid_out(model), replace(old.card, edits=edits), old.config)
+        new = self._made(self._laid_out(model), replace(old.card, edits=edits), old.config, start)
         if old.average is not None and new.average is not None:
-            average = self._network(edits)
+            average, _ = self._network(edits)
             editor.take_back(average, old.average.state(), old.card)
             new.average.module.load_state_dict(average.state_dict())
         new.follow(old, moved)
@@ -184,7 +185,7 @@ class Workshop:
 
     def set(self, old: Learner, config: TrainConfig) -> Learner:
         """The same network, trained in another way. Where the new learner is not taken, the old one must be kept (`keep`)."""
-        new = Learner(self._task, old.model, old.card, config, self._kind, old.average)
+        new = Learner(self._task, old.model, old.card, config, replace(self._kind, start=old.start), old.average)
         new.follow(old, None)
         return new
 
@@ -200,19 +201,21 @@ class Workshop:
         most = sum(value.numel() for value in self._blank.state_dict().values()) * MOST_GROWTH
         self._known().check([edit], old.model, None, most)
 
-    def _made(self, model: nn.Module, card: Card, config: TrainConfig) -> Learner:
-        return Learner(self._task, model, card, config, self._kind)
+    def _made(self, model: nn.Module, card: Card, config: TrainConfig, start: Mapping[str, Tensor]) -> Learner:
+        return Learner(self._task, model, card, config, replace(self._kind, start=start))
 
-    def _network(self, edits: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor] | None = None) -> nn.Module:
-        """The network with these edits; its numbers are those of `state`, or any."""
+    def _network(
+        self, edits: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor] | None = None
+    ) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """The network with these edits, whose numbers are those of `state`, or any; and where it is drawn to."""
         if self._blank is None:
             raise TypeError("a run without an editor has no edits")
-        network = filled(self._blank, self._device)
+        network, start = filled(self._blank, self._device), self._kind.start
         for edit in edits[self.base :]:
-            self._known().apply(network, edit)
+            start = _through(self._known().apply(network, edit), start)
         if state is not None:
             network.load_state_dict(state)
-        return self._laid_out(network)
+        return self._laid_out(network), start
 
     def _laid_out(self, network: nn.Module) -> nn.Module:
         """All tensors in the layout that they have after a resume too: the order of sums depends on it."""
@@ -226,6 +229,12 @@ class Workshop:
         if self.editor is None:
             raise TypeError("a run without an editor has no edits")
         return self.editor
+
+
+def _through(moved: Moved, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where a changed network is drawn to: what has learned before moves as its weights do, fresh channels of it are drawn to what they are
+    drawn about (0, or 1 of a normalisation; Li et al. 2018, section 3.2, draws what is new to 0), and new tensors to nothing."""
+    return {name: parts["start"] for name, parts in moved({name: {"start": value} for name, value in start.items()}).items()}
 
 
 def started(network: nn.Module, learned: Collection[str], config: TrainConfig) -> dict[str, Tensor]:

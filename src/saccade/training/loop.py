@@ -226,6 +226,7 @@ class Trainer:
             self.asking.wait()
             return False
         self._step(next(self.stream))
+        self.changes.settle()
         return self._due() and self._evaluate(board)
 
     def _agreed(self, stop: int, total: int, save: bool) -> tuple[int, int, bool, bool]:
@@ -270,7 +271,9 @@ class Trainer:
         self._show_stage()
 
     def _due(self) -> bool:
-        return self.state.step % self.job.resolved.evaluate_every == 0 or self.state.step >= self.schedule.total
+        """After as many images as lie between two evaluations, whatever `batch` is by now, and after the last step."""
+        every, done = self.job.resolved.evaluate_every * self.job.config.batch, self.state.position
+        return done // every > (done - self.learner.config.batch) // every or self.state.step >= self.schedule.total
 
     def _log(self, board: Board, seconds: float) -> bool:
         state = self.state
@@ -292,8 +295,7 @@ class Trainer:
         return True
 
     def _note(self, loss: float) -> None:
-        value = self.state.best
-        best = f"  best {self.primary} {value:.4f}" if value is not None else ""
+        best = "" if self.state.best is None else f"  best {self.primary} {self.state.best:.4f}"
         self.job.progress.note(f"epoch {self.epoch:.1f}  loss {loss:.4f}{best}")
 
     def _evaluate(self, board: Board) -> bool:

@@ -107,6 +107,7 @@ class _Edit(_Change):
 @dataclass(frozen=True)
 class _Set(_Change):
     settings: dict[str, Any] = field(default_factory=dict)
+    undoes: Count | None = None
 
 
 CHANGES: Mapping[str, type[_Event]] = {"edit": _Edit, "undo": _Change, "set": _Set, "withdrawn": _Change, "refused": _Change}
