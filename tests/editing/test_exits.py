@@ -87,6 +87,7 @@ def test_the_last_layer_answers_as_before(networks: Get, tmp_path: Path, which: 
 @pytest.mark.parametrize(
     "text",
     [
+        "widen features.1.0.conv2 1.5",
         "widen features.1 1.5",
         "widen features.2.0.0.conv1 2",
         "deepen features.1 +1",
@@ -222,6 +223,9 @@ def test_the_threshold_is_the_least_from_which_on_no_accuracy_is_lost() -> None:
     never = ClassificationMetric(CLASSES)
     never.update([answer(right, [[0.05, 0.9, 0.05]]), answer(wrong, [[0.6, 0.2, 0.2]])], [0, 1])
     assert never.compute() | {"exit_threshold": None, "exit_accuracy": None, "exit_share": None} == never.compute()
+    again = ClassificationMetric(CLASSES)  # at 0.5 all is well again, but not at 0.6
+    again.update([answer(right, [[0.2, 0.6, 0.2]]), answer(wrong, [[0.5, 0.3, 0.2]])], [0, 0])
+    assert again.compute()["exit_threshold"] is None
     weighted = metric.compute(np.array([1, 0, 1, 1]))
     assert weighted["exit_threshold"] == pytest.approx(0.5) and weighted["exit_share"] == 1
     plain = ClassificationMetric(CLASSES)

@@ -62,9 +62,18 @@ def test_a_stopped_run_takes_settings_up_when_it_is_resumed(tmp_path: Path) -> N
     refused(*run(tmp_path, "edit", "run", "widen features.0.0 1.5"), "does not train now", "--resume")
     code, told = run(tmp_path, "set", "run", "lr=1e-5", "epochs=5")
     assert code == 0 and told.out == "run  lr=1e-5 epochs=5  when it is resumed\n", told.errors
+    refused(*run(tmp_path, "set", "run", "lr=1", "--undo"), "settings, or --undo alone")
+    assert run(tmp_path, "set", "run", "weight_decay=0.5")[0] == 0
+    code, told = run(tmp_path, "set", "run", "--undo")
+    assert code == 0 and told.out == "run  what was set last is taken back  when it is resumed\n", told.errors
     code, again = run(tmp_path, "train", "--resume", "--out", "run", hooks=[QUICK])
     assert code == 0, again.errors
-    assert [(event["event"], event["step"]) for event in place.events()] == [("set", at)]
+    assert [(event["event"], event["step"], event.get("undoes")) for event in place.events()] == [
+        ("set", at, None),
+        ("set", at, None),
+        ("set", at, 1),
+    ]
+    assert Outcome.of(place).loop["settings"]["weight_decay"] == place.read_run()["config"]["weight_decay"]
     assert Outcome.of(place).loop["step"] == 15
     assert max(row["lr"] for row in place.metrics() if "lr" in row and row["step"] > at) <= 1e-5
 

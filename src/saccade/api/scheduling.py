@@ -43,7 +43,7 @@ def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> Non
         return
     known = editor(setup)
     if setup.config.shard:
-        raise UserError("a run with --shard cannot be edited", where="--edit")
+        raise UserError("a run with --shard cannot be edited", where="--edit", fix="leave one of them out")
     primary = setup.task.metrics(card).primary
     network = known.copied(model)
     per_epoch = resolved.steps_per_epoch
@@ -51,7 +51,8 @@ def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> Non
         end = resolved.total_steps / (per_epoch if one.by == "epoch" else 1)
         where = f"--edit {one.edit!r}"
         if one.by != "stalls" and one.value >= end:
-            raise UserError(f"{one.by} {one.value:g} never comes, the run ends at {end:g}", where=where)
+            fix = f"at {one.by} {max(0.0, end - 1) if one.by == 'step' else end / 2:g}"
+            raise UserError(f"{one.by} {one.value:g} never comes, the run ends at {end:g}", where=where, fix=fix)
         if one.by == "stalls" and one.metric != primary:
             raise UserError(f"{one.metric!r} is not what the best model is told by", where=where, fix=f"when {primary} stalls")
         edit, row = known.plan(one.edit, network, card)
