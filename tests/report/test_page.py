@@ -261,3 +261,13 @@ def test_a_figure_without_a_picture_and_a_run_without_anything() -> None:
 def test_answers_handed_to_a_run_that_makes_images_are_not_shown(digits: ReportData) -> None:
     page = Page(render(dataclasses.replace(digits, task="generate", curves=(), headline=())))
     assert page.ids() == {"used", "next"} and "digit 9 for digit 0" not in plain(page)
+
+
+def test_where_images_leave_a_network_early() -> None:
+    rows = [
+        {"exit": "layer2.<b>", "images": 1200, "share": 0.75, "accuracy": 0.991, "flops": 1_234_567},
+        {"exit": "the last layer", "images": 0, "share": 0.0, "accuracy": None, "flops": 9_000_000},
+    ]
+    text = Page(render(ReportData("digits", exits=rows))).text
+    assert "Where images leave" in text and "layer2.<b>" in text and "1,200" in text and "1,234,567" in text and "—" in text
+    assert "Where images leave" not in Page(render(ReportData("digits"))).text

@@ -101,11 +101,6 @@ class RunDir:
         return self.path / "events.jsonl"
 
     @property
-    def begun(self) -> Path:
-        """Which change is being made, while one is (`training/begun.py`)."""
-        return self.path / "changing.json"
-
-    @property
     def best(self) -> Path:
         return self.path / "best.safetensors"
 

@@ -10,6 +10,7 @@ from saccade.core.files import discard, read_json, write_json
 from saccade.core.rundir import RunDir
 from saccade.training.ranks import Ranks
 
+FILE = "changing.json"  # in the run's folder, while a change is made
 MOST = 2  # times that a change is begun
 
 
@@ -18,7 +19,7 @@ class Begun:
     is not begun again."""
 
     def __init__(self, run: RunDir, ranks: Ranks) -> None:
-        self._file, self._ranks = run.begun, ranks
+        self._file, self._ranks = run.path / FILE, ranks
         self._step: int | None = None
 
     def begin(self, number: int, what: str, step: int) -> str:
