@@ -29,7 +29,7 @@ class Own:
         return {"source": "saccade", "name": name, "arguments": arguments}
 
 
-OWN = {"small_unet": Own((16, 32, 64, 128, 192), (1, 1, 2, 2, 2), parameters=2590964)}
+OWN = {"small_unet": Own((24, 48, 96, 128, 160), (1, 1, 2, 2, 2), parameters=2_112_936)}
 
 TASK, BSD = "segment", "bsd-3-clause"
 QUERIES = query_rows.ROWS[TASK]  # Mask2Former and EoMT, whose queries answer with masks

@@ -1,4 +1,7 @@
-"""Our own network: residual stages down to a 32nd of the input, and back up with what each stage saw (Ronneberger et al. 2015, "U-Net").
+"""Our own network: residual stages down to a 32nd of the input, and back up with what each stage saw (Ronneberger et al. 2015, "U-Net"),
+which is added to what comes from below (Chaurasia & Culurciello 2017, "LinkNet"), for a third of the work of looking at both together.
+Every map of the way up tells classes, and what they tell is added up (Long et al. 2015, "Fully convolutional networks for semantic
+segmentation", section 4.2): coarse maps learn from the first step on.
 
 It works on blocks of 2x2 pixels, which are taken together before the first layer and apart after the last (Shi et al. 2016, "Real-time
 single image and video super-resolution using an efficient sub-pixel convolutional neural network"): a quarter of the work, at full
@@ -27,12 +30,12 @@ class Up(nn.Module):
     def __init__(self, coarse: int, fine: int) -> None:
         super().__init__()
         self.lateral = nn.Sequential(conv(coarse, fine, 1), nn.BatchNorm2d(fine))
-        self.block = Block(2 * fine, fine, 1)
+        self.act = nn.ReLU(inplace=True)
+        self.block = nn.Sequential(conv(fine, fine, 3), nn.BatchNorm2d(fine), nn.ReLU(inplace=True))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """`[B, coarse, h, w]` and `[B, fine, 2 h, 2 w]` -> `[B, fine, 2 h, 2 w]`."""
-        wide = F.interpolate(self.lateral(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
-        found: Tensor = self.block(torch.cat([wide, fine], 1))
+        found: Tensor = self.block(self.act(_twice(self.lateral(coarse)) + fine))
         return found
 
 
@@ -58,14 +61,16 @@ class Unet(nn.Module):
                 inputs = width
             self.stages.append(stage)
         self.ups = nn.ModuleList(Up(coarse, fine) for fine, coarse in itertools.pairwise(widths))
+        self.tells = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths[1:])
         self.last = nn.Conv2d(widths[0], FINEST**2 * classes, 1)
         if not self.last.weight.is_meta:
             reset(self)
             for part in self.modules():  # a network of few blocks learns faster with its branches than as its shortcuts alone
                 if isinstance(part, Block):
                     nn.init.ones_(part.bn2.weight)
-            nn.init.normal_(self.last.weight, std=0.01)
-            nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+            for head in (*self.tells, self.last):
+                nn.init.normal_(head.weight, std=0.01)
+                nn.init.zeros_(head.bias)
 
     @property
     def seen(self) -> nn.Module:
@@ -85,6 +90,14 @@ class Unet(nn.Module):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        for up, fine in zip(reversed(self.ups), reversed(maps[:-1]), strict=True):
+        told: Tensor | float = 0.0
+        for up, tell, fine in zip(reversed(self.ups), reversed(self.tells), reversed(maps[:-1]), strict=True):
+            told = _twice(told + tell(x))
             x = up(x, fine)
-        return F.pixel_shuffle(self.last(x[:1] if alone else x), FINEST)[..., :height, :width].float()
+        logits = F.pixel_shuffle(self.last(x), FINEST) + _twice(told)
+        return (logits[:1] if alone else logits)[..., :height, :width].float()
+
+
+def _twice(maps: Tensor) -> Tensor:
+    """`[B, F, h, w]` -> `[B, F, 2 h, 2 w]`."""
+    return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
