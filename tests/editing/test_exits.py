@@ -305,3 +305,11 @@ def test_explanations_read_the_last_block_of_tokens(networks: Get) -> None:
     network = with_exits(networks(*VIT), "blocks")
     layer = Room().features(network.module)
     assert layer is network.module.get_submodule("network.blocks.11.norm1")
+
+
+@pytest.mark.parametrize(
+    ("exit", "shape"), [(Exit(8, 3, 2, 1.0), (2, 4, 6, 6)), (Exit(8, 3, 2, 1.0), (2, 8)), (Exit(8, 3, 0, 1.0), (2, 5, 7))]
+)
+def test_an_exit_that_does_not_fit_its_place_is_the_files_fault(exit: Exit, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"card: .*put together wrongly"):
+        heard(exit, torch.zeros(shape))

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade.core.errors import UserError
+
+FIX = "the file was put together wrongly"
 Ear = Callable[["Exit", Tensor], Tensor]
 
 
@@ -45,12 +48,17 @@ class Exit(nn.Module):
         return x if ear is None else ear(self, x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """What it takes -> `[B, K]`."""
+        """What it takes -> `[B, K]`. Raises UserError where that is of other channels than it was made for."""
+        if self.grid and x.ndim != 4:
+            raise UserError(f"an exit for maps stands where there are numbers of {list(x.shape[1:])}", where="card", fix=FIX)
         if self.grid:
             rows, columns = (_parts(side, self.grid, x) for side in x.shape[2:])
             x = (rows @ x @ columns.T).flatten(1)
         elif x.ndim > 2:
             x = x.flatten(1, -2).mean(1)
+        if x.shape[1] != self.linear.in_features:
+            problem = f"an exit of {self.linear.in_features} numbers stands where there are {x.shape[1]}"
+            raise UserError(problem, where="card", fix=FIX)
         told: Tensor = self.linear(x)
         return told
 
