@@ -56,10 +56,12 @@ class Exit(nn.Module):
             x = (rows @ x @ columns.T).flatten(1)
         elif x.ndim > 2:
             x = x.flatten(1, -2).mean(1)
-        if x.shape[1] != self.linear.in_features:
-            problem = f"an exit of {self.linear.in_features} numbers stands where there are {x.shape[1]}"
-            raise UserError(problem, where="card", fix=FIX)
-        told: Tensor = self.linear(x)
+        try:
+            told: Tensor = self.linear(x)
+        except RuntimeError as error:
+            if "shapes cannot be multiplied" not in str(error):
+                raise
+            raise UserError(f"an exit of other channels stands where there are {x.shape[1]} numbers", where="card", fix=FIX) from None
         return told
 
 
