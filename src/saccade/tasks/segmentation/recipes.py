@@ -29,7 +29,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     model, why = (budget.model, "as asked") if budget.model else (DEFAULT, "learns from random weights in minutes")
     reasons.append(f"model: {model}, {why}")
     images = schema.images.get("train", 0)
-    batch = 8 if images < 2000 else 16
+    batch = 4 if device == "cpu" else 8 if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
     augment = CHANGES if schema.channels == 3 else replace(CHANGES, hue=0.0)
     reasons.append("augment: mirrored, at other scales, coloured, as random weights need many views of each image")
@@ -52,7 +52,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         size=size,
         channels=1 if schema.channels == 1 else 3,
         batch=batch,
-        lr=2e-3 if model == DEFAULT else 1e-4 if queries else 3e-4,
+        lr=3e-3 if model == DEFAULT else 1e-4 if queries else 3e-4,
         weight_decay=0.05,
         warmup=0.05,
         ema=0.05,

@@ -89,11 +89,12 @@ class Unet(nn.Module):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        told: Tensor | float = 0.0
+        told: Tensor | None = None
         for up, tell, fine in zip(reversed(self.ups), reversed(self.tells), reversed(maps[:-1]), strict=True):
-            told = _twice(told + tell(x))
+            told = _twice(tell(x) if told is None else told + tell(x))
             x = up(x, fine)
-        logits = F.pixel_shuffle(self.last(x), FINEST) + _twice(told)
+        logits = F.pixel_shuffle(self.last(x), FINEST)
+        logits = logits if told is None else logits + _twice(told)
         return (logits[:1] if alone else logits)[..., :height, :width].float()
 
 
