@@ -22,7 +22,7 @@ from saccade.core.config import override
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
 from saccade.data.sample import Schema
-from saccade.nn import pretrained, weights
+from saccade.nn import fetching, pretrained, weights
 from saccade.objects.library import Library
 from saccade.task import Budget
 from saccade.tasks.detection.task import Detection
@@ -139,9 +139,9 @@ def test_a_file_whose_sum_is_another_is_refused(server: list[str], told: SimpleN
     other = file.parent / "ssd-00000000.pth"
     other.write_bytes(file.read_bytes())
     told.url = told.url.replace(file.name, other.name)
-    with pytest.raises(UserError, match="has not the sum that its name states"):
+    with pytest.raises(UserError, match="is not the file that is published"):
         created(pretrained=True)
-    assert server and not list(pretrained.cache().glob("*"))
+    assert server and not list(fetching.cache().glob("*"))
 
 
 @pytest.mark.processes
