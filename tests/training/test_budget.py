@@ -65,6 +65,17 @@ def test_the_warm_up_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == budget.WARM_UP + 1, "very slow steps are not measured any longer than needed"
 
 
+def test_steps_that_change_on_the_way_of_a_run_are_averaged_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def step(number: int) -> None:
+        clock.now += 0.1 if budget.spread(number) < 0.6 else 0.4
+
+    assert budget.measure_step(step, paced=True) == pytest.approx(0.6 * 0.1 + 0.4 * 0.4, rel=0.1)
+    assert all(abs(sum(budget.spread(n) < 0.5 for n in range(first, first + 8)) - 4) <= 1 for first in range(50))
+
+
 def test_the_copy_is_independent() -> None:
     net = nn.Linear(2, 2)
     copy = budget.copy_of(net)

@@ -192,7 +192,10 @@ class Setup:
         self.progress.message("measuring the speed of a few steps")
         on = self.device
         copy = budget.copy_of(model)
-        updater = Updater(copy, self.task.phases(copy, self.config), self.config, resolved.precision)
+        phases = self.task.phases(copy, self.config)
+        updater = Updater(copy, phases, self.config, resolved.precision)
+        if paced := any(phase.pace is not None for phase in phases):
+            updater.progress = budget.spread
         if self.config.compile:
             compiled(copy)
         # This process alone, on its part of a batch: the others wait meanwhile.
@@ -202,7 +205,7 @@ class Setup:
             batches = [batch.to(on, channels_last=self.config.channels_last) for batch in next(stream)]
             updater.step(batches, number, 0.0)
 
-        seconds = budget.measure_step(step)
+        seconds = budget.measure_step(step, paced=paced)
         stream.close()
         if self.features is not None:
             self.features.of_split("val", self.val)  # computed once, whatever number of evaluations there are

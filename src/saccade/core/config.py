@@ -105,6 +105,7 @@ class SegmentationConfig:
     (Milletari et al. 2016) and lovasz (Berman et al. 2018): of the overlap of each class; boundary (Kervadec et al. 2019): by the distance
     from the class's edge. class_weights: what a pixel of each class counts in the first two, in the order of the classes (none: all the
     same). multi: a pixel may have several classes, or none, which the data tell: cross-entropy and Dice are of each class by itself then.
+    coarse: share of the run, from its start, in which images are seen at half their size, for a quarter of the work.
     """
 
     native: bool = False
@@ -115,6 +116,7 @@ class SegmentationConfig:
     lovasz: Annotated[float, Ge(0)] = 0.0
     boundary: Annotated[float, Ge(0)] = 0.0
     class_weights: tuple[Annotated[float, Gt(0)], ...] = ()
+    coarse: Share = 0.0
 
 
 @dataclass(frozen=True)

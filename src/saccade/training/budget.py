@@ -16,6 +16,7 @@ Number = Literal["fp32", "bf16", "fp16"]  # the format of the computation
 Steps = Annotated[int, Ge(1), Lt(1 << 62)]
 PROBES = 12
 WARM_UP = 3
+GOLDEN = (math.sqrt(5) - 1) / 2
 MOST_EVALUATIONS, FEWEST_EVALUATIONS = 40, 10
 EVALUATING = 0.05  # share of the time that evaluations may take where there are more than the fewest
 RESERVE_SHARE = 0.04
@@ -72,8 +73,15 @@ def steps_in(seconds: float, seconds_per_step: float, seconds_per_evaluation: fl
     return max(1, total)
 
 
-def measure_step(step: Callable[[int], None]) -> float:
-    """The median seconds of a training step; `step(i)` does the i-th on a copy of the model."""
+def spread(number: int) -> float:
+    """How much of a run is done where the probe of this number stands: however many there are, they lie evenly over it (multiples of the
+    golden ratio)."""
+    return number * GOLDEN % 1
+
+
+def measure_step(step: Callable[[int], None], *, paced: bool = False) -> float:
+    """The median seconds of a training step; `step(i)` does the i-th on a copy of the model. paced: their mean, as steps change on the way
+    of a run, over which the probes are `spread`."""
     seconds = []
     for i in range(PROBES):
         begin = time.perf_counter()
@@ -81,7 +89,7 @@ def measure_step(step: Callable[[int], None]) -> float:
         seconds.append(time.perf_counter() - begin)
         if sum(seconds) > 20 and len(seconds) > WARM_UP:
             break
-    return statistics.median(seconds[min(WARM_UP, len(seconds) - 1) :])
+    return (statistics.mean if paced else statistics.median)(seconds[min(WARM_UP, len(seconds) - 1) :])
 
 
 def copy_of(model: Any) -> Any:

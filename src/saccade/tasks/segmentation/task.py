@@ -130,15 +130,19 @@ class Segmentation:
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
         """One phase: the whole network on the parts of the loss that the configuration weighs; Mask2Former and EoMT on their own."""
         from saccade.queries.network import paced
+        from saccade.tasks.segmentation.coarse import Coarse
         from saccade.tasks.segmentation.loss import losses
         from saccade.tasks.segmentation.models.semantic import Semantic
 
-        def loss(batch: Batch, step: int) -> Losses:
-            if isinstance(model, Semantic):
-                return model.losses(batch)
-            return losses(model(batch.images), batch, config.segmentation)
+        if isinstance(model, Semantic):
+            return paced([Phase("train", [model], lambda batch, step: model.losses(batch))], model, config)
+        coarse = Coarse(config.segmentation.coarse)
 
-        return paced([Phase("train", [model], loss)], model, config)
+        def loss(batch: Batch, step: int) -> Losses:
+            seen = coarse.seen(batch)
+            return losses(model(seen.images), seen, config.segmentation)
+
+        return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None)]
 
     def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """Logits `[B, K, H, W]` -> {"logits": the same}."""
