@@ -64,6 +64,18 @@ def test_sizes(size: tuple[int, int], uniform: bool, native: bool, expected: tup
     assert asked.size == (96, 64)
 
 
+def test_images_are_seen_small_first_where_something_is_left_to_see() -> None:
+    for size, budget, expected in [
+        ((96, 96), Budget(), 0.5),
+        ((32, 300), Budget(), 0.0),
+        ((96, 96), Budget(pretrained=True), 0.0),
+        ((96, 96), Budget(model="unet/resnet18"), 0.0),
+    ]:
+        config, reasons = TASK.recipe(replace(SCHEMA, size=size), "cpu", budget)
+        assert config.segmentation.coarse == expected
+        assert any(line.startswith("segmentation.coarse") for line in reasons) is bool(expected)
+
+
 @pytest.mark.parametrize(
     ("shares", "expected"),
     [((0.5, 0.3, 0.2), ()), ((0.9, 0.075, 0.025), (1.0, 3.46, 6.0)), ((0.999, 0.001, 0.0), (1.0, 10.0, 10.0)), ((), ())],

@@ -19,6 +19,7 @@ CPU_MINUTES = 18.0
 IMAGES_SEEN = 40_000  # training images over all epochs
 RARE = 0.1  # share of the pixels below which a class counts more
 MOST_WEIGHT = 10.0
+COARSE, LEAST_COARSE = 0.5, 64  # share of the run, and pixels of the shorter side from which on something is left to see
 CHANGES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.7, 1.4))
 
 
@@ -38,6 +39,11 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"segmentation.class_weights: {why}")
     if not queries:
         reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
+    coarse = COARSE if model == DEFAULT and not budget.pretrained and min(size) >= LEAST_COARSE else 0.0
+    if coarse:
+        reasons.append(
+            f"segmentation.coarse: {coarse:g} of the run sees images at half their size, for a quarter of the work, to learn from more"
+        )
     if schema.multi:
         reasons.append("segmentation.multi: true, a pixel of these data may have several classes, or none")
     epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
@@ -58,7 +64,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         ema=0.05,
         clip=5.0,
         augment=augment,
-        segmentation=SegmentationConfig(native=native, multi=schema.multi, class_weights=weights),
+        segmentation=SegmentationConfig(native=native, multi=schema.multi, class_weights=weights, coarse=coarse),
     )
     reasons.append(f"lr: {config.lr:g}, {'as its authors have it' if queries else 'for random weights'}")
     return config, reasons
