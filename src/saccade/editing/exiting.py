@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from saccade.core.errors import UserError
 from saccade.core.geometry import whole
 from saccade.editing.steps import MOST_GRID, Leave, part
-from saccade.editing.subject import Operation, Subject, around, usage
+from saccade.editing.subject import AtPath, Subject, around
 from saccade.editing.tracing import is_map
 from saccade.nn.features import channels_last, evaluating
 from saccade.nn.layers.exits import Exit, passed_by
@@ -23,22 +23,13 @@ Calls = Mapping[str, list[tuple[Any, Any]]]
 
 
 @dataclass(frozen=True)
-class EarlyExit(Operation):
+class EarlyExit(AtPath):
     """The last layer's answer stays what it was. Training is about all exits from then on, each with as much weight as the share of the
     computation that lies before it (Kaya et al. 2019 let their weights rise to that)."""
 
     name = "early-exit"
     usage = "early-exit PATH: early-exit layer2"
     keeps = False
-
-    path: str
-
-    @classmethod
-    def parse(cls, words: Sequence[str]) -> Self:
-        """PATH."""
-        if len(words) != 1:
-            raise usage(cls, words)
-        return cls(words[0])
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """One behind each module of the path."""

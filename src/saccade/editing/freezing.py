@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from saccade.core.errors import UserError
 from saccade.editing import steps
-from saccade.editing.subject import Operation, Subject, nearest_of, usage
+from saccade.editing.subject import AtPath, Subject, nearest_of
 
 
 @dataclass(frozen=True)
-class _Freezing(Operation):
+class _Freezing(AtPath):
     """The modules of a name or pattern; on: whether they rest from here on, or learn again."""
 
     on: ClassVar[bool]
-
-    path: str
-
-    @classmethod
-    def parse(cls, words: Sequence[str]) -> Self:
-        """PATH."""
-        if len(words) != 1:
-            raise usage(cls, words)
-        return cls(words[0])
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Tell each module that has parameters of the other kind. Raises UserError where there is none, and where nothing would learn."""

@@ -12,7 +12,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError, unknown
 from saccade.editing.edit import Promise
 from saccade.editing.steps import ACTIVATIONS, DROPS, OF_MAPS, Insert, Remove, part
-from saccade.editing.subject import Operation, Subject, nearest_of, probability, usage
+from saccade.editing.subject import AtPath, Operation, Subject, nearest_of, probability, usage
 from saccade.editing.tracing import is_map
 
 MODULES = ["SqueezeExcite", *DROPS, *(name for name in ACTIVATIONS if name != "Identity")]
@@ -77,22 +77,13 @@ class InsertAfter(Operation):
 
 
 @dataclass(frozen=True)
-class Take(Operation):
+class Take(AtPath):
     """A module goes, and what it takes goes on: one that gives what has the shape of that."""
 
     name = "remove"
     usage = "remove PATH"
     promise = "changes the function"
     keeps = False
-
-    path: str
-
-    @classmethod
-    def parse(cls, words: Sequence[str]) -> Self:
-        """PATH."""
-        if len(words) != 1:
-            raise usage(cls, words)
-        return cls(words[0])
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Take each module of the path out."""

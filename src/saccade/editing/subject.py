@@ -130,6 +130,20 @@ class Operation(ABC):
         return [(place, place) for place in range(len(card.classes))]
 
 
+@dataclass(frozen=True)
+class AtPath(Operation):
+    """One whose text is a name or pattern of modules, and no more."""
+
+    path: str
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """PATH."""
+        if len(words) != 1:
+            raise usage(cls, words)
+        return cls(words[0])
+
+
 def sizes(card: Card, *, least: int = SMALL) -> list[tuple[int, int]]:
     """The (height, width) that a network may be tried at, small ones first."""
     height, width = card.input.size

@@ -119,6 +119,22 @@ def _windows(side: int, *, patch: int = 16, windows: int = 2, stages: tuple[int,
 _SMALL = _hgnet((16, 16), (16, 32, 64, 128), (64, 256, 512, 1024), (1, 1, 2, 1), 3, affine=True)
 _POINTS = {"decoder_n_points": [3, 6, 3]}
 _PAIRS = {"decoder_n_points": 2, "dropout": 0.0, "layer_norm_eps": 1e-6}
+# Two levels of half the usual width: the smallest of D-FINE, and of DEIMv2 that is like it.
+_NANO = {
+    "num_feature_levels": 2,
+    "feat_strides": [16, 32],
+    "encode_proj_layers": [1],
+    "encoder_in_channels": [512, 1024],
+    "encoder_hidden_dim": 128,
+    "encoder_ffn_dim": 512,
+    "hidden_expansion": 0.34,
+    "depth_mult": 0.5,
+    "d_model": 128,
+    "decoder_in_channels": [128, 128],
+    "decoder_ffn_dim": 512,
+    "decoder_layers": 3,
+    "decoder_n_points": [6, 6],
+}
 
 ROWS = {
     "rtdetr_v2_r18": Row(
@@ -152,21 +168,7 @@ ROWS = {
         42.8,
         "ustc-community/dfine-nano-coco",
         {**_SMALL, "out_indices": [3, 4]},
-        {
-            "num_feature_levels": 2,
-            "feat_strides": [16, 32],
-            "encode_proj_layers": [1],
-            "encoder_in_channels": [512, 1024],
-            "encoder_hidden_dim": 128,
-            "encoder_ffn_dim": 512,
-            "hidden_expansion": 0.34,
-            "depth_mult": 0.5,
-            "d_model": 128,
-            "decoder_in_channels": [128, 128],
-            "decoder_ffn_dim": 512,
-            "decoder_layers": 3,
-            "decoder_n_points": [6, 6],
-        },
+        _NANO,
     ),
     "dfine_s": Row(
         "d_fine",
@@ -209,21 +211,7 @@ ROWS = {
         43.0,
         "Intellindust/DEIMv2_HGNetv2_N_COCO",
         {**_SMALL, "out_indices": [3, 4]},
-        {
-            "num_feature_levels": 2,
-            "feat_strides": [16, 32],
-            "encode_proj_layers": [1],
-            "encoder_in_channels": [512, 1024],
-            "encoder_hidden_dim": 128,
-            "encoder_ffn_dim": 512,
-            "hidden_expansion": 0.34,
-            "depth_mult": 0.5,
-            "d_model": 128,
-            "decoder_in_channels": [128, 128],
-            "decoder_ffn_dim": 512,
-            "decoder_layers": 3,
-            "decoder_n_points": [6, 6],
-        },
+        _NANO,
     ),
     "deimv2_s": Row(
         "deimv2",
