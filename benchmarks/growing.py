@@ -1,6 +1,6 @@
 """A network that grows, or is pruned, while it trains, against the one of the final size from the first step on.
 
-    uv run python benchmarks/growing.py --work DIR [--only mnist|cifar10] [--seed S]
+    uv run python benchmarks/growing.py --work DIR [--only mnist|cifar10|resnet18] [--seed S]
 
 Each is one run of `saccade train --epochs N --edit ...`, all else by default, on MNIST (60,000 images, 4 epochs) or the CIFAR-10 excerpt of
 ../shared/data (4,000 images, 40 epochs):
@@ -10,6 +10,10 @@ Each is one run of `saccade train --epochs N --edit ...`, all else by default, o
 - grown: begins as the small one; is widened twofold and one stage deepened after 35 % of the epochs, and both once more after 65 %: then it
   is as large as the large one.
 - pruned: the large one without the blocks more; half of the channels inside of its blocks go after 60 % of the epochs.
+
+resnet18 is timm's, from nothing, on the excerpt (8 epochs): large is the whole of it; of pruned half of all channels, of blocks and trunk,
+go after 60 % of the epochs, so that a quarter of its parameters and of its operations is left; small is trained with half of them from step
+0 on.
 
 Work is counted, not timed: floating-point operations of one image (a multiplication with its sum counted as two) by the images seen at each
 size, three times that for a step; so other load on the machine changes nothing. Figures are accuracies on the test images. What is there
@@ -23,6 +27,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +35,38 @@ from datasets import HERE, SHARED, processor
 from datasets import saccade as command
 
 RESULTS = HERE / "results" / "growing.jsonl"
-EPOCHS = {"mnist": 4, "cifar10": 40}
-STAGES = {"mnist": ("features.2", "features.3"), "cifar10": ("features.3", "features.4")}
-INSIDE = "features.*.conv*"
+INSIDE, ALL = "features.*.conv*", "*conv*"
 
 
-def edits(way: str, stages: tuple[str, str], epochs: int) -> list[str]:
-    """What changes on the way."""
-    deeper = [f"at step 0: deepen {stage} +1" for stage in stages]
-    first, second = (f"at epoch {share * epochs:g}" for share in (0.35, 0.65))
-    small = [f"at step 0: prune {INSIDE} 0.75"]
-    if way == "large":
-        return deeper
-    if way == "small":
-        return small
-    if way == "pruned":
-        return [f"at epoch {0.6 * epochs:g}: prune {INSIDE} 0.5"]
-    grown = [f"{first}: widen {INSIDE} 2", f"{first}: deepen {stages[0]} +1"]
-    return [*small, *grown, f"{second}: widen {INSIDE} 2", f"{second}: deepen {stages[1]} +1"]
+@dataclass(frozen=True)
+class Trial:
+    """data: its name in the shared sets; stages: those that are deepened, none where nothing grows; model: "" for the recipe's."""
+
+    data: str
+    epochs: int
+    stages: tuple[str, ...] = ()
+    model: str = ""
+
+    def ways(self) -> dict[str, list[str]]:
+        """What changes on each way."""
+        first, second, late = (f"at epoch {share * self.epochs:g}" for share in (0.35, 0.65, 0.6))
+        if not self.stages:
+            return {"large": [], "pruned": [f"{late}: prune {ALL} 0.5"], "small": [f"at step 0: prune {ALL} 0.5"]}
+        small = [f"at step 0: prune {INSIDE} 0.75"]
+        growing = [f"{when}: {text}" for when, stage in zip((first, second), self.stages, strict=True) for text in _larger(stage)]
+        deeper = [f"at step 0: deepen {stage} +1" for stage in self.stages]
+        return {"large": deeper, "grown": [*small, *growing], "small": small, "pruned": [f"{late}: prune {INSIDE} 0.5"]}
+
+
+def _larger(stage: str) -> tuple[str, str]:
+    return f"widen {INSIDE} 2", f"deepen {stage} +1"
+
+
+TRIALS = {
+    "mnist": Trial("mnist", 4, ("features.2", "features.3")),
+    "cifar10": Trial("cifar10", 40, ("features.3", "features.4")),
+    "resnet18": Trial("cifar10", 8, model="resnet18"),
+}
 
 
 def prepared(work: Path, name: str) -> Path:
@@ -59,15 +78,16 @@ def prepared(work: Path, name: str) -> Path:
 
 def trained(work: Path, name: str, way: str, seed: int) -> dict[str, Any]:
     """One run, its accuracy on the test images, and its work."""
-    run, epochs = work / f"{name}-{way}-{seed}", EPOCHS[name]
+    trial, run = TRIALS[name], work / f"{name}-{way}-{seed}"
     if not (run / "report.html").exists():
         shutil.rmtree(run, ignore_errors=True)
-        asked = [word for text in edits(way, STAGES[name], epochs) for word in ("--edit", text)]
-        command("train", str(prepared(work, name)), "--epochs", str(epochs), "--seed", str(seed), "--out", str(run), *asked)
+        asked = [word for text in trial.ways()[way] for word in ("--edit", text)] + (["--model", trial.model] if trial.model else [])
+        command("train", str(prepared(work, trial.data)), "--epochs", str(trial.epochs), "--seed", str(seed), "--out", str(run), *asked)
     found = command("eval", str(run), "--split", "test")
     record = json.loads((run / "run.json").read_text())
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    made = [event for event in events if event["event"] == "edit"]
+    file = run / "events.jsonl"
+    events = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    made = [event for event in events if event["event"] == "edit"] or [unchanged(run)]
     work_done, at, flops = 0, 0, made[0]["flops"][0]
     for event in made:
         work_done += (event["step"] - at) * flops
@@ -81,6 +101,12 @@ def trained(work: Path, name: str, way: str, seed: int) -> dict[str, Any]:
         "flops": flops,
         "seconds": record["time"]["seconds"],
     }
+
+
+def unchanged(run: Path) -> dict[str, Any]:
+    """Of a run without an edit what an edit's event says."""
+    (found,) = command("edit", str(run / "best.safetensors"), f"prune {ALL} 0.5", "--dry-run")["edits"]
+    return {"step": 0} | {key: [found[f"{key}_before"]] * 2 for key in ("parameters", "flops")}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -103,14 +129,14 @@ def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--only", choices=list(EPOCHS), action="append")
+    parser.add_argument("--only", choices=list(TRIALS), action="append")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     work = asked.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     RESULTS.parent.mkdir(exist_ok=True)
-    for name in asked.only or list(EPOCHS):
-        for way in ("large", "grown", "small", "pruned"):
+    for name in asked.only or list(TRIALS):
+        for way in TRIALS[name].ways():
             row = {"data": name, "way": way, "seed": asked.seed, **trained(work, name, way, asked.seed), "cpu": processor()}
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
