@@ -71,7 +71,8 @@ def train(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
         options["augment"] = AugmentConfig(**options["augment"])
     config = replace(CONFIG, **{"optimizer": "sgd", "lr": 0.02, "batch": 8, **options})
     editor = Editor(Classification().build, config.seed)
-    made = job(folder / "run", config, resolved(20, every=5), ranks=ranks, evaluate=evaluator(ranks), progress=stop, editor=editor)
+    facts = replace(resolved(20, every=5), precision=config.precision)
+    made = job(folder / "run", config, facts, ranks=ranks, evaluate=evaluator(ranks), progress=stop, editor=editor)
     trainer = Trainer(poison(made, poisoned) if poisoned else made)
     if any(made.run.checkpoints.glob("step-*")):
         trainer.resume()

@@ -25,6 +25,7 @@ from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader, Source
 from saccade.data.sample import Objects, Schema
 from saccade.evaluation.evaluate import measure
+from saccade.nn.layers.exits import telling
 from saccade.objects.example import CLASSES as SQUARES
 from saccade.objects.room import Room
 from saccade.prediction.torch_session import TorchSession
@@ -99,7 +100,7 @@ def evaluator(ranks: Ranks | None = None) -> Any:
 
     def evaluate(module: nn.Module) -> Any:
         metric = task.metrics(CARD)
-        session = SharedSession(TorchSession(module, CARD, task.decode), ranks or Ranks())
+        session = SharedSession(TorchSession(telling(module), CARD, task.decode), ranks or Ranks())
         measure(session, rows, metric, progress=Silent())
         return metric.compute()
 

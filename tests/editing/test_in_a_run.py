@@ -13,7 +13,7 @@ from saccade.core.errors import Interrupted
 from saccade.editing.live import Editor
 from saccade.tasks.classification.task import Classification
 from saccade.training.loop import Job, Trainer
-from small_jobs import CONFIG, Stopping, fit, go_on, job
+from small_jobs import CONFIG, Stopping, fit, go_on, job, resolved
 
 EDITS = {
     "modules": (
@@ -38,14 +38,18 @@ def editable(path: Path, edits: tuple[str, ...], **more: object) -> Job:
     return job(path, config, editor=Editor(Classification().build, config.seed), **more)  # type: ignore[arg-type]
 
 
+CUTS = {"modules": (3, 6, 9), "exits": (5, 8), "low rank": (4, 8)}
+
+
 @pytest.mark.parametrize(
-    ("name", "after"), [("modules", 3), ("modules", 6), ("modules", 9), ("exits", 5), ("exits", 8), ("low rank", 4), ("low rank", 8)]
+    ("name", "after", "precision"), [*((name, cut, "fp32") for name, cuts in CUTS.items() for cut in cuts), ("exits", 5, "bf16")]
 )
-def test_resume_is_equal_to_the_bit(tmp_path: Path, name: str, after: int) -> None:
-    whole = fit(editable(tmp_path / "whole", EDITS[name]))
+def test_resume_is_equal_to_the_bit(tmp_path: Path, name: str, after: int, precision: str) -> None:
+    facts = replace(resolved(), precision=precision)
+    whole = fit(editable(tmp_path / "whole", EDITS[name], facts=facts))
     with pytest.raises(Interrupted):
-        Trainer(editable(tmp_path / "cut", EDITS[name], progress=Stopping(after))).fit()
-    assert go_on(editable(tmp_path / "cut", EDITS[name])).differs(whole) == []
+        Trainer(editable(tmp_path / "cut", EDITS[name], facts=facts, progress=Stopping(after))).fit()
+    assert go_on(editable(tmp_path / "cut", EDITS[name], facts=facts)).differs(whole) == []
     file = tmp_path / "last.safetensors"
     file.write_bytes(whole.files["last"])
     model = saccade.load(file, device="cpu")

@@ -298,7 +298,7 @@ def test_settings_are_replayed(tmp_path: Path) -> None:
         return editable(path, progress=Asks(stop))
 
     whole = fit(run(tmp_path / "whole", 4))
-    assert whole.loop["settings"] == {key: value for one in settings for key, value in one.items()}
+    assert whole.loop["settings"] | {"lr": 1e-3} == {key: value for one in settings for key, value in one.items()}
     steps = [event["step"] for event in whole.events]
     assert len(steps) == 3 and len(set(steps)) == 1 and 4 <= steps[0] < STEPS
     images = 4 * CONFIG.batch
@@ -582,7 +582,7 @@ def test_what_was_set_is_taken_back_one_after_the_other(tmp_path: Path) -> None:
     heard = Asks(run, 4, *({"settings": one} for one in settings), back, back, back, back)
     whole = fit(editable(run.path, progress=heard))
     sets = [event["settings"] for event in whole.events]
-    assert sets[3:] == [{"batch": 6, "augment.flip": 0.5, "micro_batch": 0}, {"epochs": 3.0, "lr": 1e-3}, {"lr": CONFIG.lr}]
+    assert sets[3:] == [{"batch": 6, "augment.flip": 0.5, "micro_batch": 0}, {"epochs": 3.0, "lr": sets[0]["lr"]}, {"lr": CONFIG.lr}]
     assert [event.get("undoes") for event in whole.events] == [None, None, None, 2, 1, 0]
     assert any("not done: --undo: the run has no setting to take back" in line for line in heard.messages)
     assert whole.loop["step"] == STEPS and whole.loop["position"] == STEPS * CONFIG.batch
@@ -591,6 +591,36 @@ def test_what_was_set_is_taken_back_one_after_the_other(tmp_path: Path) -> None:
     trainer = anew(tmp_path / "again", run.path)
     trainer.fit()
     assert Outcome.of(trainer.job.run).differs(whole) == []
+
+
+def rates(run: RunDir) -> dict[int, float]:
+    """By the number of steps that were done then."""
+    return {row["step"]: row["lr"] for row in run.metrics() if "lr" in row}
+
+
+def test_a_rate_that_is_set_is_the_rate_from_here_on(tmp_path: Path) -> None:
+    """And falls from there as it would have fallen; taken back, it is what it would have been."""
+    run, plain = RunDir(tmp_path / "run"), RunDir(tmp_path / "plain")
+    fit(editable(plain.path))
+    fit(editable(run.path, progress=Asks(run, 6, {"settings": {"lr": "1e-3"}})))
+    (event,) = run.events()
+    at, mine, theirs = event["step"], rates(run), rates(plain)
+    assert event["rate"] == 1e-3 and mine[at + 1] == pytest.approx(1e-3) and mine[at] == theirs[at]
+    for step in range(at + 1, STEPS + 1):
+        assert mine[step] / theirs[step] == pytest.approx(1e-3 / theirs[at + 1])
+    again = RunDir(tmp_path / "again")
+    heard = Asks(again, 6, {"settings": {"lr": 1e-3}}, {"undo": "settings"})
+    assert fit(editable(again.path, progress=heard)).loop["settings"] == {"lr": CONFIG.lr}
+    assert rates(again) == theirs
+    assert "lr=0.001" in heard.messages[0] and f"undo: lr={again.events()[1]['rate']}" in heard.messages[1]
+
+
+def test_a_rate_that_is_set_in_the_rise_is_what_it_rises_to(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    asking(run, {"settings": {"lr": 1e-3}})
+    fit(editable(run.path, replace(CONFIG, warmup=0.5)))
+    found = rates(run)
+    assert found[1] < found[3] < found[6] == max(found.values()) == pytest.approx(1e-3)
 
 
 def test_minutes_do_not_come_back(tmp_path: Path) -> None:

@@ -57,14 +57,14 @@ def test_batch_statistics_are_those_of_all(tmp_path: Path) -> None:
         assert max(rank.values()) < 2e-5, rank
 
 
-def check_curve(rows: Rows, expected: Rows) -> None:
+def check_curve(rows: Rows, expected: Rows, rel: float = 1e-4) -> None:
     assert len(rows) == len(expected) == 24
     for mine, theirs in zip(rows, expected, strict=True):
         assert mine.keys() == theirs.keys()
         if "split" in mine:
-            assert mine["metrics"]["nll"] == pytest.approx(theirs["metrics"]["nll"], rel=1e-3)
+            assert mine["metrics"]["nll"] == pytest.approx(theirs["metrics"]["nll"], rel=10 * rel)
         else:
-            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=rel)
             assert mine["lr"] == theirs["lr"]
 
 
@@ -142,9 +142,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch: int, world: int, neares
     assert told.value.fix == f"--batch {nearest}"
 
 
-def test_edits_and_requests_are_those_of_all(tmp_path: Path) -> None:
-    """A planned edit, one that is asked for, and settings: the same curve by one process and by two; resumed, the same bits."""
-    options = {"edits": ["at step 6: widen features.0.0 1.5"], "lr": 0.01, "model": "small_resnet_28px", "augment": {}}
+@pytest.mark.parametrize(("precision", "rel"), [("fp32", 1e-4), pytest.param("bf16", 0.02, marks=pytest.mark.slow)])
+def test_edits_and_requests_are_those_of_all(tmp_path: Path, precision: str, rel: float) -> None:
+    """Planned edits, one that is asked for, and settings: the same curve by one process and by two; resumed, the same bits."""
+    edits = ["at step 6: widen features.0.0 1.5", "at step 8: early-exit features.1"]
+    options = {"edits": edits, "lr": 0.01, "model": "small_resnet_28px", "augment": {}, "precision": precision}
     found = {}
     for name, world in (("alone", 1), ("two", 2), ("again", 2)):
         run = RunDir(tmp_path / name / "run")
@@ -155,9 +157,11 @@ def test_edits_and_requests_are_those_of_all(tmp_path: Path) -> None:
             launch(world, "train", tmp_path / name, stop=9, **options)
         ranks = launch(world, "train", tmp_path / name, **options)
         assert all(rank["rows"] == ranks[0]["rows"] for rank in ranks)
-        assert [event["event"] for event in run.events()] == ["edit", "set", "edit"]
+        assert [event["event"] for event in run.events()] == ["edit", "set", "edit", "edit"]
+        (learned, judged) = (next(row for row in ranks[0]["rows"][::-1] if key in row) for key in ("loss", "metrics"))
+        assert {"last", "exit_1"} <= set(learned) and "exit_threshold" in judged["metrics"]
         found[name] = ranks[0]["rows"]
-    check_curve(found["two"], found["alone"])
+    check_curve(found["two"], found["alone"], rel)
     again, whole = (Outcome.of(RunDir(tmp_path / name / "run")) for name in ("again", "two"))
     assert again.differs(whole) == ["events"]  # requests have names of their own
     assert [event | {"request": ""} for event in again.events] == [event | {"request": ""} for event in whole.events]

@@ -134,7 +134,8 @@ def _event(event: Mapping[str, Any]) -> str:
     if event.get("event") == "back" and "fault" in event:
         return f"{event['fault']}: gone back to step {event['to']}, on at half the rate"
     if event.get("event") == "set" and isinstance(settings := event.get("settings"), Mapping):
-        words = ", ".join(f"{key}={value}" for key, value in settings.items())
+        shown = {**settings, **({"lr": event["rate"]} if event.get("rate") is not None else {})}
+        words = ", ".join(f"{key}={value}" for key, value in shown.items())
         return words if event.get("undoes") is None else f"undo: {words}"
     if event.get("event") == "undo":
         return f"undo {event.get('text', '')}"

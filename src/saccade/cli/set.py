@@ -9,7 +9,7 @@ from saccade.core.errors import UserError
 
 SETTINGS = """\b
 KEY=VALUE, one or several:
-  lr=1e-4 (the schedule's peak) epochs=30 batch=128 weight_decay=0.1 augment.mixup=0.2 ...
+  lr=1e-4 (the rate now, or, in the warm-up, what it rises to) epochs=30 batch=128 weight_decay=0.1 augment.mixup=0.2 ...
   state=paused|running|stopped
   snapshot=now              a checkpoint, as soon as the step in progress is done"""
 

@@ -99,8 +99,13 @@ class Changes:
         return row
 
     def set(self, settings: Mapping[str, Any], request: str) -> None:
-        """Record settings and train by them. Raises UserError."""
-        self._set({"event": "set", "settings": dict(settings), "request": request})
+        """Record settings and train by them; `lr` is the rate from here on, and recorded as the schedule's peak that leads to it. Raises
+        UserError."""
+        change: dict[str, Any] = {"event": "set", "settings": dict(settings), "request": request}
+        if "lr" in settings:
+            rate = configs.override(self._trainer.learner.config, settings, where="set").lr
+            change["settings"]["lr"], change["rate"] = rate / self._height(), rate
+        self._set(change)
 
     def set_back(self, request: str) -> dict[str, Any]:
         """What was set last holds no longer; asked again, what was set before that. Gives the settings that hold in its place. Raises
@@ -118,8 +123,16 @@ class Changes:
         if "epochs" in last["settings"] and job.config.minutes is not None:
             raise UserError("the minutes of a run do not come back", where="--undo", fix="set epochs=N")
         settings = {key: former[key] for key in last["settings"]}
-        self._set({"event": "set", "settings": settings, "request": request, "undoes": last["number"]})
-        return settings
+        change = {"event": "set", "settings": settings, "request": request, "undoes": last["number"]}
+        if "lr" in settings:
+            change["rate"] = float(f"{float(settings['lr']) * self._height():.6g}")
+        self._set(change)
+        return _shown(change)
+
+    def _height(self) -> float:
+        """What the schedule's peak is multiplied by to give the highest rate from here on."""
+        trainer, step = self._trainer, self._trainer.state.step
+        return trainer.schedule.highest(step) * trainer.recovery.slowdown(step) or 1.0
 
     def _set(self, change: Mapping[str, Any]) -> None:
         with self._trying(_named(change)):
@@ -330,10 +343,15 @@ class Changes:
         return told
 
 
+def _shown(change: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as users mean them."""
+    return {**change["settings"], **({"lr": change["rate"]} if change.get("rate") is not None else {})}
+
+
 def _named(change: Mapping[str, Any]) -> str:
     """A change in a few words."""
     if change["event"] == "set":
-        words = ", ".join(f"{key}={value}" for key, value in change["settings"].items())
+        words = ", ".join(f"{key}={value}" for key, value in _shown(change).items())
         return words if change.get("undoes") is None else f"undo: {words}"
     return f"undo {change.get('text', '')}" if change["event"] == "undo" else str(change.get("text") or change["event"])
 

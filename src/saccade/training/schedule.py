@@ -38,6 +38,10 @@ class Schedule:
             start, total = at, end
         return min(1.0, done + (1 - done) * (step - start) / max(1, total - start))
 
+    def highest(self, step: int) -> float:
+        """The largest factor from `step` on: that of the peak in the rise, and of `step` itself after it."""
+        return 1.0 if self.progress(step) < self.warmup else self.factor(step)
+
     def factor(self, step: int) -> float:
         """What the peak rate is multiplied by at `step` (counted from 0)."""
         first = 1 / max(1, self.planned)

@@ -108,6 +108,7 @@ class _Edit(_Change):
 class _Set(_Change):
     settings: dict[str, Any] = field(default_factory=dict)
     undoes: Count | None = None
+    rate: float | None = None  # what `lr` comes to, at once or after the rise; the settings have the schedule's peak
 
 
 CHANGES: Mapping[str, type[_Event]] = {"edit": _Edit, "undo": _Change, "set": _Set, "withdrawn": _Change, "refused": _Change}
