@@ -64,7 +64,7 @@ def make(names: list[str], each: int = 30, **changes: Any) -> ReportData:
         "title": "digits", "run": "runs/digits-1", "model": "small", "parameters": 272_474, "dataset": "data/digits",
         "counts": {"train": dict.fromkeys(names, 100), "test": dict.fromkeys(names, each)},
         "headline": [{"name": "accuracy", "value": 0.98888, "low": 0.975, "high": 0.9972}, {"name": "ece", "value": 0.02}],
-        "split": "test", "images": total, "curves": rows(), "marks": [{"step": 30, "text": "batch halved: out of memory"}],
+        "split": "test", "images": total, "curves": rows(), "marks": [{"step": 30, "text": "batch halved: out of memory", "effect": ""}],
         "per_class": per_class, "classes": names, "confusion": matrix.tolist(), "reliability": bins,
         "mistakes": [answer(i, names[-1], names[0], (8, 8, 1) if i else (300, 200, 3)) for i in range(3)],
         "examples": [answer(9, names[0], names[0])], "reasons": ["small images: a small network"],
@@ -105,7 +105,8 @@ def attack(texts: list[str]) -> ReportData:
         texts, title=texts[0], run=texts[1], model=texts[2], dataset=texts[3], task=texts[12], command=texts[10],
         reasons=texts, notes=texts * 20,
         counts={texts[0]: dict.fromkeys(texts, 3), texts[3]: dict.fromkeys(texts, 4)}, mistakes=wrong, examples=wrong,
-        marks=[{"step": i, "text": text} for i, text in enumerate(texts)], config=dict(zip(texts, reversed(texts), strict=True)),
+        marks=[{"step": i, "text": text, "effect": text} for i, text in enumerate(texts)],
+        config=dict(zip(texts, reversed(texts), strict=True)),
         environment={texts[1]: texts[0]}, descent=[texts[2] + texts[10]], next_steps=[{"text": texts[0], "command": texts[1]}],
         headline=[{"name": texts[0], "value": 0.5, "low": 0.4, "high": 0.6}],
     )  # fmt: skip

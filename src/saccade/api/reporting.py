@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.api import drawing, mapping
+from saccade.api import drawing, mapping, marking
 from saccade.core import licenses
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
@@ -68,7 +68,7 @@ def _data(
         images=evaluation.images,
         primary=metric.primary,
         curves=run.metrics(),
-        marks=_marks(run.events()),
+        marks=marking.marks(run.events(), run.metrics(), metric.primary),
         per_class=evaluation.per_class,
         classes=[*classes, "background"] if config["task"] in OBJECTS else classes,
         confusion=evaluation.details.get("confusion"),
@@ -119,31 +119,6 @@ def _case(row: Mapping[str, Any], model: Model, root: str, *, pictured: bool) ->
     except UserError:
         return case  # the image has gone since, or this model has no places to show: the row stands without
     return case | {"picture": pixels, "map": shown.picture}
-
-
-def _marks(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What happened on the way, without what was withdrawn."""
-    gone = {event.get("number") for event in events if event.get("event") == "withdrawn"} - {None}
-    kept = [event for event in events if "step" in event and event.get("number") not in gone]
-    return [{"step": event["step"], "text": _event(event)} for event in kept]
-
-
-def _event(event: Mapping[str, Any]) -> str:
-    if event.get("event") == "shorten":
-        return f"shortened from {event['from']} to {event['total_steps']} steps to keep to the minutes"
-    if event.get("event") == "back" and "fault" in event:
-        return f"{event['fault']}: gone back to step {event['to']}, on at half the rate"
-    if event.get("event") == "set" and isinstance(settings := event.get("settings"), Mapping):
-        shown = {**settings, **({"lr": event["rate"]} if event.get("rate") is not None else {})}
-        words = ", ".join(f"{key}={value}" for key, value in shown.items())
-        return words if event.get("undoes") is None else f"undo: {words}"
-    if event.get("event") == "undo":
-        return f"undo {event.get('text', '')}"
-    if event.get("event") == "refused":
-        return f"not edited, {event.get('text', '')}"
-    sizes = event.get("parameters")
-    counts = isinstance(sizes, list) and len(sizes) == 2 and all(isinstance(size, int) for size in sizes)
-    return str(event.get("text") or event.get("event", "")) + (f": {sizes[0]:,} -> {sizes[1]:,} parameters" if counts and sizes else "")
 
 
 def _next_steps(run: RunDir, split: str, *, making: bool) -> Sequence[Mapping[str, str]]:

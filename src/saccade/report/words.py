@@ -276,13 +276,13 @@ def no_mistakes(n: int) -> str:
 def best_words(name: str, best: tuple[float, float], last: float, unit: str, *, rising: bool) -> str:
     """Where the best evaluation lay and what that says; best = (x, value), last = x of the last evaluation."""
     at, value = best
-    text = f"Best {_inside(measure(name).label)} on the validation images: {figure(name, value)} at {unit} {at:.4g} of {last:.4g}."
+    text = f"Best {inside(measure(name).label)} on the validation images: {figure(name, value)} at {unit} {at:.4g} of {last:.4g}."
     if rising:
         return f"{text} It was still getting better at the end: longer training may help."
     return f"{text} That state of the network is the one that was kept."
 
 
-def _inside(label: str) -> str:
+def inside(label: str) -> str:
     """A label within a sentence: in small letters but for abbreviations (FID)."""
     return " ".join(word if sum(c.isupper() for c in word) > 1 else word.lower() for word in label.split(" "))
 

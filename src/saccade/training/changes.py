@@ -89,7 +89,9 @@ class Changes:
         if len(old.card.edits) <= workshop.base:
             raise UserError("the run has no edit to take back", where="--undo")
         last = old.card.edits[-1]
-        change = {"event": "undo", "text": str(last["text"]), "request": request}
+        made = next((event for event in reversed(self._recorded) if event.get("edit") == last), {})
+        sizes = {what: made[what][::-1] for what in ("parameters", "flops") if what in made}
+        change = {"event": "undo", "text": str(last["text"]), **sizes, "request": request}
         with self._trying(_named(change)):
             self._record(change)
         new, row = self._trainer.learner, {"text": f"undo {last['text']}", "promise": last["promise"], "modules": []}
