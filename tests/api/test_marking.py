@@ -22,6 +22,7 @@ ROWS: list[dict[str, Any]] = [
     [
         ({}, ROWS, "accuracy", "exact; 1,000 → 4,000 parameters; accuracy 91.5\u202f% before, 92.0\u202f% after (step 1,040)"),
         ({"flops": [10_000, 90_000]}, ROWS[:3], "accuracy", None),
+        ({"flops": [2_300_000, 12_345_678]}, [], "accuracy", "exact; 1,000 → 4,000 parameters; 2.3 → 12.3 million FLOPs an image"),
         ({}, ROWS[:1], "accuracy", "exact; 1,000 → 4,000 parameters"),
         ({"step": 5}, ROWS, "accuracy", "exact; 1,000 → 4,000 parameters; accuracy 90.0\u202f% after (step 20)"),
         ({"parameters": [7, 7]}, ROWS, "nll", "exact; log loss 0.3 before, 0.25 after (step 1,040)"),

@@ -147,6 +147,23 @@ def test_batches_are_of_one_shape_where_that_can_be() -> None:
         assert len(set(shapes[: WINDOW // 2])) == 3, "not one shape after the other"
 
 
+@pytest.mark.parametrize(("at", "batch"), [(8, 4), (256, 12), (264, 16), (0, 3)])
+def test_another_batch_on_the_way_passes_no_image_over(at: int, batch: int) -> None:
+    """Of several shapes, whose window of 32 batches of 8 is dealt out to its end: from there on batches are of one shape again."""
+    first = shaped()
+    second = first.changed(first.augment, batch, 0, at)
+    end = -(-at // (8 * WINDOW)) * 8 * WINDOW
+    assert second.deals == (((0, 8), (end, batch)) if at else ((0, batch),))
+    steps = [*map(first.step, range(0, at, 8)), *map(second.step, range(at, end + 2 * batch * WINDOW, batch))]
+    taken = [place for step in steps for part in step for place in part.positions.tolist()]
+    assert sorted(taken)[: end + batch * WINDOW] == list(range(end + batch * WINDOW)) and len(set(taken)) == len(taken)
+    apart = [len(second.step(place)) > 1 for place in range(end, end + batch * WINDOW, batch)]
+    assert sum(apart) <= 2, "but where two shapes meet"
+    third = second.changed(second.augment, 5, 0, at)  # before the other was begun
+    assert third.deals == (((0, 8), (end, 5)) if at else ((0, 5),))
+    assert second.changed(second.augment, batch, 2, at).deals == second.deals
+
+
 def test_dealing_is_the_same_for_workers_and_ranks() -> None:
     alone = shaped()
     with_workers = shaped(workers=3).stream(8 * 30)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from editing.conftest import Network
+from editing.conftest import Network, make
 from saccade.core.errors import UserError
 from saccade.editing import planning
 from saccade.editing.planning import OPERATIONS
@@ -150,6 +150,14 @@ def test_an_edit_that_does_not_fit_the_network(networks: Get, which: tuple[str, 
         for instead in caught.value.fix.removesuffix(" would go").split(" or "):
             if instead != "no module of this network":
                 assert networks(*which).plan(instead).edit.text == instead
+
+
+@pytest.mark.parametrize("text", ["deepen generator.upward +1", "insert-after generator.upward SqueezeExcite"])
+def test_nothing_stands_behind_what_others_look_into(text: str) -> None:
+    network = make("generate", "r3gan", (8, 8))
+    with pytest.raises(UserError, match="other parts of the network read what it holds") as caught:
+        network.plan(text)
+    assert network.plan(caught.value.fix.removesuffix(" would go")).edit.promise == "exact"
 
 
 def test_every_operation_shows_how_it_is_written() -> None:

@@ -64,6 +64,16 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
 
         return make
 
+    def edited(path: Path, workers: int | None) -> Any:
+        from saccade.editing.live import Editor
+        from saccade.tasks.classification.task import Classification
+        from saccade.training import begun
+
+        begun.MOST = 1000  # else what is killed twice while it is made is left out
+        edits = ("at step 3: widen features.0.0 1.5", "at step 5: deepen features.2 +1", "at epoch 2: early-exit features.1")
+        plain = classify(model="small_resnet_32px", edits=edits)(path, workers)
+        return replace(plain, editor=Editor(Classification().build, 0))
+
     def made(name: str, path: Path, workers: int | None) -> Any:
         return small_jobs.making_job(path, name, workers or 0)
 
@@ -76,6 +86,7 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
         "bf16": classify(precision="bf16"),
         "skip": poisoned("skip"),
         "back": poisoned("back"),
+        "edits": edited,
         "gan": lambda path, workers: test_toy_gan.job(path, workers=workers or 0),
         **{name: partial(made, name) for name in ("r3gan", "vqvae")},
         "detector": lambda path, workers: small_jobs.detecting_job(path, workers or 0),
@@ -107,6 +118,7 @@ def places(job: Any) -> dict[str, tuple[Any, str]]:
     from saccade.core.files import Disk
     from saccade.data.loader import Loader
     from saccade.training import ema, step
+    from saccade.training.learner import Workshop
 
     return {
         "load": (Loader, "step"),
@@ -114,6 +126,7 @@ def places(job: Any) -> dict[str, tuple[Any, str]]:
         "backward": (step.Updater, "_apply"),
         "optimize": (step.optim, "trained"),
         "average": (ema.Average, "update"),
+        "edit": (Workshop, "edited"),
         "evaluate": (type(job.task), "metrics"),
         **{f"disk.{name}": (Disk, name) for name in ("open", "write", "fsync", "rename", "mkdir", "remove", "truncate", "read", "close")},
     }

@@ -21,6 +21,7 @@ VARIANTS = (
     "bf16",
     "skip",
     "back",
+    "edits",
     "gan",
     "r3gan",
     "vqvae",
@@ -51,6 +52,7 @@ PLACES = {
     "disk.remove": 40,
     "disk.close": 100,
 }
+EDITED = {**PLACES, "edit": 3}
 
 
 class Server:
@@ -98,11 +100,12 @@ def survive(server: Server, path: Path, variant: str, draws: random.Random, kill
     """Kill a run up to `kills` times, then let it end; the number of kills that came."""
     came = 0
     for _ in range(kills):
-        place = draws.choice([*PLACES, "clock", "clock"])
+        places = EDITED if variant == "edits" else PLACES
+        place = draws.choice([*places, "clock", "clock"])
         if place == "clock":
             request: dict[str, Any] = {"seconds": draws.uniform(0.01, 0.5)}
         else:
-            number = draws.randint(1, max(1, PLACES[place] // 6))
+            number = draws.randint(1, max(1, places[place] // 6))
             request = {"kill": {"place": place, "number": number, "after": draws.random() < 0.5}}
         status = server.run(path, variant, workers=draws.choice([None, 0, 2]), **request)
         assert status in (0, -9), f"{request} ended with {status}"

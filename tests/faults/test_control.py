@@ -42,6 +42,21 @@ def test_a_run_is_edited_set_paused_and_stopped(tmp_path: Path) -> None:
     assert [event["event"] for event in place.events()] == ["edit"]
 
 
+def test_two_that_ask_at_once(tmp_path: Path) -> None:
+    """One after the other: what both want is made for one of them, and refused to the other."""
+    make_data(tmp_path / "data")
+    child, go = paused(tmp_path, *TRAIN, at=(*STEP, 4), hooks=[QUICK])
+    place = RunDir(tmp_path / "run")
+    asked = [start(tmp_path, "edit", "run", "early-exit features.1") for _ in range(2)]
+    wait_for(lambda: len(list(place.requests.glob("*.json"))) == 2)
+    go.touch()
+    codes = [one.wait() for one in asked]
+    assert sorted(codes) == [0, 2], [one.errors for one in asked]
+    assert "features.1: it has an exit" in asked[codes.index(2)].last
+    assert child.wait() == 0
+    assert [event["text"] for event in place.events()] == ["early-exit features.1"]
+
+
 def test_a_stopped_run_takes_settings_up_when_it_is_resumed(tmp_path: Path) -> None:
     make_data(tmp_path / "data")
     child, go = paused(tmp_path, *TRAIN, at=(*STEP, 4), hooks=[QUICK])

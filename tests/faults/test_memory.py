@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.long]
 MEGABYTES = (400, 330, 270, 500)  # what suffices for a part but not for the whole differs a little from machine to machine
 
 
-def run(folder: Path, megabytes: int, micro_batch: int) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, megabytes: int, micro_batch: int | str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(Path(__file__).with_name("starved.py")), str(folder), str(megabytes * 10**6), str(micro_batch)]
     return subprocess.run(command, env=environment(MALLOC_ARENA_MAX="1"), capture_output=True, text=True, timeout=120)
 
@@ -35,3 +35,14 @@ def test_a_run_without_enough_memory_is_that_of_a_smaller_micro_batch(tmp_path: 
     assert run(tmp_path / "small", 0, events[-1]["to"]).returncode == 0
     differing = Outcome.of(RunDir(starved)).differs(Outcome.of(RunDir(tmp_path / "small")))
     assert differing == ["events"]
+
+
+def test_an_edit_for_which_there_is_no_memory_changes_nothing(tmp_path: Path) -> None:
+    """And the run goes on to the same bits as one that never asked for it."""
+    starved, plain = (run(tmp_path / name, megabytes, "edit") for name, megabytes in (("starved", 100), ("plain", 0)))
+    assert starved.returncode == plain.returncode == 0, starved.stderr
+    told = [event["event"] for event in json.loads(starved.stdout)]
+    assert told in (["edit", "refused"], ["edit", "edit", "withdrawn"]), starved.stdout
+    assert "there is not enough memory for it" in starved.stdout or told[-1] == "withdrawn"
+    differing = Outcome.of(RunDir(tmp_path / "starved")).differs(Outcome.of(RunDir(tmp_path / "plain")))
+    assert set(differing) == {"loop", "events"}, "of the changes so far"

@@ -32,6 +32,8 @@ def test_curves_leave_out_what_is_not_finite_and_sort() -> None:
     ]  # fmt: skip
     made = plots.curves(rows, [], "accuracy")
     assert made.unit == "step" and made.losses["loss"].x.tolist() == [1, 3] and made.losses["loss"].y.tolist() == [0.5, 0.1]
+    exits = plots.curves([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 1.4, "last": 0.4, "exit_1": 2.0}], [], "accuracy")
+    assert exits.losses["loss"].y.tolist() == [0.5, 0.4] and list(exits.losses) == ["loss"]
     assert made.best() is None and made.validation_loss.y.tolist() == [1.0]
 
 
@@ -40,6 +42,7 @@ def test_marks_stand_at_their_epoch_and_the_best_is_the_first() -> None:
         {"step": s, "epoch": s / 50, "split": "val", "metrics": {"accuracy": a}} for s, a in ((50, 0.5), (100, 0.9), (150, 0.9), (200, 0.7))
     ]
     made = plots.curves(rows, [{"step": 125, "text": "x"}, {"step": 999, "text": "y"}], "accuracy")
+    assert plots._together((1.0, 2.5, 2.5, 2.5, 4.0)) == {1.0: "1", 2.5: "2–4", 4.0: "5"}
     assert made.marks == (2.5, 4.0) and made.best() == (2.0, 0.9) and not made.rising()
 
 

@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from saccade.core import requests
+from saccade.core.class_masks import Packed
 from saccade.core.config import TrainConfig
 from saccade.core.errors import Interrupted, UserError
 from saccade.core.rundir import RunDir
+from saccade.data.loader import Loader, Source
 from saccade.editing import edit
 from saccade.editing.live import Editor
 from saccade.tasks.classification.task import Classification
@@ -400,6 +402,9 @@ def test_going_back_past_an_edit(tmp_path: Path) -> None:
         lambda loop: loop | {"settings": {"device": "cuda"}},
         lambda loop: loop | {"settings": {"lr": -1}},
         lambda loop: loop | {"ends": [[5, 3]]},
+        lambda loop: loop | {"deals": [[0, 6], [0, 4]]},
+        lambda loop: loop | {"deals": [[3, 6]]},
+        lambda loop: loop | {"deals": [[0, 0]]},
         lambda loop: loop | {"ends": [[1 << 70, 3]]},
         lambda loop: loop | {"changes": 0},
     ],
@@ -418,6 +423,37 @@ def test_a_state_that_no_run_has_left_is_refused(tmp_path: Path, harm: Callable[
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError):
         go_on(editable(tmp_path, CONFIGS["default"]))
+
+
+def test_another_batch_where_images_are_of_several_shapes(tmp_path: Path) -> None:
+    """Each image comes once an epoch, and the run is resumed to the bit from before, at and after it."""
+
+    def made(path: Path, progress: Stopping) -> Job:
+        one = segmenting_job(path)
+        old = one.loader.source
+        images = [pixels[:, : 32 if place % 2 else None] for place, pixels in enumerate(old.store)]  # type: ignore[arg-type,var-annotated]
+        kinds = [Packed.of(kind.values[:, : pixels.shape[1]]) for kind, pixels in zip(old.targets, images, strict=True)]
+        source = Source(images, kinds, old.names, [kind.size for kind in kinds])  # type: ignore[arg-type]
+        config = replace(one.config, model="small_unet", size=(128, 128), segmentation=replace(one.config.segmentation, native=False))
+        loader = Loader(source, one.task.augment(config), seed=0, batch=config.batch)
+        assert {tuple(parts[0].images.shape[2:]) for parts in map(loader.step, range(0, 60, 6))} == {(128, 64), (128, 128)}
+        return replace(one, config=config, loader=loader, progress=progress)
+
+    run = RunDir(tmp_path / "run")
+    trainer = Trainer(made(run.path, Asks(run, 4, {"settings": {"batch": 4}})))
+    trainer.fit()
+    whole = Outcome.of(run)
+    (event,) = whole.events
+    assert event["event"] == "set" and len(whole.loop["deals"]) == 2 and whole.loop["deals"][0] == [0, CONFIG.batch]
+    for after in (event["step"] - 1, event["step"] + 1, event["step"] + 4):
+        path = tmp_path / str(after)
+        path.mkdir()
+        shutil.copy(run.path / "events.jsonl", path)
+        again = Trainer(made(path, Stopping(after)))
+        again.plan_again()
+        with pytest.raises(Interrupted):
+            again.fit()
+        assert go_on(made(path, Stopping())).differs(whole) == []
 
 
 def test_two_edits_that_wait_for_a_stall(tmp_path: Path) -> None:
@@ -639,6 +675,20 @@ def test_evaluations_come_after_as_many_images_whatever_the_batch(tmp_path: Path
     (event,) = run.events()
     if event["step"] == 4:  # else the machine was slow, and a step came between
         assert [row["step"] for row in run.metrics() if "metrics" in row] == steps
+
+
+@pytest.mark.parametrize("settings", [{"batch": 4}, {"batch": 12, "epochs": 2.5}])
+def test_the_images_that_are_left_are_told_anew(tmp_path: Path, settings: dict[str, Any]) -> None:
+    totals = []
+
+    class Told(Asks):
+        def start(self, name: str, total: int | None, unit: str = "images", *, done: int = 0) -> None:
+            super().start(name, total, unit, done=done)
+            totals.append(total)
+
+    trainer = Trainer(editable(tmp_path, progress=Told(RunDir(tmp_path), 4, {"settings": settings})))
+    trainer.fit()
+    assert totals[-1] == trainer.state.position != totals[0]
 
 
 class Killed(BaseException):

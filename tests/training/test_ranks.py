@@ -142,22 +142,28 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch: int, world: int, neares
     assert told.value.fix == f"--batch {nearest}"
 
 
-@pytest.mark.parametrize(("precision", "rel"), [("fp32", 1e-4), pytest.param("bf16", 0.02, marks=pytest.mark.slow)])
-def test_edits_and_requests_are_those_of_all(tmp_path: Path, precision: str, rel: float) -> None:
-    """Planned edits, one that is asked for, and settings: the same curve by one process and by two; resumed, the same bits."""
+@pytest.mark.parametrize(
+    ("precision", "shard", "rel"), [("fp32", False, 1e-4), ("fp32", True, 1e-4), pytest.param("bf16", False, 0.02, marks=pytest.mark.slow)]
+)
+def test_edits_and_requests_are_those_of_all(tmp_path: Path, precision: str, shard: bool, rel: float) -> None:
+    """Planned edits, some that are asked for, one taken back, and settings: the same curve by one process and by two, whose weights may be
+    spread; resumed, the same bits."""
     edits = ["at step 6: widen features.0.0 1.5", "at step 8: early-exit features.1"]
-    options = {"edits": edits, "lr": 0.01, "model": "small_resnet_28px", "augment": {}, "precision": precision}
+    options: dict[str, Any] = {"edits": edits, "lr": 0.01, "model": "small_resnet_28px", "augment": {}, "precision": precision}
     found = {}
     for name, world in (("alone", 1), ("two", 2), ("again", 2)):
         run = RunDir(tmp_path / name / "run")
         run.path.mkdir(parents=True)
         requests.ask(run, {"edits": ["deepen features.2 +1"]})
         requests.ask(run, {"settings": {"weight_decay": 0.01, "augment.flip": 0.5}})
+        requests.ask(run, {"edits": ["widen features.1 1.5"]})
+        requests.ask(run, {"undo": True})
+        options["shard"] = shard and world == 2
         if name == "again":
             launch(world, "train", tmp_path / name, stop=9, **options)
         ranks = launch(world, "train", tmp_path / name, **options)
         assert all(rank["rows"] == ranks[0]["rows"] for rank in ranks)
-        assert [event["event"] for event in run.events()] == ["edit", "set", "edit", "edit"]
+        assert [event["event"] for event in run.events()] == ["edit", "set", "edit", "undo", "edit", "edit"]
         (learned, judged) = (next(row for row in ranks[0]["rows"][::-1] if key in row) for key in ("loss", "metrics"))
         assert {"last", "exit_1"} <= set(learned) and "exit_threshold" in judged["metrics"]
         found[name] = ranks[0]["rows"]

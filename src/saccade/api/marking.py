@@ -10,6 +10,8 @@ from saccade.report import words
 Row = Mapping[str, Any]
 SIZES = {"parameters": "parameters", "flops": "FLOPs an image"}  # of an edit's event: [before, after]
 
+MANY = 1_000_000
+
 
 def marks(events: Sequence[Row], rows: Sequence[Row], primary: str) -> list[dict[str, Any]]:
     """Each event without those that were withdrawn: {"step", "text", "effect"}, effect of an edit alone.
@@ -46,8 +48,15 @@ def _effect(event: Row, rows: Sequence[Row], primary: str) -> str:
     for key, unit in SIZES.items():
         sizes = event.get(key)
         if isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int for size in sizes) and sizes[0] != sizes[1]:
-            parts.append(f"{sizes[0]:,} → {sizes[1]:,} {unit}")
+            parts.append(f"{_shown(*sizes)} {unit}")
     return "; ".join([*parts, *_judged(int(event["step"]), rows, primary)])
+
+
+def _shown(before: int, after: int) -> str:
+    """As "1,234 → 2,345", or in millions."""
+    if min(before, after) < MANY:
+        return f"{before:,} → {after:,}"
+    return f"{before / 1e6:,.1f} → {after / 1e6:,.1f} million"
 
 
 def _judged(step: int, rows: Sequence[Row], primary: str) -> list[str]:

@@ -42,8 +42,6 @@ def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> Non
     if not planned:
         return
     known = editor(setup)
-    if setup.config.shard:
-        raise UserError("a run with --shard cannot be edited", where="--edit", fix="leave one of them out")
     primary = setup.task.metrics(card).primary
     network = known.copied(model)
     per_epoch = resolved.steps_per_epoch

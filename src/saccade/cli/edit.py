@@ -69,7 +69,8 @@ def show(row: Mapping[str, Any]) -> None:
     )
     names = row["modules"]
     if names:
-        output.say(f"  {len(names)} modules: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}")
+        counted, more = "1 module" if len(names) == 1 else f"{len(names)} modules", ", ..." if len(names) > SHOWN else ""
+        output.say(f"  {counted}: {', '.join(names[:SHOWN])}{more}")
     for shape in row["shapes"][:SHOWN]:
         output.say(f"    {shape['name']}  {_size(shape['before'])} -> {_size(shape['after'])}")
     if len(row["shapes"]) > SHOWN:

@@ -86,20 +86,30 @@ class Source:
 
 
 class Loader:
-    """The stream of training batches. `micro_batch` images go through the network at once (0: the whole batch)."""
+    """The stream of training batches. `micro_batch` images go through the network at once (0: the whole batch).
+
+    deals: where samples are dealt out by their shapes, from which place of the stream on windows are of batches of which size.
+    """
 
     def __init__(self, source: Source, augment: Augment, *, seed: int, batch: int, micro_batch: int = 0, workers: int = 0) -> None:
         self.source, self.augment, self.seed = source, augment, seed
         self.batch, self.micro_batch, self.workers = batch, micro_batch or batch, workers
+        self.deals: Sequence[tuple[int, int]] = ((0, batch),)
         self._rank, self._world = 0, 1
         shapes = [augment.shape(size) for size in source.sizes]
         kinds = {shape: number for number, shape in enumerate(sorted(set(shapes)))}
         self._kinds = np.array([kinds[shape] for shape in shapes], np.int64) if len(kinds) > 1 else None
 
-    @property
-    def several_shapes(self) -> bool:
-        """Whether samples are dealt out by their shapes, in windows of batches."""
-        return self._kinds is not None
+    def changed(self, augment: Augment, batch: int, micro_batch: int, at: int) -> Loader:
+        """The stream with other changes to its images, and in batches of another size from place `at` on. A window that is begun there is
+        dealt out to its end as it was, so that no sample is passed over, and none comes twice."""
+        other = Loader(self.source, augment, seed=self.seed, batch=batch, micro_batch=micro_batch, workers=self.workers)
+        begin, former = self.deals[-1]
+        span = WINDOW * former
+        begin += -(-max(0, at - begin) // span) * span
+        kept = [deal for deal in self.deals if deal[0] < begin]
+        other.deals = self.deals if batch == self.batch else (*kept, (begin, batch))
+        return other
 
     def share(self, rank: int, world: int) -> Loader:
         """The same stream for one of `world` processes: of each step it prepares its own part, in the order of the ranks."""
@@ -127,16 +137,24 @@ class Loader:
         """The positions of the stream that are taken at these places of it."""
         if self._kinds is None:
             return slots
-        span = WINDOW * self.batch
         found = np.empty_like(slots)
-        for window in np.unique(slots // span).tolist():
-            positions = np.arange(window * span, (window + 1) * span)
-            kinds = self._kinds[keys.sample_indices(self.seed, len(self.source), positions)]
-            batches = positions[np.argsort(kinds, kind="stable")].reshape(WINDOW, self.batch)
-            order = batches[keys.generator(self.seed, "batches", window).permutation(WINDOW)].ravel()
-            here = slots // span == window
-            found[here] = order[slots[here] % span]
+        deals = np.searchsorted([begin for begin, _ in self.deals], slots, "right") - 1
+        for deal in np.unique(deals).tolist():
+            begin, batch = self.deals[deal]
+            windows, places = np.divmod(slots - begin, WINDOW * batch)
+            for window in np.unique(windows[deals == deal]).tolist():
+                here = (deals == deal) & (windows == window)
+                found[here] = self._window(self._kinds, begin, batch, window)[places[here]]
         return found
+
+    def _window(self, every: NDArray[np.int64], begin: int, batch: int, window: int) -> NDArray[np.int64]:
+        """The positions of a window of batches in the order in which they are taken; every: the kind of each sample."""
+        first, span = begin + window * WINDOW * batch, WINDOW * batch
+        positions = np.arange(first, first + span)
+        kinds = every[keys.sample_indices(self.seed, len(self.source), positions)]
+        batches = positions[np.argsort(kinds, kind="stable")].reshape(WINDOW, batch)
+        drawn = keys.generator(self.seed, f"batches {begin}" if begin else "batches", window)
+        return batches[drawn.permutation(WINDOW)].ravel()
 
     def names(self, positions: NDArray[np.int64]) -> list[str]:
         """What the images at these positions of the stream are called."""

@@ -15,7 +15,7 @@ from saccade.core.errors import UserError
 from saccade.editing.feeding import Inputs, doubled, run
 from saccade.editing.sources import of_block
 from saccade.editing.steps import Insert, part
-from saccade.editing.subject import Operation, Subject, around, usage
+from saccade.editing.subject import HELD, Operation, Subject, around, stands_alone, usage
 from saccade.editing.tracing import is_map
 from saccade.nn.layers.exits import Exit
 
@@ -75,6 +75,8 @@ def _step(subject: Subject, name: str, inputs: Inputs) -> Insert | str:
     if output.ndim != 4 or not is_map(stage, output):
         kind = "x".join(map(str, output.shape))
         return f"it has no residual block to copy, and gives no map [B, C, H, W] but {kind}"
+    if not stands_alone(subject.network, name, inputs):
+        return HELD
     return Insert(name, channels=output.shape[1], zero=["bn2.weight", "bn2.bias"])
 
 

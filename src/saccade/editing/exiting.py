@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from saccade.core.errors import UserError
 from saccade.core.geometry import whole
+from saccade.editing.feeding import Inputs
 from saccade.editing.steps import MOST_GRID, Leave, part
-from saccade.editing.subject import AtPath, Subject, around
+from saccade.editing.subject import HELD, AtPath, Subject, around, stands_alone
 from saccade.editing.tracing import is_map
 from saccade.nn.features import channels_last, evaluating
 from saccade.nn.layers.exits import Exit, passed_by
@@ -37,11 +38,11 @@ class EarlyExit(AtPath):
         if card.task != "classify":
             message = f"only a model that gives each image one class is left early, this one is for {card.task}"
             raise UserError(message, where=self.name, fix="prune PATH F makes it faster for all images")
-        calls = subject.calls()
+        calls, inputs = subject.calls(), subject.trace().inputs
         blank = torch.zeros(1, card.input.channels, *whole(card.input.size, card.input.resize), dtype=torch.uint8)
         for name in subject.find(self.path):
-            if problem := _problem(subject, name, calls):
-                near = next((one for one in around(subject.network, name, calls) if not _problem(subject, one, calls)), "")
+            if problem := _problem(subject, name, calls, inputs):
+                near = next((one for one in around(subject.network, name, calls) if not _problem(subject, one, calls, inputs)), "")
                 fix = f"{self.name} {subject.shown(near)} would go" if near else "no module of this network would go"
                 raise UserError(f"cannot leave behind {subject.shown(name)}: {problem}", where=self.path, fix=fix)
             module, output = part(subject.network, name), calls[name][0][1]
@@ -54,7 +55,7 @@ class EarlyExit(AtPath):
         return {}
 
 
-def _problem(subject: Subject, name: str, calls: Calls) -> str:
+def _problem(subject: Subject, name: str, calls: Calls, inputs: Inputs) -> str:
     """Why no image can leave behind a module, "" where it can."""
     module, met = part(subject.network, name), calls.get(name, [])
     if isinstance(module, Exit) or (isinstance(module, nn.Sequential) and len(module) and isinstance(module[-1], Exit)):
@@ -69,14 +70,16 @@ def _problem(subject: Subject, name: str, calls: Calls) -> str:
     answer = last[0] if isinstance(last, tuple) else last
     if output.shape == answer.shape and torch.equal(output, answer):
         return "nothing comes behind it"
-    return "" if _goes_on(subject, module) else "what the network needs goes around it too"
+    if not stands_alone(subject.network, name, inputs):
+        return HELD
+    return "" if _goes_on(subject, module, inputs) else "what the network needs goes around it too"
 
 
 @torch.no_grad()
-def _goes_on(subject: Subject, module: nn.Module) -> bool:
+def _goes_on(subject: Subject, module: nn.Module, inputs: Inputs) -> bool:
     """Whether the rest of the network answers for some of the images alone as it does for all: what is behind a module needs nothing else
     of those before it."""
-    size, network = subject.trace().inputs[0].shape[1:], subject.network
+    size, network = inputs[0].shape[1:], subject.network
     images = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     kept = torch.tensor([0, 2])
     with evaluating(network):

@@ -12,7 +12,7 @@ from saccade.core.card import Card
 from saccade.core.errors import UserError, unknown
 from saccade.editing.edit import Promise
 from saccade.editing.steps import ACTIVATIONS, DROPS, OF_MAPS, Insert, Remove, part
-from saccade.editing.subject import AtPath, Operation, Subject, nearest_of, probability, usage
+from saccade.editing.subject import HELD, AtPath, Operation, Subject, nearest_first, nearest_of, probability, stands_alone, usage
 from saccade.editing.tracing import is_map
 
 MODULES = ["SqueezeExcite", *DROPS, *(name for name in ACTIVATIONS if name != "Identity")]
@@ -48,11 +48,14 @@ class InsertAfter(Operation):
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """One behind each module of the path."""
-        calls = subject.calls()
+        calls, inputs, network = subject.calls(), subject.trace().inputs, subject.network
         for name in subject.find(self.path):
-            problem, channels = self._channels(subject.network, name, calls)
+            problem, channels = self._channels(network, name, calls)
+            if not problem and not stands_alone(network, name, inputs):
+                problem = HELD
             if problem:
-                near = nearest_of(subject.network, name, (one for one in calls if not self._channels(subject.network, one, calls)[0]))
+                fitting = nearest_first(network, name, (one for one in calls if not self._channels(network, one, calls)[0]))
+                near = next((one for one in fitting if stands_alone(network, one, inputs)), "")
                 fix = f"{self.name} {subject.shown(near)} {self.kind} would go" if near else "no module of this network would go"
                 raise UserError(f"cannot insert {self.kind} behind {subject.shown(name)}: {problem}", where=self.path, fix=fix)
             if self.kind in OF_MAPS:

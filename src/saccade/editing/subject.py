@@ -17,11 +17,14 @@ from torch import nn
 from saccade.core.card import Card
 from saccade.core.errors import UserError, nearest
 from saccade.core.geometry import whole
+from saccade.editing.blocks import Followed
 from saccade.editing.edit import Build, Promise
-from saccade.editing.feeding import doubled, run
+from saccade.editing.feeding import Inputs, doubled, run
 from saccade.editing.steps import Draws, Step, part
+from saccade.editing.steps.base import put
 from saccade.editing.tracing import Trace, trace
 
+HELD = "other parts of the network read what it holds"  # why nothing stands behind a module
 TINY, SMALL = 8, 32  # pixels of a side that a network is traced at, and tried at, where it takes them
 WRAPPER = "network."  # in front of every name of a network that stands behind its normalisation
 
@@ -175,14 +178,34 @@ def common(one: str, other: str) -> int:
     return count
 
 
-def nearest_of(network: nn.Module, name: str, others: Iterable[str]) -> str:
-    """Of other modules with weights one of the same type, else one that has most of a name; "" where there is none."""
+def stands_alone(network: nn.Module, name: str, inputs: Inputs) -> bool:
+    """Whether a module can get another behind it: it is in a row of modules, or nothing of the network reads what it holds."""
+    module = part(network, name)
+    if isinstance(module, nn.Sequential | nn.ModuleList):
+        return True
+    put(network, name, Followed(module, nn.Identity()))
+    try:
+        run(network, inputs)
+    except AttributeError:
+        return False
+    finally:
+        put(network, name, module)
+    return True
+
+
+def nearest_first(network: nn.Module, name: str, others: Iterable[str]) -> list[str]:
+    """Other modules with weights: those of the same type first, then those that have most of a name."""
 
     def near(other: str) -> tuple[bool, int, int]:
         return type(part(network, other)) is type(part(network, name)), common(other, name), -other.count(".")
 
     fitting = (other for other in others if other not in ("", WRAPPER[:-1], name) and part(network, other).state_dict())
-    return max(fitting, key=near, default="")
+    return sorted(fitting, key=near, reverse=True)
+
+
+def nearest_of(network: nn.Module, name: str, others: Iterable[str]) -> str:
+    """The first of those, "" where there is none."""
+    return next(iter(nearest_first(network, name, others)), "")
 
 
 def around(network: nn.Module, name: str, others: Iterable[str]) -> list[str]:

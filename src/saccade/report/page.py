@@ -121,7 +121,7 @@ def _curves(data: ReportData) -> dict[str, Any]:
     return {
         "loss_plot": plots.loss_plot(lines),
         "several_losses": len(lines.losses) > 1,
-        "losses_words": words.losses_words(list(lines.losses)),
+        "losses_words": words.losses_words(list(lines.losses), exits=any("last" in row for row in data.curves)),
         "score_plot": plots.score_plot(lines),
         "rate_plot": plots.rate_plot(lines),
         "score_name": words.measure(lines.score_name).label,

@@ -124,6 +124,7 @@ def curves(rows: Sequence[Row], marks: Sequence[Row], primary: str) -> Curves:
 
 
 def _losses(rows: Sequence[Row], unit: str) -> dict[str, Line]:
+    rows = [{**row, "loss": row["last"]} if "last" in row else row for row in rows]  # what exits add is no part of the curve
     names = dict.fromkeys(name for row in rows for name in row if name == "loss" or name.endswith("/loss"))
     lines = {name: _line(rows, unit, name) for name in names}
     return dict(itertools.islice(((name, line) for name, line in lines.items() if len(line)), MOST_LOSSES))
@@ -296,10 +297,18 @@ def _side(x: float, all_x: Floats) -> str:
 
 def _marks(axes: Axes, lines: Curves, theme: Theme, *, top: bool = True) -> None:
     # The number stands where the curve is not: falling curves leave the top free, rising ones the bottom.
-    for i, x in enumerate(lines.marks, 1):
+    for x, numbers in _together(lines.marks).items():
         axes.axvline(x, color=theme.faint, linestyle=":", linewidth=1.2)
-        axes.annotate(str(i), (x, int(top)), xycoords=("data", "axes fraction"), xytext=(3, -2 if top else 3), textcoords="offset points",
+        axes.annotate(numbers, (x, int(top)), xycoords=("data", "axes fraction"), xytext=(3, -2 if top else 3), textcoords="offset points",
                       color=theme.faint, verticalalignment="top" if top else "bottom", fontsize=9)  # fmt: skip
+
+
+def _together(marks: Sequence[float]) -> dict[float, str]:
+    """The numbers of the marks at each place, "4" or "4-6"."""
+    places: dict[float, list[int]] = {}
+    for turn, x in enumerate(marks, 1):
+        places.setdefault(x, []).append(turn)
+    return {x: str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}" for x, found in places.items()}
 
 
 def _plot(draw: Callable[[Axes, Theme], None], alt: str) -> Plot:

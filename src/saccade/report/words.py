@@ -287,8 +287,10 @@ def inside(label: str) -> str:
     return " ".join(word if sum(c.isupper() for c in word) > 1 else word.lower() for word in label.split(" "))
 
 
-def losses_words(names: Sequence[str]) -> str:
-    """What to know before reading the losses of these names; "" where they mean what they seem to."""
+def losses_words(names: Sequence[str], *, exits: bool = False) -> str:
+    """What to know before reading the losses of these names; "" where they mean what they seem to; exits: the network has had some."""
+    if exits:
+        return "Where the network has exits, this is the loss of its last layer; training makes those of the exits small too."
     if {"judge/loss", "generator/loss"} <= set(names):
         return "The losses of the generator and of its judge answer each other: neither has to fall while the images get better."
     return ""

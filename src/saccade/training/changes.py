@@ -37,11 +37,9 @@ class Changes:
 
     def read(self) -> None:
         """Know from the run's events what was changed before. Raises UserError where that cannot be made again."""
-        job, updater = self._trainer.job, self._trainer.learner.updater
-        phases = list(updater.optimizers)
+        job = self._trainer.job
+        phases = list(self._trainer.learner.updater.optimizers)
         self._recorded = job.ranks.first(lambda: [event for event in read_events(job.run, phases) if event["event"] in CHANGES])
-        if self._recorded and updater.sharded:
-            raise UserError("a run that was changed on its way does not go on with --shard", where="train", fix="leave --shard out")
 
     def take(self) -> bool:
         """Make what is due before the next step: what is recorded for it, then what was planned. Whether nothing that is recorded is still
@@ -68,7 +66,7 @@ class Changes:
         """Plan an edit, record it with who asked for it, make it; gives what it changes. Raises UserError where that cannot be, and nothing
         has changed then."""
         with self._trying(text):
-            told = self._told(lambda: self._look([text])[0])
+            told = self._told(self._looking([text]))["found"][0]
             row: dict[str, Any] = told["row"]
             sizes = {what: [row[f"{what}_before"], row[f"{what}_after"]] for what in ("parameters", "flops")}
             who = {name: value for name, value in (("request", request), ("planned", planned)) if value is not None}
@@ -80,8 +78,7 @@ class Changes:
 
     def look(self, texts: list[str]) -> list[dict[str, Any]]:
         """What edits would change, in turn. Raises UserError."""
-        found: list[dict[str, Any]] = self._told(lambda: {"rows": [one["row"] for one in self._look(texts)]})["rows"]
-        return found
+        return [one["row"] for one in self._told(self._looking(texts))["found"]]
 
     def take_back(self, request: str) -> dict[str, Any]:
         """Take the run's last edit back; gives what that changes. Raises UserError."""
@@ -89,14 +86,15 @@ class Changes:
         if len(old.card.edits) <= workshop.base:
             raise UserError("the run has no edit to take back", where="--undo")
         last = old.card.edits[-1]
-        made = next((event for event in reversed(self._recorded) if event.get("edit") == last), {})
+        made: Mapping[str, Any] = next((event for event in reversed(self._recorded) if event.get("edit") == last), {})
         sizes = {what: made[what][::-1] for what in ("parameters", "flops") if what in made}
         change = {"event": "undo", "text": str(last["text"]), **sizes, "request": request}
         with self._trying(_named(change)):
             self._record(change)
         new, row = self._trainer.learner, {"text": f"undo {last['text']}", "promise": last["promise"], "modules": []}
         if (editor := workshop.editor) is not None:
-            row |= editor.effect((editor.copied(old.model), old.card), (editor.copied(new.model), new.card))
+            before, after = ((workshop.copied(one, one.whole()), one.card) for one in (old, new))
+            row |= editor.effect(before, after)
         self.say(str(row["text"]))
         return row
 
@@ -216,21 +214,25 @@ class Changes:
             self._begun.end()
             raise
 
-    def _look(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Edits as a card has them, and what they would change, in turn, on a copy of the network."""
-        editor, learner = self._trainer.workshop.editor, self._trainer.learner
+    def _looking(self, texts: list[str]) -> Callable[[], dict[str, Any]]:
+        """What finds edits as a card has them, and what they would change, in turn, on a copy of the network. Raises UserError."""
+        workshop, learner = self._trainer.workshop, self._trainer.learner
+        editor = workshop.editor
         if editor is None:
             raise UserError("this run cannot be edited", where=texts[0], fix="edit its model file")
-        if learner.updater.sharded:
-            raise UserError("a run with --shard cannot be edited", where=texts[0], fix="train without it")
-        network, card, found = editor.copied(learner.model), learner.card, list[dict[str, Any]]()
-        for text in texts:
-            edit, row = editor.plan(text, network, card)
-            found.append({"edit": edit, "row": row})
-            if len(texts) > 1:
-                editor.apply(network, edit)
-                card = editor.card(card, edit)
-        return found
+        whole = learner.whole()
+
+        def look() -> dict[str, Any]:
+            network, card, found = workshop.copied(learner, whole), learner.card, list[dict[str, Any]]()
+            for text in texts:
+                edit, row = editor.plan(text, network, card)
+                found.append({"edit": edit, "row": row})
+                if len(texts) > 1:
+                    editor.apply(network, edit)
+                    card = editor.card(card, edit)
+            return {"found": found}
+
+        return look
 
     def _record(self, change: Mapping[str, Any]) -> None:
         """Write a change down, and make it. Raises UserError where it cannot be made, and it is withdrawn."""
@@ -251,7 +253,7 @@ class Changes:
         except Exception as error:
             if isinstance(error, SaccadeError) and not isinstance(error, UserError):
                 raise  # another process of the run has gone
-            why = "there is not enough memory for it" if is_memory(error) else said(error)
+            why = said(error)
         if not trainer.job.ranks.highest([bool(why)])[0]:
             return new
         trainer.workshop.keep(trainer.learner)
@@ -281,9 +283,7 @@ class Changes:
         """Train on with what a change has made."""
         trainer, state = self._trainer, self._trainer.state
         settings = event.get("settings", {})
-        if "epochs" in settings or "batch" in settings:
-            trainer.end_at(self._end(settings, new.config), free="epochs" in settings)
-            self._say_what_never_comes()
+        end = self._end(settings, new.config) if "epochs" in settings or "batch" in settings else None
         state.changes += 1
         state.edits = [dict(edit) for edit in new.card.edits]
         state.settings |= settings
@@ -291,6 +291,9 @@ class Changes:
         if event["event"] == "undo" or (event["event"] == "edit" and (edit.get("promise") != "exact" or edit.get("anew"))):
             state.best, state.best_metrics, state.stale = None, {}, 0  # of another function
         trainer.use(new, stream=bool(settings))
+        if end is not None:
+            trainer.end_at(end, free="epochs" in settings)
+            self._say_what_never_comes()
 
     def _say_what_never_comes(self) -> None:
         trainer = self._trainer
@@ -314,16 +317,12 @@ class Changes:
         """The configuration with other settings. Raises UserError for what cannot be set on the way."""
         trainer = self._trainer
         configs.check_changeable(settings)
-        if trainer.learner.updater.sharded:
-            raise UserError("a run with --shard takes no settings", where="set")
         config = configs.override(trainer.learner.config, settings, where="set")
         trainer.job.task.check(config)
         check_batch(config.batch, trainer.job.ranks.world)
         images = len(trainer.loader.source)
         if "batch" in settings and config.batch > max(images, trainer.learner.config.batch):
             raise UserError(f"batch must be at most the {images:,} images that there are, got {config.batch:,}", where="set")
-        if "batch" in settings and trainer.loader.several_shapes:
-            raise UserError("batch cannot change where images are of several shapes", where="set", fix="start a run with --batch")
         wanted, kept = trainer.job.task.augment(config).preparation, trainer.loader.augment.preparation
         if (wanted.name, wanted.covering) != (kept.name, kept.covering):
             raise UserError("the images would have to be read anew for it", where="set", fix="start a run with --set")
@@ -372,4 +371,6 @@ def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def said(error: Exception) -> str:
     """An error in one line."""
+    if is_memory(error):
+        return "there is not enough memory for it"
     return str(error) if isinstance(error, UserError) else f"cannot be done: {type(error).__name__}: {str(error)[:300]}"

@@ -53,6 +53,11 @@ class Average:
         own = self.module.state_dict()
         self._spread = {name: like(own[name], value) for name, value in self._spread.items()}
 
+    def take(self, other: nn.Module, model: nn.Module) -> None:
+        """Take up the weights of another network, and keep them spread as those of `model` are."""
+        self.module.load_state_dict(other.state_dict())
+        self.spread(model)
+
     def settle(self) -> nn.Module:
         """`module` with the averaged weights, whole: every process must ask for it."""
         if self._spread:

@@ -100,6 +100,10 @@ class Learner:
             self._plain.load_state_dict(sharding.whole(self.model.state_dict()))
         return self._plain
 
+    def whole(self) -> dict[str, Tensor] | None:
+        """The weights, where they are spread over the ranks, put together; all of them must ask for it."""
+        return sharding.whole(self.model.state_dict()) if self.updater.sharded else None
+
     def groups(self) -> list[str]:
         """The names of what a checkpoint holds of it."""
         return ["model", *(["average"] if self.average else []), *(f"optimizer-{name}" for name in self.updater.optimizers)]
@@ -129,7 +133,7 @@ class Learner:
         mine = dict(self.model.named_parameters())
         for phase, optimizer in self.updater.optimizers.items():
             if (before := other.updater.optimizers.get(phase)) is not None:
-                held = optim.moments(before, names)
+                held = {name: sharding.whole(parts) for name, parts in optim.moments(before, names).items()}
                 optim.take(optimizer, moved(held) if moved else held, mine)
         self.updater.scaler.load_state_dict(other.updater.scaler.state_dict())
 
@@ -157,16 +161,21 @@ class Workshop:
         network, start = self._network(edits)
         return self._made(network, replace(self._card, edits=tuple(edits)), config, start)
 
+    def copied(self, learner: Learner, whole: Mapping[str, Tensor] | None) -> nn.Module:
+        """The network of a learner on the processor, to plan on; whole: what `Learner.whole` gave."""
+        network = learner.model if whole is None else self._network(learner.card.edits, whole)[0]
+        return self._known().copied(network)
+
     def edited(self, old: Learner, edit: Mapping[str, Any]) -> Learner:
         """With one edit more."""
         editor, edits = self._known(), old.card.edits
-        model, _ = self._network(edits, old.model.state_dict())
+        model, _ = self._network(edits, sharding.whole(old.model.state_dict()))
         moved = editor.apply(model, edit)
         new = self._made(self._laid_out(model), replace(old.card, edits=(*edits, edit)), old.config, _through(moved, old.start))
         if old.average is not None and new.average is not None:
-            average, _ = self._network(edits, old.average.state())
+            average, _ = self._network(edits, sharding.whole(old.average.state()))
             editor.apply(average, edit)
-            new.average.module.load_state_dict(average.state_dict())
+            new.average.take(average, new.model)
         new.follow(old, moved)
         return new
 
@@ -174,18 +183,23 @@ class Workshop:
         """Without the last edit. Raises UserError where that cannot be."""
         editor, edits = self._known(), old.card.edits[:-1]
         model, start = self._network(edits)
-        moved = editor.take_back(model, old.model.state_dict(), old.card)
+        moved = editor.take_back(model, sharding.whole(old.model.state_dict()), old.card)
         new = self._made(self._laid_out(model), replace(old.card, edits=edits), old.config, start)
         if old.average is not None and new.average is not None:
             average, _ = self._network(edits)
-            editor.take_back(average, old.average.state(), old.card)
-            new.average.module.load_state_dict(average.state_dict())
+            editor.take_back(average, sharding.whole(old.average.state()), old.card)
+            new.average.take(average, new.model)
         new.follow(old, moved)
         return new
 
     def set(self, old: Learner, config: TrainConfig) -> Learner:
         """The same network, trained in another way. Where the new learner is not taken, the old one must be kept (`keep`)."""
-        new = Learner(self._task, old.model, old.card, config, replace(self._kind, start=old.start), old.average)
+        model = old.model
+        if old.updater.sharded:  # what is spread cannot be spread again
+            model, _ = self._network(old.card.edits, sharding.whole(old.model.state_dict()))
+            if old.average is not None:
+                old.average.settle()
+        new = Learner(self._task, model, old.card, config, replace(self._kind, start=old.start), old.average)
         new.follow(old, None)
         return new
 
@@ -199,7 +213,8 @@ class Workshop:
         if self._blank is None:
             raise UserError("this run cannot be edited", where="edit")
         most = sum(value.numel() for value in self._blank.state_dict().values()) * MOST_GROWTH
-        self._known().check([edit], old.model, None, most)
+        network = self._network(old.card.edits)[0] if old.updater.sharded else old.model
+        self._known().check([edit], network, None, most)
 
     def _made(self, model: nn.Module, card: Card, config: TrainConfig, start: Mapping[str, Tensor]) -> Learner:
         return Learner(self._task, model, card, config, replace(self._kind, start=start))

@@ -122,6 +122,7 @@ class Trainer:
         if ranks.is_first:
             run.truncate_metrics(saved.metrics_bytes)
         self.state = saved.loop
+        self.loader.deals = tuple(self.state.deals) or ((0, self.job.config.batch),)
         self.schedule.ends = []
         for at, end in saved.loop.ends:
             self._end_at(at, end, where)
@@ -143,9 +144,8 @@ class Trainer:
         self.recovery.updater, self.recovery.config = learner.updater, config
         if (config.augment, config.batch, config.micro_batch) != (former.augment, former.batch, former.micro_batch):
             augment = self.job.task.augment(config)
-            self.loader = self.recovery.loader = Loader(
-                loader.source, augment, seed=loader.seed, batch=config.batch, micro_batch=config.micro_batch, workers=loader.workers
-            )
+            self.loader = self.recovery.loader = loader.changed(augment, config.batch, config.micro_batch, self.state.position)
+            self.state.deals = list(self.loader.deals)
             if stream:
                 self.stream.close()
                 self.stream = self._stream()

@@ -100,13 +100,13 @@ def moments(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> Momen
 def take(optimizer: torch.optim.Optimizer, held: Moments, parameters: Mapping[str, nn.Parameter]) -> None:
     """Take up copies of what another optimizer of the same kind has left, for those parameters that this one trains."""
     mine = {id(parameter) for parameter in _parameters(optimizer)}
-    for name, state in held.items():
+    for name, state in sorted(held.items()):  # what is spread is so by all processes, one tensor after the other
         parameter = parameters.get(name)
         if parameter is None or id(parameter) not in mine:
             continue
         for part, value in state.items():
             if value.ndim or part != "step":
-                kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+                kept = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(like(value, parameter))
             else:
                 kept = value.clone()
             optimizer.state[parameter][part] = kept

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.core.errors import UserError
+from saccade.nn.layers.exits import Exit
 from saccade.nn.weights import is_sharded
 from saccade.task import Phase
 
@@ -35,7 +36,8 @@ def shard(phases: Sequence[Phase]) -> None:
     for root in roots:
         root.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other
         for unit in [*_blocks(root), root]:
-            made: Any = fully_shard(unit, mesh=mesh)
+            heard = any(isinstance(part, Exit) for part in unit.modules())  # what an exit says is no output of the unit: its weights stay
+            made: Any = fully_shard(unit, mesh=mesh, reshard_after_forward=False if heard else None)
             made.set_gradient_divide_factor(1.0)
             made.set_force_sum_reduction_for_comms(True)
 
@@ -68,5 +70,6 @@ def _outermost(phases: Sequence[Phase]) -> list[nn.Module]:
 def _blocks(root: nn.Module) -> Iterable[nn.Module]:
     """What stands in a row inside a network and has parts itself: residual blocks, transformer layers."""
     rows = (module for module in root.modules() if isinstance(module, nn.Sequential | nn.ModuleList))
-    found = {id(part): part for row in rows for part in row if any(True for _ in part.children()) and not isinstance(part, nn.Sequential)}
+    parts = (part for row in rows for part in row if any(True for _ in part.children()))
+    found = {id(part): part for part in parts if not isinstance(part, nn.Sequential | Exit)}
     return [part for part in found.values() if any(p.requires_grad for p in part.parameters())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from annotated_types import Ge, Lt
@@ -37,7 +38,14 @@ class State:
     edits: list[dict[str, Any]] = field(default_factory=list)  # of the network, as its card has them
     settings: dict[str, Any] = field(default_factory=dict)  # of the configuration that were changed on the way, by dotted key
     changes: Count = 0  # edits, takings-back and settings so far
+    deals: list[tuple[Count, Annotated[int, Ge(1), Lt(1 << 24)]]] = field(default_factory=list)  # of the loader
     planned: list[Count] = field(default_factory=list)  # the places of the edits of the configuration whose time has come
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no loader has left."""
+        places = [-1, *(place for place, _ in self.deals)]
+        if self.deals and (places[1] or any(one >= other for one, other in pairwise(places))):
+            raise ValueError("deals must rise from 0")
 
     def take(self, means: Mapping[str, float], images: int) -> None:
         """A step on so many images is done; means: its losses."""
