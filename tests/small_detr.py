@@ -87,74 +87,8 @@ TINY = {
         DINOV3,
     ),
 }
-PUBLISHED = tuple(ROWS)
 LIGHT = ("dfine_n", "rtdetr_v2_r18")
 ALL = (*LIGHT, "deimv2_atto", *TINY)
-# Of the families whose smallest row is too large for a quick test: as it, in small.
-TINY = {
-    "tiny_rfdetr": Row(
-        "rf_detr",
-        0,
-        0.0,
-        "nobody/tiny-rfdetr",
-        {
-            "model_type": "rf_detr_dinov2",
-            "hidden_size": 32,
-            "num_attention_heads": 2,
-            "num_hidden_layers": 4,
-            "image_size": 96,
-            "patch_size": 16,
-            "num_windows": 3,
-            "out_indices": [2, 4],
-            "use_mask_token": False,
-        },
-        {
-            "d_model": 32,
-            "decoder_ffn_dim": 64,
-            "decoder_layers": 2,
-            "decoder_self_attention_heads": 4,
-            "decoder_cross_attention_heads": 4,
-            "decoder_n_points": 2,
-            "dropout": 0.0,
-            "group_detr": 3,
-            "num_queries": 40,
-        },
-    ),
-    "tiny_deimv2": Row(
-        "deimv2",
-        0,
-        0.0,
-        "nobody/tiny-deimv2",
-        {
-            "model_type": "dinov3_vit",
-            "hidden_size": 32,
-            "num_attention_heads": 2,
-            "num_hidden_layers": 4,
-            "intermediate_size": 64,
-            "num_register_tokens": 0,
-            "out_indices": [2, 3, 4],
-            "apply_layernorm": False,
-            "key_bias": True,
-            "pos_embed_rescale": None,
-        },
-        {
-            "encoder_hidden_dim": 32,
-            "encoder_in_channels": [32] * 3,
-            "encoder_ffn_dim": 64,
-            "depth_mult": 0.34,
-            "hidden_expansion": 0.5,
-            "d_model": 32,
-            "decoder_in_channels": [32] * 3,
-            "decoder_ffn_dim": 64,
-            "decoder_layers": 2,
-            "encoder_has_trailing_conv": False,
-            "num_queries": 40,
-        },
-        DINOV3,
-    ),
-}
-
-
 TINY_MASKS = replace(
     TINY["tiny_rfdetr"],
     repository="nobody/tiny-rfdetr-seg",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from PIL import Image
 import saccade
 from prediction.test_views import CARD, SMALL, Oracle, picture
 from saccade import UserError
+from saccade.api import evaluating
 from saccade.api.models import Predictor
 from saccade.cli.main import main
 from saccade.core import config as configs
 from saccade.core.card import Card
 from saccade.core.progress import Silent
+from saccade.data.opening import open_dataset
 from saccade.data.sample import Schema
+from saccade.prediction.views import Looks
 from saccade.task import Budget
 from saccade.tasks import answering
 
@@ -68,6 +72,36 @@ def test_what_is_measured_is_what_is_predicted(scenes: Path) -> None:
     assert tiled.metrics["map"] == pytest.approx(1) and tiled.images == 4
     assert tiled.predictions[0]["category_ids"] == [7] * 5
     assert FINDER.evaluate(scenes, split="val", tile=128, tta=True, nms="soft", progress=Silent()).metrics["map_50"] > 0.9  # type: ignore[operator]
+
+
+def test_large_and_broken_images_when_measured(scenes: Path, tmp_path: Path) -> None:
+    """As without tiles: --max-pixels holds, and what cannot be read is at fault unless it may be left out."""
+    with pytest.raises(UserError, match="has 153,600"):
+        FINDER.evaluate(scenes, split="val", tile=128, max_pixels=100_000, progress=Silent())
+    shutil.copytree(scenes, tmp_path / "set")
+    (tmp_path / "set/val/2.png").write_bytes(b"none")
+    dataset = open_dataset(tmp_path / "set")
+    with pytest.raises(UserError, match=r"val/2\.png"):
+        evaluating._measure(FINDER, dataset, "val", "auto", 0, Silent(), looks=Looks(128))
+    left = evaluating._measure(FINDER, dataset, "val", "auto", 0, Silent(), looks=Looks(128), skip_bad=True)
+    assert left.images == 3 and left.metrics["map"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("tile", [0, 128])
+def test_images_that_are_turned_by_exif(tile: int, tmp_path: Path) -> None:
+    """Boxes lie in the pixels of the image as it is shown, whichever of the eight ways it is stored."""
+    boxes = [(40, 30, 90, 110), (200, 150, 260, 190)]
+    upright = Image.fromarray(picture((240, 300), *boxes).pixels)
+    ways = [None, None, "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270"]
+    for number, way in enumerate(ways[1:], 1):
+        stored = upright.transpose(Image.Transpose[way]) if way else upright
+        exif = Image.Exif()
+        exif[0x0112] = number
+        stored.save(tmp_path / f"{number}.png", exif=exif)
+    for one in saccade.predict(FINDER, tmp_path, tile=tile, progress=Silent()):
+        assert one.size == (240, 300) and len(one) == 2  # type: ignore[arg-type]
+        found = one.boxes[one.boxes[:, 0].argsort()]  # type: ignore[union-attr]
+        assert np.abs(found - boxes).max() <= 4, one.source
 
 
 def test_requests_that_cannot_be(scenes: Path) -> None:

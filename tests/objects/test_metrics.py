@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from saccade.core.errors import UserError
 from saccade.core.results import Detections
 from saccade.data.sample import Objects
 from saccade.objects.metrics import ObjectsMetric
@@ -121,6 +122,17 @@ def test_per_class_at_one_threshold_for_all() -> None:
     assert (b["map"], b["precision"], b["recall"], b["f1"]) == pytest.approx((0, 0, 0, 0))
 
 
+def test_per_class_at_a_threshold_of_its_own() -> None:
+    """Below 0.9 nothing of a is right, of b all is: together they are told best from between."""
+    made = metric((found((0.9, "a", ONE), (0.5, "a", FAR), (0.4, "a", FAR), (0.3, "b", TWO)), there(("a", ONE), ("b", TWO))))
+    a, b = made.per_class()
+    assert [a[f"best_{name}"] for name in ("f1", "precision", "recall")] == [1, 1, 1]
+    assert [b[f"best_{name}"] for name in ("f1", "precision", "recall")] == [1, 1, 1]
+    assert 0.5 < a["best_threshold"] < 0.9 and 0 < b["best_threshold"] < 0.3
+    none = metric((found((0.9, "a", ONE)), there(("a", ONE)))).per_class()[1]
+    assert none["best_f1"] is none["best_threshold"] is None, "there is nothing of it to be found"
+
+
 def test_nothing_at_all() -> None:
     assert set(ObjectsMetric(CLASSES).compute().values()) == {None}
     empty = metric((found(), there()))
@@ -151,3 +163,7 @@ def test_a_row_is_all_that_a_report_needs() -> None:
     assert row["labels"] == ["a"] and row["truth"] == {"boxes": [ONE, TWO], "labels": ["a", "b"], "ignored": [False, True]}
     again = Detections.from_dict(row, CLASSES)
     assert again.to_dict() == found((0.9, "a", ONE)).to_dict()
+    numbered = Detections.from_dict(row | {"category_ids": [7]}, CLASSES, (7, 90))
+    assert numbered.to_dict()["category_ids"] == [7] and numbered.class_ids == (7, 90)
+    with pytest.raises(UserError, match="its category_ids are not those of its labels"):
+        Detections.from_dict(row | {"category_ids": [90]}, CLASSES, (7, 90))

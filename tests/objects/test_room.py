@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from saccade.core.config import AugmentConfig, TrainConfig, override
@@ -123,6 +124,20 @@ def test_batches_hold_uneven_numbers_of_objects() -> None:
     assert found.shape == (3, 2, 4)
     assert labels.tolist() == [[1, 0], [-1, -1], [-2, -1]]
     assert gathered([objects()])["boxes"].shape == (1, 1, 4)
+
+
+def test_what_is_explained_is_the_surest_place_or_that_of_a_box() -> None:
+    from saccade.objects.decode import NOTHING
+
+    rows = torch.tensor([[[0.0, 0, 10, 10, 2, -1], [20, 20, 40, 40, 1, 3], [21, 21, 40, 40, 0, NOTHING]]], requires_grad=True)
+    score = Detection().score
+    assert score(rows, torch.tensor([0])).tolist() == [2] and score((rows, rows), torch.tensor([1])).tolist() == [3]
+    near = torch.tensor([[22.0, 22, 40, 40]])
+    assert score(rows, torch.tensor([0]), boxes=near).tolist() == [0]
+    assert score(rows, torch.tensor([1]), boxes=torch.tensor([[0.0, 0, 9, 9]])).tolist() == [-1]
+    assert score(rows, torch.tensor([0]), boxes=near).requires_grad
+    with pytest.raises(UserError, match="--class: nothing is found of this class, however unsure"):
+        score(rows, torch.tensor([1]), boxes=near)
 
 
 def test_drawing() -> None:

@@ -139,7 +139,7 @@ def test_ways_to_suppress_are_of_one_view() -> None:
             return {name: np.concatenate([value, value], 1) for name, value in answer.items()}
 
     image = picture((200, 200), (30, 30, 50, 50), (150, 150, 165, 165))
-    for way, count in (("class", 2), ("agnostic", 2), ("none", 4)):
+    for way, count in (("class", 2), ("agnostic", 2), ("soft", 2), ("none", 4)):
         assert len(found(Twice(finish.by_way(CARD, way)), image, "x", Looks(tile=128))) == count, way
 
 

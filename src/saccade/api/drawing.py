@@ -118,7 +118,7 @@ def _answer(row: Mapping[str, Any], card: Card, threshold: float) -> tuple[Detec
             raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels, {len(ignored)} ignored, {len(masks)} masks")
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"a row of the predictions has no truth: {error}", where=str(row.get("source", ""))) from None
-    found = results.OBJECTS[card.task].from_dict(row, card.classes).above(threshold)
+    found = results.OBJECTS[card.task].from_dict(row, card.classes, card.ids).above(threshold)
     return found, Objects(boxes, labels, ignored, np.zeros_like(ignored), masks)
 
 

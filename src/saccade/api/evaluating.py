@@ -11,7 +11,6 @@ from saccade.api.exiting import measured
 from saccade.api.runs import read_record
 from saccade.api.sets import Split, as_the_model_sees, read_split, relabelled
 from saccade.core import config as configs
-from saccade.core import images
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
@@ -27,6 +26,8 @@ from saccade.evaluation.evaluate import evaluate, summarise
 from saccade.evaluation.result import Evaluation
 from saccade.objects.metrics import ObjectsMetric
 from saccade.prediction import views
+from saccade.prediction.pipeline import Failed
+from saccade.prediction.sources import Source
 from saccade.prediction.views import NO_LOOKS, Looks
 from saccade.task import Metric
 from saccade.tasks import MAKING, making, room
@@ -279,29 +280,43 @@ def _measure_looking(  # as `_measure`
     *,
     skip_bad: bool,
 ) -> Evaluation:
-    """Of images each looked at several times, which takes their own pixels: they are read one by one."""
+    """Of images each looked at several times, which takes their own pixels: as `predict` reads them."""
+    from saccade.api import predicting
+
     began = time.perf_counter()
-    metric, session, rows = _metric(model, dataset), model.session(precision), []
-    places = dataset.split(name).tolist()
+    metric, rows, places = _metric(model, dataset), [], dataset.split(name).tolist()
+    sources = (_source(dataset, dataset.paths[place]) for place in places)
+    answers = predicting.answered(
+        lambda streams: model.session(precision, streams=streams),
+        sources,
+        max_pixels=dataset.tree.max_pixels,
+        alone=views.alone(looks, model.card, complete=True),
+    )
     progress.start(f"evaluate {name}", len(places), "images")
-    for place in places:
-        path = dataset.paths[place]
-        try:
-            picture = images.read(dataset.tree.image(path), channels=model.card.input.channels)
-            truth = dataset.target(place, picture.size)
-        except UserError as error:
-            if not skip_bad:
-                raise
-            progress.message(f"{path}: {error.message}")
-            continue
-        result = views.found(session, picture, path, looks, complete=True)
-        metric.update([result], [truth])
-        rows.append(metric.row(result, truth))
-        progress.advance()
-    progress.finish()
+    try:
+        for place, result in zip(places, answers, strict=True):
+            if isinstance(result, Failed) and not skip_bad:
+                raise UserError(result.reason, where=result.source)
+            if isinstance(result, Failed):
+                progress.message(f"{result.source}: {result.reason}")
+                continue
+            truth = dataset.target(place, result.size)
+            metric.update([result], [truth])
+            rows.append(metric.row(result, truth))
+            progress.advance()
+    finally:
+        progress.finish()
     if not rows:
         raise UserError(f"none of the {len(places)} images of {name} can be read", where=str(dataset.root))
     return summarise(metric, rows, task=model.card.task, split=name, seconds=time.perf_counter() - began, seed=seed)
+
+
+def _source(dataset: Dataset, path: str) -> Source:
+    """An image of a data set, to be read; one that its archive does not give bears the reason."""
+    try:
+        return Source(dataset.tree.image(path), path)
+    except UserError as error:
+        return Source(None, path, fault=error)
 
 
 def eval_predictions(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import files, images, prepare, tiles
+from saccade.core.average_precision import overlaps
 from saccade.core.errors import UserError, unknown
+from saccade.core.geometry import fitting
 from saccade.core.progress import Progress, automatic
-from saccade.core.results import OBJECTS, WITHIN, Result
+from saccade.core.results import OBJECTS, WITHIN, Detections, Result
 from saccade.core.rundir import RunDir
 from saccade.prediction import tiling
 from saccade.prediction.sources import count, expand
@@ -85,10 +89,13 @@ def explain(
     out: str | Path | None = None,
     device: str = "auto",
     target_class: str | None = None,
+    box: Sequence[float] | None = None,
     progress: Progress | None = None,
 ) -> Explanations:
     """Grad-CAM (Selvaraju et al. 2017) of each image for the class it was taken for, or for `target_class`.
 
+    box: of a model that finds objects, what speaks for that one of a single image whose box overlaps this one (x1, y1, x2, y2 in pixels of
+    the image) most, and not for the surest; with `target_class` for this class there, whether it was told or not.
     Pictures (PNG) and maps (.npy, float32 [H, W] of the original image) go to `out`, by default the run's explanations/ or ./explanations.
     Raises UserError when no image can be read.
     """
@@ -97,13 +104,15 @@ def explain(
     progress = progress or automatic()
     run = RunDir(Path(target)) if not isinstance(target, Model) and Path(target).is_dir() else None
     model = target if isinstance(target, Model) else load_model(target, device=device)
-    found = explain_with(model, inputs, target_class=target_class, progress=progress)
+    found = explain_with(model, inputs, target_class=target_class, box=box, progress=progress)
     folder = Path(out) if out is not None else run.explanations if run is not None else Path("explanations")
     mistakes = worst_of(run, model) if run is not None else ()
     return Explanations(found.images, _write(folder, found.images), found.failed, mistakes)
 
 
-def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, progress: Progress | None = None) -> Explanations:
+def explain_with(
+    model: Model, inputs: Any, *, target_class: str | None = None, box: Sequence[float] | None = None, progress: Progress | None = None
+) -> Explanations:
     """The same for an opened model; writes nothing."""
     progress = progress or automatic()
     answering(model.card.task, "explain")
@@ -111,12 +120,14 @@ def explain_with(model: Model, inputs: Any, *, target_class: str | None = None, 
     if target_class is not None and target_class not in classes:
         raise unknown("class", target_class, classes, where="--class")
     wanted = classes.index(target_class) if target_class is not None else None
+    if box is not None:
+        _check_box(model, inputs, box)
     shown, failed = [], []
     progress.start("explaining", count(inputs), "images")
     for source in expand(inputs):
         try:
             pixels, ready = look(model, source.content)
-            shown.append(attribute(model, pixels, ready, source.name, wanted))
+            shown.append(attribute(model, pixels, ready, source.name, wanted, box))
         except UserError as error:
             failed.append({"source": source.name, "reason": f"{error.message} ({error.fix})" if error.fix else error.message})
         progress.advance()
@@ -134,8 +145,15 @@ def look(model: Model, content: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return images.read(content, channels=min(spec.channels, 3)).pixels, prepare.read(content, spec).pixels
 
 
-def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8], source: str, wanted: int | None = None) -> Attribution:
-    """Explain what `look` gave: what speaks for class `wanted`, or for the one that the image is taken for."""
+def attribute(
+    model: Model,
+    pixels: NDArray[np.uint8],
+    ready: NDArray[np.uint8],
+    source: str,
+    wanted: int | None = None,
+    box: Sequence[float] | None = None,
+) -> Attribution:
+    """Explain what `look` gave: what speaks for class `wanted`, or for the one that the image is taken for; of the object at `box`."""
     import torch
 
     from saccade.core import finish
@@ -152,10 +170,38 @@ def attribute(model: Model, pixels: NDArray[np.uint8], ready: NDArray[np.uint8],
     if wanted is None and not len(result.labels):
         raise UserError("nothing was found in it", where=source, fix="name what to look for with --class")
     chosen = int(result.labels[0]) if wanted is None else wanted
+    score: Any = task.score
+    if box is not None and isinstance(result, Detections):
+        chosen, place = _at(box, result, wanted)
+        down, across = (new / old for new, old in zip(fitting(size, model.card.input.size), size, strict=True))
+        inside = torch.tensor([[place[0] * across, place[1] * down, place[2] * across, place[3] * down]], device=model.device)
+        score = partial(score, boxes=inside)
     layer = task.features(model.module)
-    maps = gradcam(model.module, layer, torch.from_numpy(batch).to(model.device), task.score, torch.tensor([chosen], device=model.device))
+    maps = gradcam(model.module, layer, torch.from_numpy(batch).to(model.device), score, torch.tensor([chosen], device=model.device))
     whole = to_original(maps[0], size, model.card.input)
     return Attribution(source, model.card.classes[chosen], result, whole, overlay(pixels, whole))
+
+
+def _check_box(model: Model, inputs: Any, box: Sequence[float]) -> None:
+    """Raise UserError for what is no box, or cannot be explained."""
+    if model.card.task not in OBJECTS:
+        raise UserError(f"is for models that find objects, this one is for {model.card.task}", where="--box", fix="leave it out")
+    if len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= box[0] or box[3] <= box[1]:
+        said = ",".join(f"{value:g}" for value in box)
+        raise UserError(f"must be left, top, right and bottom of a box in pixels, got {said}", where="--box")
+    if (several := count(inputs)) != 1:
+        raise UserError(f"is in one image, got {several if several is not None else 'a folder'}", where="--box", fix="explain them in turn")
+
+
+def _at(box: Sequence[float], result: Detections, wanted: int | None) -> tuple[int, list[float]]:
+    """Class and box of what was told nearest to `box`; of class `wanted`, these themselves."""
+    if wanted is not None:
+        return wanted, list(box)
+    near = overlaps(result.boxes, np.array([box], np.float64), np.zeros(1, bool))[:, 0]
+    best = int(near.argmax())
+    if near[best] <= 0:
+        raise UserError("no object that was found overlaps it", where="--box", fix="name what to look for there with --class")
+    return int(result.labels[best]), result.boxes[best].tolist()
 
 
 def worst_of(run: RunDir, model: Model, n: int = WORST) -> tuple[dict[str, Any], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -178,14 +178,20 @@ class Model(Predictor):
         return embed(self, inputs, layer=layer, out=out, strict=strict, max_pixels=max_pixels, precision=precision, progress=progress)
 
     def explain(
-        self, inputs: Any, *, out: str | Path | None = None, target_class: str | None = None, progress: Progress | None = None
+        self,
+        inputs: Any,
+        *,
+        out: str | Path | None = None,
+        target_class: str | None = None,
+        box: Sequence[float] | None = None,
+        progress: Progress | None = None,
     ) -> Explanations:
         """`saccade.explain` with this model; writes files only where `out` names a folder."""
         from saccade.api.explaining import explain, explain_with
 
         if out is None:
-            return explain_with(self, inputs, target_class=target_class, progress=progress)
-        return explain(self, inputs, out=out, target_class=target_class, progress=progress)
+            return explain_with(self, inputs, target_class=target_class, box=box, progress=progress)
+        return explain(self, inputs, out=out, target_class=target_class, box=box, progress=progress)
 
     def generate(
         self,

@@ -35,6 +35,7 @@ from saccade.tasks import answering
 
 SHOWN = {"png": "pictures of answers", **dict.fromkeys(labelling.FORMATS, "labels")}  # formats that hold the images too
 PLACED = "geojson"
+UNCERTAINTY = "uncertainty"
 FORMATS = ("json", "jsonl", "csv", PLACED, *SHOWN)
 
 
@@ -113,15 +114,21 @@ def _check_shown(format: str, inputs: Any, out: str | Path | None) -> None:
 
 def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Result | Failed]:
     """Answers, those of classes of pixels with their masks written: classes/000000-NAME.png ..., in the order of the inputs, and how unsure
-    each pixel is, as a grey picture: uncertainty/000000-NAME.png. Of classes that overlap a folder, classes/000000-NAME/CLASS.png."""
+    each pixel is, as a grey picture: uncertainty/000000-NAME.png. Of classes that overlap a folder, classes/000000-NAME/CLASS.png. What an
+    earlier answer has left there under such names, and this one has not, is taken away at its end."""
+    written: set[Path] = set()
     for number, answer in enumerate(answers):
         if isinstance(answer, Segmentation):
-            name = f"{number:06d}-{folders.stem(answer.source)}"
+            name = folders.numbered(number, answer.source)
             place = folders.make(folder / MASKS) / (name if isinstance(answer, Layers) else f"{name}.png")
+            written.add(place)
             answer = replace(answer, file=str(answer.save(place)))
             if answer.doubt is not None:
-                files.write_bytes(folders.make(folder / "uncertainty") / f"{name}.png", encoding.png_of(answer.doubt.bands(), answer.size))
+                shown = folders.make(folder / UNCERTAINTY) / f"{name}.png"
+                written.add(files.write_bytes(shown, encoding.png_of(answer.doubt.bands(), answer.size)))
         yield answer
+    for name in (MASKS, UNCERTAINTY) if written else ():
+        folders.clear(folder / name, written)
 
 
 def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:
@@ -132,7 +139,7 @@ def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Fa
             step = answer.packed.step if isinstance(answer, Segmentation) else 1
             pixels = strips.thinned(content, step, channels=channels, max_pixels=max_pixels)
             picture = np.asarray(task.draw(pixels, answer))
-            files.write_bytes(folder / f"{number:06d}-{folders.stem(answer.source)}.png", encoding.png(picture))
+            files.write_bytes(folder / f"{folders.numbered(number, answer.source)}.png", encoding.png(picture))
 
 
 def _label(  # what was answered, and how it is to be written
@@ -154,7 +161,7 @@ def _outline(places: Sequence[Georeference], answers: Sequence[Result | Failed],
     """The regions of each image that was answered for on the map: 000000-NAME.geojson ..., in the order of the inputs."""
     for number, (place, answer) in enumerate(zip(places, answers, strict=True)):
         if isinstance(answer, Segmentation):
-            files.write_json(folder / f"{number:06d}-{folders.stem(answer.source)}.geojson", georeference.features(answer, place))
+            files.write_json(folder / f"{folders.numbered(number, answer.source)}.geojson", georeference.features(answer, place))
 
 
 def predict_each(

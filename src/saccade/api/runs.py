@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,12 +163,13 @@ class Run:
         out: str | Path | None = None,
         device: str = "auto",
         target_class: str | None = None,
+        box: Sequence[float] | None = None,
         progress: Progress | None = None,
     ) -> Explanations:
         """`saccade.explain` with the best model."""
         from saccade.api.explaining import explain
 
-        return explain(self.path, inputs, out=out, device=device, target_class=target_class, progress=progress)
+        return explain(self.path, inputs, out=out, device=device, target_class=target_class, box=box, progress=progress)
 
     def export(
         self,

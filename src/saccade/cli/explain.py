@@ -9,6 +9,14 @@ import click
 
 from saccade.cli import options, output
 from saccade.cli.predict import check_inputs, report_failed
+from saccade.core.errors import UserError
+
+
+def _box(context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(map(float, text.split(","))) if text is not None else None
+    except ValueError:
+        raise UserError(f"must be four numbers as 10,20,110,70, got {text!r}", where="--box") from None
 
 
 @click.command("explain", epilog="INPUT is an image, a folder, a pattern, or - for one image on standard input.")
@@ -16,6 +24,9 @@ from saccade.cli.predict import check_inputs, report_failed
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @options.out("Folder for maps and pictures. Default: the run's explanations/.")
 @click.option("--class", "target_class", metavar="NAME", help="Explain this class. Default: the one predicted.")
+@click.option(
+    "--box", metavar="X1,Y1,X2,Y2", callback=_box, help="Explain the object there (pixels of the image). Default: the surest of its class."
+)
 @options.device
 @options.output
 @click.pass_context

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container
 from pathlib import Path
 
 from saccade.core.files import os_error
+
+NUMBERED = re.compile(r"\d{6,}-.")
 
 
 def make(path: str | Path) -> Path:
@@ -23,6 +27,27 @@ def free(name: str) -> Path:
     while (Path(name) if number == 1 else Path(f"{name}-{number}")).exists():
         number += 1
     return Path(name) if number == 1 else Path(f"{name}-{number}")
+
+
+def numbered(number: int, source: str) -> str:
+    """What the file of an input is called: its number, and the `stem` of its name."""
+    return f"{number:06d}-{stem(source)}"
+
+
+def clear(folder: Path, kept: Container[Path]) -> None:
+    """Take away the pictures of a folder that are called as `numbered` says, and folders of pictures that are, but for those `kept`. What
+    has another name, or is a link, stays; raises UserError where the disk refuses."""
+    try:
+        old = [one for one in folder.iterdir() if NUMBERED.match(one.name) and one not in kept and not one.is_symlink()]
+        for one in old if not folder.is_symlink() else ():
+            for picture in one.glob("*.png") if one.is_dir() else [one] if one.suffix == ".png" else ():
+                picture.unlink()
+            if one.is_dir() and not any(one.iterdir()):
+                one.rmdir()
+    except FileNotFoundError:
+        return  # the folder, where there is none
+    except OSError as error:
+        raise os_error(error, folder, "take away earlier pictures") from None
 
 
 def stem(source: str) -> str:

@@ -283,17 +283,19 @@ class Detections:
         }
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], classes: tuple[str, ...]) -> Self:
-        """The inverse of `to_dict`; raises UserError where the names do not fit `classes` or the figures are none."""
+    def from_dict(cls, raw: Mapping[str, Any], classes: tuple[str, ...], class_ids: tuple[int, ...] = ()) -> Self:
+        """The inverse of `to_dict`; raises UserError where names or numbers do not fit the classes, or the figures are none."""
         where = str(raw.get("source", ""))
         index = {name: i for i, name in enumerate(classes)}
         try:
             labels = np.array([index[name] for name in raw["labels"]], np.int64)
+            if class_ids and raw.get("category_ids", []) not in ([], [class_ids[label] for label in labels]):
+                raise ValueError("its category_ids are not those of its labels")
             boxes = np.array(raw["boxes"], np.float32).reshape(-1, 4)
             height, width = map(int, raw.get("size", (0, 0)))
             scores = np.array(raw["scores"], np.float32)
             remarks = tuple(raw.get("notes", ()))
-            return cls(boxes, scores, labels, classes, where, (height, width), remarks, Moment.found(raw), **cls._more(raw))
+            return cls(boxes, scores, labels, classes, where, (height, width), remarks, Moment.found(raw), class_ids, **cls._more(raw))
         except KeyError as error:
             raise UserError(f"not a result of this model: it lacks {error}", where=where) from None
         except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 from saccade.core import layers
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json, read_all, to_plain
-from saccade.core.results import KINDS
+from saccade.core.results import KINDS, Detections
 from saccade.core.segmentation import MASKS
 from saccade.data.dataset import Dataset
 from saccade.evaluation.evaluate import summarise
@@ -54,7 +54,8 @@ def score(rows: Sequence[Row], dataset: Dataset, split: str, metric: Metric, *, 
     naming the first row at fault."""
     began = time.perf_counter()
     schema = dataset.schema
-    kind, classes = (layers.Layers if schema.multi else KINDS[schema.task]), schema.classes
+    kind: Any = layers.Layers if schema.multi else KINDS[schema.task]
+    classes = schema.classes
     by_source = _by_source(rows, dataset, where)
     made = []
     for place in dataset.split(split).tolist():
@@ -65,7 +66,8 @@ def score(rows: Sequence[Row], dataset: Dataset, split: str, metric: Metric, *, 
         said = row.get("size", list(size))
         if said != list(size):
             raise UserError(f"must be for an image of {size[0]}x{size[1]} (height x width), was {said}", where=f"{where}: {source}")
-        result: Any = kind.from_dict({**row, "source": source, "size": list(size)}, classes)
+        plain = {**row, "source": source, "size": list(size)}
+        result: Any = kind.from_dict(plain, classes, schema.ids) if issubclass(kind, Detections) else kind.from_dict(plain, classes)
         if result.size != size:
             raise UserError(f"masks must be of {size[0]}x{size[1]} (height x width), was {result.size}", where=f"{where}: {source}")
         truth = dataset.target(place, size)

@@ -11,6 +11,8 @@ from saccade.core.geometry import CONIC
 
 KEPT = 1000  # as detectors of libraries keep before suppression: a crowded image has hundreds of objects, each found at several places
 
+NOTHING = -30.0  # logit of a class that was not found, of networks that tell of no more than they have found
+
 
 class Gridded(NamedTuple):
     """Outputs of a network that gives each place's mask as a grid over its box: places `[B, P, 4 + K]` and grids `[B, P, S, S]`, how

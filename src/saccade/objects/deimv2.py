@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MethodType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from saccade.core.modelfile import Buffer
 from saccade.nn import hub
@@ -89,6 +92,7 @@ class Deimv2(Detr):
         _fixed(model.decoder, "reg_scale")
         if row.backbone["model_type"] == "dinov3_vit":
             _as_published(model.conv_encoder.backbone, taught=row.backbone["num_register_tokens"] == 0)
+            model.conv_encoder.forward = MethodType(_fused, model.conv_encoder)
         for module in network.modules():
             if type(module).__name__ == "Deimv2MLP" and isinstance(module.act, nn.ReLU):
                 module.act = nn.SiLU()
@@ -115,6 +119,14 @@ class Deimv2(Detr):
             if not any(part in old for part in UNUSED):
                 found[f"network.model.{name}"] = tensor
         return hub.parted(found, FUSED)
+
+
+def _fused(self: Any, images: Tensor, **more: Any) -> list[Tensor]:
+    """Maps of a DINOv3, at the sizes of those of the convolutions beside it, and both together. As transformers has it for sides that are
+    multiples of 32; it reckons the sizes as plain numbers, so that an export would be of one size."""
+    maps, details = self.backbone(images, **more).feature_maps, self.spatial_tuning_adapter(images)
+    sized = [F.interpolate(one, detail.shape[2:], mode="bilinear") for one, detail in zip(maps, details, strict=True)]
+    return [layer(torch.cat(both, 1)) for layer, *both in zip(self.fusion_proj, sized, details, strict=True)]
 
 
 def _as_published(backbone: Any, *, taught: bool) -> None:

@@ -8,6 +8,7 @@ generator, which the loop seeds before each forward pass: the same when a run is
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from saccade.core import licenses
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
-from saccade.core.geometry import FILL
+from saccade.core.geometry import FILL, MULTIPLE, padded
 from saccade.core.modelfile import Buffer
 from saccade.core.nms import WAYS
 from saccade.data.loader import Batch
@@ -29,6 +30,7 @@ from saccade.objects.detr_rows import FAMILIES, Row, architecture, check
 from saccade.task import Losses, Outputs
 
 MOST_CLASSES = 100_000
+REACH, STEPS = 16, 64  # logits from -REACH to REACH are told apart in steps of 1 / STEPS when queries are chosen: see `ranked`
 OF_CLASSES = ("class_embed.", "enc_score_head.")  # in the names of tensors that have rows of classes
 # What is set otherwise than by default, as the authors have it:
 REFINED = {
@@ -41,13 +43,19 @@ REFINED = {
 class Detr(nn.Module):
     """uint8 `[B, C, H, W]` -> float32 `[B, Q, 4 + K]`: boxes x1, y1, x2, y2 in pixels of the input, then logits of the classes."""
 
-    multiple = 1  # of which the sides of the network's input must be
-
     def __init__(self, spec: InputSpec, row: Row, classes: int) -> None:
         super().__init__()
         self.normalize = Normalize(spec)
         self.network = self._network(row, classes)
         self.parts = FAMILIES[row.family].losses
+        queries = self.network.config.num_queries
+        self.factor = enlarged(padded(spec.size), self.strides, queries)
+        self.least = narrowest(self.factor, self.strides, queries, self.multiple)
+
+    @property
+    def multiple(self) -> int:
+        """Of which the sides of the network's input must be."""
+        return MULTIPLE
 
     def _network(self, row: Row, classes: int) -> Any:
         """transformers' module with fresh weights."""
@@ -56,6 +64,7 @@ class Detr(nn.Module):
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()  # to 1, as the authors' start: transformers draws them about 0 in parts of RT-DETR
+        network.model.enc_score_head.register_forward_hook(ranked)
         return network
 
     @property
@@ -108,18 +117,30 @@ class Detr(nn.Module):
         return places(self.network(self._prepared(images)), images)
 
     def _framed(self, images: Tensor) -> Tensor:
-        """Padded at the right and at the bottom to what the network divides by."""
-        down, across = (-side % self.multiple for side in images.shape[2:])
-        return F.pad(images, (0, across, 0, down), value=FILL) if down or across else images
+        """Padded at the right and at the bottom to what the network divides by, and to as many places as there are queries. Without a
+        branch on the size, so that one graph of it serves all."""
+        height, width = (torch.sym_max(side + -side % self.multiple, self.least) for side in images.shape[2:])
+        return F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]), value=FILL)
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Floats of three channels, enlarged where there would be fewer places than queries to choose from them."""
         normal: Tensor = self.normalize(images).expand(-1, 3, -1, -1)  # a grey image has three equal channels
-        factor = self._factor(images)
-        return normal if factor == 1 else F.interpolate(normal, scale_factor=float(factor), mode="bilinear")
+        return normal if self.factor == 1 else F.interpolate(normal, scale_factor=float(self.factor), mode="bilinear")
 
-    def _factor(self, images: Tensor) -> int:
-        return enlarged((images.shape[2], images.shape[3]), self.strides, self.network.config.num_queries)
+
+def ranked(head: nn.Module, given: Any, logits: Tensor) -> Tensor | None:
+    """In evaluation, a hook of what scores the places `[B, P, K]` among which queries are chosen: `[B, P, 1]`, higher for those that are
+    surer, and of those that are as sure, by steps, for the first.
+
+    Places that look alike, as those of a plain background or of the padding do, are equally sure but for the last bits, which depend on
+    the runtime and on what else is in the batch. By the scores themselves it would then be chance which of them are chosen, and as queries
+    look at each other, all answers would differ with it.
+    """
+    if head.training:
+        return None
+    whole = torch.float64 if logits.device.type != "mps" else torch.float32  # in which all numbers up to P x STEPS x REACH are
+    level = (logits.float().amax(-1, keepdim=True).clamp(-REACH, REACH) * STEPS).round().to(whole)
+    return level * logits.shape[1] - torch.arange(logits.shape[1], device=logits.device, dtype=whole)[:, None]
 
 
 def places(found: Any, images: Tensor) -> Tensor:
@@ -132,11 +153,17 @@ def places(found: Any, images: Tensor) -> Tensor:
 
 
 def enlarged(size: tuple[int, int], strides: Sequence[int], queries: int) -> int:
-    """By how much an input of (height, width) is enlarged so that its maps at `strides` have as many places as there are queries."""
-    factor = 1
-    while sum((factor * size[0] // stride) * (factor * size[1] // stride) for stride in strides) < queries:
-        factor += 1
-    return factor
+    """By how much inputs are enlarged so that the maps at `strides` of one of (height, width) have as many places as there are queries."""
+    return next(factor for factor in itertools.count(1) if _places((factor * size[0], factor * size[1]), strides) >= queries)
+
+
+def narrowest(factor: int, strides: Sequence[int], queries: int, multiple: int) -> int:
+    """The shortest side, of a multiple, from which on all enlarged inputs have as many places as there are queries."""
+    return next(side for side in itertools.count(multiple, multiple) if _places((factor * side,) * 2, strides) >= queries)
+
+
+def _places(size: tuple[int, int], strides: Sequence[int]) -> int:
+    return sum((size[0] // stride) * (size[1] // stride) for stride in strides)
 
 
 def start_from_published(network: Detr, name: str, row: Row) -> dict[str, str]:

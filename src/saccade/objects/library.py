@@ -22,11 +22,10 @@ from saccade.core.geometry import FILL, MULTIPLE, padded
 from saccade.data.loader import Batch
 from saccade.nn import checkpoints, pretrained, weights
 from saccade.nn.layers.normalize import Normalize
-from saccade.objects.decode import Gridded
+from saccade.objects.decode import NOTHING, Gridded
 from saccade.objects.models import Theirs
 from saccade.task import Losses
 
-NOTHING = -30.0  # logit of a class that was not found
 WIDTH = 256  # channels of a pyramid, as in torchvision's own
 # Of the maps that a head's pyramid stands on.
 STRIDES = {"fasterrcnn": (4, 8, 16, 32), "maskrcnn": (4, 8, 16, 32), "fcos": (8, 16, 32), "retinanet": (8, 16, 32)}

@@ -92,13 +92,15 @@ class ObjectsMetric:
         return figures | dict(zip(AT_BEST, self._told(weights), strict=True))
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Rows `class objects map map_50 precision recall f1`, in class order, the last three at the threshold of all classes."""
+        """Rows `class objects map map_50 precision recall f1`, in class order, the last three at the threshold of all classes; and
+        `best_f1 best_precision best_recall best_threshold` at the class's own."""
         precision, _ = self._all.tables()
         threshold = self._told(None)[3]
         rows = []
         for label, name in enumerate(self.classes):
             found = self._all.matches[label]
             share = _at(found, threshold)
+            best = self._best([label], None)
             rows.append(
                 {
                     "class": name,
@@ -106,18 +108,18 @@ class ObjectsMetric:
                     "map": _mean(precision[label, 0]),
                     "map_50": _mean(precision[label, 0, :1]),
                     **dict(zip(("precision", "recall", "f1"), share, strict=True)),
+                    **{f"best_{name}": value for name, value in zip(AT_BEST, best, strict=True)},
                 }
             )
         return rows
 
     def details(self) -> dict[str, Any]:
-        """classes; thresholds: the best of each class by itself; curves: of each class, precision at 101 recalls at an overlap of 0.5;
+        """classes; curves: of each class, precision at 101 recalls at an overlap of 0.5;
         confusion: counts `[K + 1][K + 1]` at the threshold, rows truth, columns answer, the last of each the background; errors: how many
         detections and objects went wrong, by kind."""
         threshold = self._told(None)[3]
         return {
             "classes": list(self.classes),
-            "thresholds": [self._best([label], None)[3] for label in range(len(self.classes))],
             "curves": [_curve(found) for found in self._all.matches],
             "confusion": self._confusion(threshold).tolist(),
             "errors": self._errors(threshold),

@@ -21,7 +21,7 @@ from saccade.core.geometry import CONIC
 from saccade.core.modelfile import Buffer
 from saccade.data.loader import Batch
 from saccade.nn import hub
-from saccade.objects.detr import Detr, library, places
+from saccade.objects.detr import Detr, library, places, ranked
 from saccade.objects.detr_rows import Row
 from saccade.task import Outputs
 
@@ -37,15 +37,21 @@ class RfDetr(Detr):
 
     def __init__(self, spec: InputSpec, row: Row, classes: int) -> None:
         super().__init__(spec, row, classes)
-        config = self.network.config
-        self.multiple = config.backbone_config.patch_size * config.backbone_config.num_windows
         if row.masks:
             self.parts = {**self.parts, **MASKS}
+
+    @property
+    def multiple(self) -> int:
+        """Of which the sides of the network's input must be."""
+        config = self.network.config.backbone_config
+        return int(config.patch_size * config.num_windows)
 
     def _network(self, row: Row, classes: int) -> Any:
         network = library(row, "ForInstanceSegmentation" if row.masks else "ForObjectDetection", {"num_labels": classes})
         embeddings = _inner(network).backbone.backbone.embeddings
         embeddings.window_partition = MethodType(_windows, embeddings)
+        for head in _inner(network).enc_out_class_embed:
+            head.register_forward_hook(ranked)
         return network
 
     @property
@@ -81,7 +87,7 @@ class RfDetr(Detr):
         maps = F.interpolate(found.backbone_features, size=[side // ratio for side in prepared.shape[2:]], mode="bilinear")
         for block in network.blocks:
             maps = block(maps)
-        prototypes = F.avg_pool2d(network.spatial_features_proj(maps).float(), self._factor(images))
+        prototypes = F.avg_pool2d(network.spatial_features_proj(maps).float(), self.factor)
         weights = network.query_features_proj(network.query_features_block(found.last_hidden_state)).float()
         about = F.pad(network.segmentation_bias.float().expand(*weights.shape[:2], 1), (0, CONIC - 1))
         return torch.cat([places(found, images), about, weights], 2), prototypes

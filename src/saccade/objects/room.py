@@ -175,11 +175,24 @@ class Room:
         found: nn.Module = network.finest
         return found
 
-    def score(self, outputs: Outputs, targets: Tensor) -> Tensor:
-        """Class indices `[B]` -> the logit of the surest place for each, `[B]`."""
+    def score(self, outputs: Outputs, targets: Tensor, boxes: Tensor | None = None) -> Tensor:
+        """Class indices `[B]` -> the logit of the surest place for each, `[B]`; or of the place whose box overlaps that of `boxes`
+        `[B, 4]`, in pixels of the input, most. Raises UserError where a network has found nothing of a class, however unsure: it says no more."""
+        import torch
+        from torchvision.ops import box_iou
+
+        from saccade.objects.decode import NOTHING
+
         places = outputs[0] if isinstance(outputs, tuple) else outputs
         logits = places[..., 4:].gather(2, targets[:, None, None].expand(-1, places.shape[1], 1))[..., 0]
-        return logits.amax(1)
+        if boxes is None:
+            found = logits.amax(1)
+        else:
+            near = [box_iou(box[None], own[:, :4]).argmax() for box, own in zip(boxes, places.float(), strict=True)]
+            found = logits.gather(1, torch.stack(near)[:, None])[:, 0]
+        if (found <= NOTHING).any():
+            raise UserError("nothing is found of this class, however unsure, so that there is nothing to explain", where="--class")
+        return found
 
     def draw(self, image: NDArray[np.uint8], result: Detections, truth: Any | None = None) -> Image:
         """The image uint8 `[H, W, C]` with what was found over what is there."""

@@ -62,9 +62,9 @@ def asked(session: Session, looks: Looks) -> Session:
     return flips.Flipped(session) if looks.tta and session.card.task not in OBJECTS else session
 
 
-def alone(looks: Looks, card: Card) -> Callable[[Session, Picture, str], Detections] | None:
+def alone(looks: Looks, card: Card, *, complete: bool = False) -> Callable[[Session, Picture, str], Detections] | None:
     """What answers for a single image that is looked at several times; None where images go through together."""
-    return partial(found, looks=looks) if looks and card.task in OBJECTS else None
+    return partial(found, looks=looks, complete=complete) if looks and card.task in OBJECTS else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def _class_row(row: Row, name: str, keys: Sequence[str], *, weak: bool) -> dict[
 def _cell(key: str, value: float | None) -> dict[str, Any]:
     if value is None:
         return {"text": "—", "bar": None}
-    if key in AMOUNTS or not 0 <= value <= 1:
+    if key in AMOUNTS or not 0 <= value <= 1 or key == "best_threshold":
         return {"text": f"{value:,.0f}" if value == int(value) else f"{value:.4g}", "bar": None}
     return {"text": percent(value), "bar": round(100 * value, 1)}
 

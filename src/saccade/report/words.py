@@ -71,6 +71,10 @@ MEASURES: Mapping[str, Measure] = {
     "pixels": Measure("Pixels", "how many are of this class", percent=False),
     "objects": Measure("Objects", "how many of this class were looked for", percent=False),
     "threshold": Measure("Threshold", "the score from which it tells of an object: F1 is best there", percent=False),
+    "best_f1": Measure("Best F1", "of this class alone, at a threshold of its own"),
+    "best_precision": Measure("Precision there", "at the threshold that is best for this class"),
+    "best_recall": Measure("Recall there", "at the threshold that is best for this class"),
+    "best_threshold": Measure("Best threshold", "the score from which this class is told best", percent=False),
     "psnr": Measure("PSNR", "how close reconstructions are to their images; higher is better", percent=False, unit="dB"),
     "ssim": Measure("SSIM", "how alike reconstructions and their images are in structure; 1 is the same", percent=False),
 }

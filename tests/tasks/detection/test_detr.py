@@ -26,12 +26,10 @@ from saccade.nn import checkpoints, weights
 from saccade.task import Budget
 from saccade.tasks.detection.models.detr_rows import ROWS
 from saccade.training.step import Updater
-from small_detr import SCHEMA, TASK, TINY, example, made, rebuild, rows_in_small, shaken
+from small_detr import ALL, LIGHT, SCHEMA, TASK, example, made, rebuild, rows_in_small, shaken
 from small_jobs import Stopping
 
 PUBLISHED = tuple(ROWS)
-LIGHT = ("dfine_n", "rtdetr_v2_r18")
-ALL = (*LIGHT, "deimv2_atto", *TINY)
 __all__ = ["rows_in_small"]  # a fixture
 OLD_NAMES = [  # of transformers 5 -> of transformers 4, in which the published files are
     (r"self_attn\.o_proj", "self_attn.out_proj"),

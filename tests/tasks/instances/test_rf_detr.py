@@ -83,7 +83,7 @@ def test_the_masks_are_the_librarys(size: tuple[int, int]) -> None:
     assert (about[..., 1:] == 0).all() and (about[..., 0] == network.network.segmentation_bias).all()
     summed = torch.einsum("bqf,bfhw->bqhw", mixed, prototypes) + about[..., :1, None]
     factor = theirs.pred_masks.shape[2] // down
-    assert factor == network._factor(framed)
+    assert factor == network.factor
     torch.testing.assert_close(summed, nn.functional.avg_pool2d(theirs.pred_masks, factor), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(rows[..., 4:7], theirs.logits, atol=1e-5, rtol=1e-5)
 
