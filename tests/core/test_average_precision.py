@@ -13,11 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.core import average_precision as ap
+from saccade.core import run_lengths
 from saccade.core.average_precision import AveragePrecision, Image
+from saccade.core.run_lengths import Rle
+from saccade.data import records, shapes
+from saccade.data.annotations import Object
 
 TRUTH = Path(__file__).parents[3] / "shared" / "data" / "metrics-truth" / "cocoapi"
-# Published in cocoapi's val2014_fake_eval_res.txt, boxes: AP, AP50, AP75, S, M, L, AR1, AR10, AR100, S, M, L.
-PUBLISHED = (0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564)
+# Published in cocoapi's val2014_fake_eval_res.txt: AP, AP50, AP75, S, M, L, AR1, AR10, AR100, S, M, L.
+PUBLISHED = {
+    "bbox": (0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564),
+    "segm": (0.320, 0.562, 0.299, 0.387, 0.310, 0.327, 0.268, 0.415, 0.417, 0.469, 0.377, 0.381),
+}
 
 
 def figures(images: list[Image], classes: int, weights: Any = None) -> list[float]:
@@ -32,9 +39,9 @@ def figures(images: list[Image], classes: int, weights: Any = None) -> list[floa
     return [*aps, *(mean(recall[:, 0, :, m]) for m in range(3)), *(mean(recall[:, a, :, 2]) for a in (1, 2, 3))]
 
 
-def theirs(truth: dict[str, Any], found: list[dict[str, Any]]) -> list[float]:
+def theirs(truth: dict[str, Any], found: list[dict[str, Any]], kind: str = "bbox") -> list[float]:
     gt = COCO(truth)
-    run = COCOeval_faster(gt, gt.loadRes(found), "bbox", print_function=lambda *_: None)
+    run = COCOeval_faster(gt, gt.loadRes(found), kind, print_function=lambda *_: None)
     run.evaluate()
     run.accumulate()
     run.summarize()
@@ -45,40 +52,52 @@ def corners(box: list[float]) -> list[float]:
     return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
 
 
-def images_of(truth: dict[str, Any], found: list[dict[str, Any]]) -> tuple[list[Image], int]:
+def masks_of(rows: list[dict[str, Any]], size: tuple[int, int]) -> list[Rle]:
+    """As the reader of COCO files draws them."""
+    tree: Any = None  # which pictures would be read from
+    return [shapes.rle(Object(0, None, records.shape(one["segmentation"], size)), size, tree) for one in rows]
+
+
+def images_of(truth: dict[str, Any], found: list[dict[str, Any]], kind: str = "bbox") -> tuple[list[Image], int]:
     ids = sorted(one["id"] for one in truth["categories"])
     place = {one: number for number, one in enumerate(ids)}
     images = []
-    for image in sorted(one["id"] for one in truth["images"]):
+    for image, size in sorted((one["id"], (one["height"], one["width"])) for one in truth["images"]):
         here = [one for one in truth["annotations"] if one["image_id"] == image]
         there = [one for one in found if one["image_id"] == image]
-        boxes = np.array([corners(one["bbox"]) for one in there], np.float64).reshape(-1, 4)
+        boxes = np.array([corners(one.get("bbox", [0, 0, 1, 1])) for one in there], np.float64).reshape(-1, 4)
         truths = np.array([corners(one["bbox"]) for one in here], np.float64).reshape(-1, 4)
         crowd = np.array([bool(one["iscrowd"]) for one in here], bool)
+        near, areas = ap.overlaps(boxes, truths, crowd), ap.area(boxes)
+        if kind == "segm":
+            drawn = masks_of(there, size)
+            near = run_lengths.overlaps(drawn, masks_of(here, size), crowd)
+            areas = np.array([run_lengths.covered(mask) for mask in drawn], np.float64)
         images.append(
             Image(
                 np.array([one["score"] for one in there], np.float64),
                 np.array([place[one["category_id"]] for one in there], np.int64),
-                ap.area(boxes),
+                areas,
                 np.array([place[one["category_id"]] for one in here], np.int64),
                 np.array([one["area"] for one in here], np.float64),
                 crowd,
                 np.zeros(len(here), bool),
-                ap.overlaps(boxes, truths, crowd),
+                near,
             )
         )
     return images, len(ids)
 
 
 @pytest.mark.skipif(not TRUTH.is_dir(), reason="the project's shared data are not here")
-def test_cocoapis_own_results() -> None:
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_cocoapis_own_results(kind: str) -> None:
     truth = json.loads((TRUTH / "instances_val2014_100.json").read_text())
-    found = json.loads((TRUTH / "instances_val2014_fakebbox100_results.json").read_text())
+    found = json.loads((TRUTH / f"instances_val2014_fake{kind}100_results.json").read_text())
     shown = {one["id"] for one in truth["images"]}
     found = [one for one in found if one["image_id"] in shown]
-    ours = figures(*images_of(truth, found))
-    assert ours == pytest.approx(PUBLISHED, abs=6e-4)
-    assert ours == pytest.approx(theirs(truth, found), abs=1e-6)
+    ours = figures(*images_of(truth, found, kind))
+    assert ours == pytest.approx(PUBLISHED[kind], abs=6e-4)
+    assert ours == pytest.approx(theirs(truth, found, kind), abs=1e-6)
 
 
 def scenes(seed: int, images: int = 6, classes: int = 3) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -159,6 +178,8 @@ def test_more_than_a_hundred_do_not_count() -> None:
     found = [*wrong, {"image_id": 0, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.1}]
     assert figures(*images_of(truth, found))[0] == 0
     assert figures(*images_of(truth, found[1:]))[0] == pytest.approx(0.01, abs=1e-3)
+    _, hits, false = ap.curve(AveragePrecision(*images_of(truth, found)).matches[0])
+    assert (hits[-1], false[-1]) == (1, 100), "but for thresholds and counts of errors they do"
 
 
 def test_the_curve_counts_each_detection_once() -> None:

@@ -145,6 +145,16 @@ def test_nothing_at_all() -> None:
     assert invented.compute()["map"] is None
 
 
+def test_a_thousand_objects_and_images_that_are_all_crowd() -> None:
+    corners = np.mgrid[0:40, 0:25].reshape(2, -1).T * 20.0
+    many = [("a", [x, y, x + 15, y + 15]) for x, y in corners.tolist()]
+    figures = metric((found(*((0.9, name, box) for name, box in many[:300])), there(*many))).compute()
+    assert figures["mar_100"] == pytest.approx(0.1) and figures["recall"] == pytest.approx(0.3) and figures["precision"] == 1
+    crowd = metric((found((0.9, "a", ONE)), there(("a", [0.0, 0, 90, 90]), crowd=[0])))
+    assert crowd.compute()["map"] is None and crowd.details()["errors"]["background"] == 0, "what lies in a crowd is no error"
+    assert sum(map(sum, crowd.details()["confusion"])) == 0
+
+
 def test_weights_repeat_images() -> None:
     pairs = [
         (found((0.9, "a", ONE), (0.4, "b", FAR)), there(("a", ONE), ("b", TWO))),

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # pixels, both ends belong
-MOST = 100  # detections of a class in an image that count
+MOST = 100  # detections of a class in an image that count for the average
 FIRST = (1, 10, MOST)  # of which recall is told
 MISSED, HIT, IGNORED = 0, 1, 2  # what became of a detection
 ROOM = 1 << 24  # elements of the largest array at work
@@ -88,7 +88,7 @@ class AveragePrecision:
 
     @cached_property
     def matches(self) -> list[Matches]:
-        """One for each class."""
+        """One for each class, of all detections."""
         groups = [_groups(number, image) for number, image in enumerate(self._images)]
         flat = [group for several in groups for group in several]
         _match(flat)
@@ -103,12 +103,18 @@ class AveragePrecision:
         weights = np.ones(len(self._images), np.int64) if weights is None else np.asarray(weights, np.int64)
         precision = np.full((self._classes, len(AREAS), len(THRESHOLDS)), np.nan)
         recall = np.full((*precision.shape, len(FIRST)), np.nan)
-        for label, found in enumerate(self.matches):
+        for label, found in enumerate(self._surest):
             positives = weights @ found.positives
             if positives.any():
                 known = positives > 0
                 precision[label, known], recall[label, known] = _read(found, np.flatnonzero(known), weights, positives[known])
         return precision, recall
+
+    @cached_property
+    def _surest(self) -> list[Matches]:
+        """The same of the MOST surest of each image."""
+        kept = [(found, found.rank < MOST) for found in self.matches]
+        return [Matches(found.scores[few], found.image[few], found.rank[few], found.outcome[few], found.positives) for found, few in kept]
 
 
 def curve(found: Matches, weights: Array | None = None, threshold: int = 0) -> tuple[Floats, Floats, Floats]:
@@ -166,7 +172,7 @@ def _groups(number: int, image: Image) -> list[_Group]:
     found = []
     for label in np.union1d(image.labels, image.truths).tolist():
         own, truths = np.flatnonzero(image.labels == label), np.flatnonzero(image.truths == label)
-        own = own[np.argsort(-image.scores[own], kind="stable")][:MOST]
+        own = own[np.argsort(-image.scores[own], kind="stable")]
         outcome = np.zeros((len(own), len(AREAS), len(THRESHOLDS)), np.uint8)
         overlapping = image.overlaps[np.ix_(own, truths)]
         found.append(
@@ -193,7 +199,7 @@ def _match(groups: Sequence[_Group]) -> None:
             sizes.setdefault(int(len(group.truth_areas) - 1).bit_length(), []).append(group)
     for power, several in sizes.items():
         several.sort(key=lambda group: -len(group.scores))
-        step = max(1, ROOM // (len(AREAS) * len(THRESHOLDS) << power))
+        step = max(1, ROOM // (max(len(AREAS) * len(THRESHOLDS), len(several[0].scores)) << power))
         for start in range(0, len(several), step):
             _match_together(several[start : start + step])
     ranges = np.array(list(AREAS.values()))

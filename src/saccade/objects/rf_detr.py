@@ -119,6 +119,6 @@ def _windows(self: Any, embeddings: Tensor, height: int, width: int) -> Tensor:
     for each of N x N windows, by rows too."""
     count, across = self.config.num_windows, width // self.patch_size
     whole, patches = embeddings[:, :1], embeddings[:, 1:]
-    parts = patches.reshape(len(embeddings), count, height // self.patch_size // count, count, across // count, -1)
-    parts = parts.transpose(2, 3).reshape(len(embeddings) * count**2, -1, embeddings.shape[2])
+    parts = patches.reshape(embeddings.shape[0], count, height // self.patch_size // count, count, across // count, -1)
+    parts = parts.transpose(2, 3).reshape(embeddings.shape[0] * count**2, -1, embeddings.shape[2])
     return torch.cat([whole.repeat_interleave(count**2, 0), parts], 1)
