@@ -20,7 +20,7 @@ THINGS = (0, 1)
 
 
 def made(rows: list[list[int]], labels: dict[int, int], crowds: tuple[int, ...] = ()) -> Panoptic:
-    return Panoptic(np.array(rows, np.int32), tuple(Segment(i, k, crowd=i in crowds) for i, k in labels.items()), CLASSES)
+    return Panoptic.of(np.array(rows, np.int32), tuple(Segment(i, k, crowd=i in crowds) for i, k in labels.items()), CLASSES)
 
 
 def quality(*pairs: tuple[Panoptic, Panoptic]) -> PanopticQuality:
@@ -100,7 +100,7 @@ def scenes(draw: Any) -> Panoptic:
 
 @given(scenes(), scenes())
 def test_by_the_rules(said: Panoptic, right: Panoptic) -> None:
-    said = Panoptic(said.map, tuple(Segment(one.id, one.label) for one in said.segments), CLASSES)
+    said = Panoptic.of(said.map, tuple(Segment(one.id, one.label) for one in said.segments), CLASSES)
     rows = quality((said, right)).per_class()
     for k, (overlap, tp, fp, fn) in by_the_rules(said, right).items():
         count = tp + fp / 2 + fn / 2

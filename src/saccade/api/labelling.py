@@ -10,13 +10,14 @@ from saccade.core import class_masks, encoding, images, results
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.layers import layered
+from saccade.core.panoptic import Panoptic
 from saccade.core.results import WITHIN, Detections, Instances
 from saccade.core.segmentation import Segmentation
 from saccade.data import converting
 from saccade.data.annotations import Annotations, Item, Legend, Object
 from saccade.data.tree import File, HeldTree
 
-OBJECTS = ("coco", "yolo", "voc")  # a region of a class is an object there
+OBJECTS = ("coco", "yolo", "voc")  # a region of a class is an object there, of things and stuff a thing
 FORMATS = (*OBJECTS, "masks")
 
 
@@ -30,9 +31,12 @@ def check(card: Card, format: str) -> None:
         raise UserError("objects are no classes of pixels" if task in WITHIN else within, where=f"--format {format}")
 
 
-def write(answers: Sequence[tuple[Any, Detections | Segmentation]], card: Card, out: Path, format: str, max_pixels: int) -> list[str]:
+def write(
+    answers: Sequence[tuple[Any, Detections | Segmentation | Panoptic]], card: Card, out: Path, format: str, max_pixels: int
+) -> list[str]:
     """Images, as `core.images.read` takes them, with what was found in them, as a set in the new folder `out`. Files keep their bytes, and
-    their names where no other has it; all else is written as PNG. Returns what the format cannot hold, a line each."""
+    their names where no other has it; all else is written as PNG. "coco" of things and stuff is COCO's panoptic format. Returns what the
+    format cannot hold, a line each."""
     held: dict[str, str | bytes] = {}
     items = []
     for number, (content, answer) in enumerate(answers):
@@ -43,18 +47,36 @@ def write(answers: Sequence[tuple[Any, Detections | Segmentation]], card: Card, 
         else:
             path = f"{number}/{PurePath(name).stem}.png"
             held[path] = encoding.png(images.read(content, max_pixels=max_pixels).pixels)
+        answer = answer.to_segmentation() if isinstance(answer, Panoptic) and format == "masks" else answer
         if isinstance(answer, Segmentation) and format == "masks":
             held[f"{path}: mask"] = class_masks.png(answer.mask)
             items.append(Item(File(path, 0, 0), mask=f"{path}: mask", size=answer.size))
             continue
-        found = answer.to_instances() if isinstance(answer, Segmentation) else answer
-        items.append(Item(File(path, 0, 0), objects=_objects(found), size=answer.size))
-    task = "instances" if card.task == "segment" and format != "masks" else card.task
+        items.append(Item(File(path, 0, 0), objects=_objects(_found(answer, stuff=format == "coco")), size=answer.size))
+    task, format = _as(card.task, format)
     legend = Legend({label: label for label in range(len(card.classes))})
     told = converting.write(
-        Annotations("answers", task, card.classes, tuple(items), HeldTree("answers", held), legend=legend, ids=card.ids), out, format
+        Annotations("answers", task, card.classes, tuple(items), HeldTree("answers", held), legend=legend, ids=card.ids, stuff=card.stuff),
+        out,
+        format,
     )
     return [f"{format} does not hold {row['what']}: {row['count']:,} left out" for row in told["lost"]]
+
+
+def _as(task: str, format: str) -> tuple[str, str]:
+    """For which task a set of a model's answers is written in a format, and that format's own name."""
+    if task == "panoptic" and format == "coco":
+        return task, "coco_panoptic"
+    if task in ("segment", "panoptic"):
+        return ("segment" if format == "masks" else "instances"), format
+    return task, format
+
+
+def _found(answer: Detections | Segmentation | Panoptic, *, stuff: bool) -> Detections:
+    """What was told as objects; stuff: of a panoptic answer all segments are."""
+    if isinstance(answer, Panoptic):
+        return answer.to_instances(stuff=stuff)
+    return answer.to_instances() if isinstance(answer, Segmentation) else answer
 
 
 def _objects(answer: Detections) -> tuple[Object, ...]:

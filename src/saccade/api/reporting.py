@@ -57,7 +57,13 @@ def _data(
     return ReportData(
         title=Path(data["path"]).name,
         task=config["task"],
-        things="objects" if config["task"] in OBJECTS else "pixels" if config["task"] in WITHIN else "images",
+        things="objects"
+        if config["task"] in OBJECTS
+        else "segments"
+        if config["task"] == "panoptic"
+        else "pixels"
+        if config["task"] in WITHIN
+        else "images",
         run=str(run.path),
         model=config["model"],
         parameters=sum(p.numel() for p in model.module.parameters()),

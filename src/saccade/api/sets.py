@@ -219,7 +219,7 @@ def _check_within(dataset: Dataset) -> None:
                 f"has no images to {what} ({split})", where=str(dataset.root), fix="add images, or split it with saccade data split"
             )
         items = [dataset.annotations.items[place] for place in dataset.split(split).tolist()]
-        if schema.task in OBJECTS and not any(not (one.crowd or one.difficult) for item in items for one in item.objects):
+        if schema.task in (*OBJECTS, "panoptic") and not any(not (one.crowd or one.difficult) for item in items for one in item.objects):
             raise UserError(
                 f"has no object to be found in any image of {split}", where=str(dataset.root), fix="saccade data stats shows what it holds"
             )

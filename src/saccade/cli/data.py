@@ -41,7 +41,7 @@ def _understood(function: F) -> F:
 
 @command.command("make")
 @click.argument("kind", metavar="shapes")
-@options.task("classify", "What the data are for: classify, detect, segment or instances.")
+@options.task("classify", "What the data are for: classify, detect, segment, instances or panoptic.")
 @click.option("--n", type=click.IntRange(1), default=600, show_default=True, help="How many images.")
 @options.size("64x64", "Height and width of the images.")
 @click.option("--format", metavar="FORMAT", help="How to write them; by default class folders, COCO or mask folders.")
@@ -58,7 +58,7 @@ def make(as_json: bool, quiet: bool, kind: str, **request: Any) -> None:
         output.say_json(facts)
         return
     output.pairs([(name, value) for name, value in facts.items() if not isinstance(value, list | dict)])
-    verb = "train" if facts["task"] in ("classify", "detect", "instances", "segment") else "data stats"
+    verb = "train" if facts["task"] in ("classify", "detect", "instances", "segment", "panoptic") else "data stats"
     output.pairs([("next", f"saccade {verb} {shlex.quote(request['out'])}")])
 
 

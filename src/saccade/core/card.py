@@ -11,6 +11,7 @@ from typing import Any
 from saccade.core.errors import UserError
 
 MAX_CARD_BYTES = 4 << 20
+LATER = ("ids", "stuff")  # which cards of models that have none do without
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Card:
     """Task, classes, architecture, input, edits, metrics, the data set it was trained on (its name) and what it descends from
     (`core.licenses`: the chain of weights before it, oldest first).
 
-    ids: the numbers that its data set has for the classes, in their order (COCO's may have holes), () where there are none.
+    ids: the numbers that its data set has for the classes, in their order (COCO's may have holes), () where there are none; stuff: places
+    of the classes that cannot be counted (panoptic).
     """
 
     task: str
@@ -48,6 +50,7 @@ class Card:
     licenses: tuple[Mapping[str, str], ...] = ()
     data: str = ""
     ids: tuple[int, ...] = ()
+    stuff: tuple[int, ...] = ()
 
     @property
     def descent(self) -> tuple[Mapping[str, str], ...]:
@@ -65,7 +68,7 @@ class Card:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, so that the same model always hashes the same."""
-        plain = {name: value for name, value in asdict(self).items() if name != "ids" or value}
+        plain = {name: value for name, value in asdict(self).items() if name not in LATER or value}
         return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
     def to_ascii(self) -> str:
@@ -90,8 +93,14 @@ class Card:
             raise ValueError("input must have channels and a size of two positive integers")
         _check_values(spec)
         spec = replace(spec, size=(spec.size[0], spec.size[1]), mean=tuple(map(float, spec.mean)), std=tuple(map(float, spec.std)))
-        _check_fields({"edits": [], "metrics": {}, "version": "", "licenses": [], "data": "", "ids": []} | raw)
-        raw = {**raw, "input": spec, "classes": tuple(raw["classes"]), "ids": tuple(raw.get("ids", ()))}
+        _check_fields({"edits": [], "metrics": {}, "version": "", "licenses": [], "data": "", "ids": [], "stuff": []} | raw)
+        raw = {
+            **raw,
+            "input": spec,
+            "classes": tuple(raw["classes"]),
+            "ids": tuple(raw.get("ids", ())),
+            "stuff": tuple(raw.get("stuff", ())),
+        }
         raw["edits"], raw["licenses"] = tuple(raw.get("edits", ())), tuple(raw.get("licenses", ()))
         return cls(**raw)
 
@@ -118,6 +127,8 @@ def _check_fields(raw: Mapping[str, Any]) -> None:
         raise ValueError("ids must be a list of whole numbers")
     if ids and not len(set(ids)) == len(ids) == len(classes):
         raise ValueError("ids must be different, one for each class")
+    if not isinstance(stuff := raw["stuff"], list) or not all(type(one) is int and 0 <= one < len(classes) for one in stuff):
+        raise ValueError("stuff must be a list of places of classes")
     if not all(isinstance(raw[name], str) for name in ("task", "version", "data")):
         raise ValueError("task, version and data must be texts")
     if not (isinstance(raw["architecture"], dict) and isinstance(raw["metrics"], dict)):

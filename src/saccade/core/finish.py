@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import object_masks, pixel_classes, run_lengths
+from saccade.core import object_masks, pixel_classes, run_lengths, segments
 from saccade.core.card import Card
 from saccade.core.errors import UserError, unknown
 from saccade.core.geometry import to_source
@@ -24,6 +24,7 @@ NEEDED = {  # outputs by task
     "detect": ("boxes", "scores", "labels"),
     "instances": ("boxes", "scores", "labels"),  # and one of the forms of masks
     "segment": ("logits",),
+    "panoptic": segments.NEEDED,
 }
 BY_RANK = ("boxes", "labels", "weights", "grids")  # outputs whose rows stand in the order of the scores
 LEAST = 0.001  # score below which a detection is none, for figures over all scores too
@@ -46,9 +47,10 @@ def results(
     outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32 `[B, K]`, for
     "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none, for
     "instances" also the masks in one of the forms of `core.object_masks`, for "segment" "logits" `[B, K, h, w]`, one at each pixel of
-    the input. sizes: (height, width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is
-    too unsure to be told, as figures over all scores need it; of pixels, then, not how sure they are. Raises UserError where the outputs
-    are not those of the card (its file is at fault), ValueError where the lists differ in length.
+    the input, for "panoptic" what `core.segments` takes. sizes: (height, width) of the original images; sources: what each is called;
+    notes: remarks on each. complete: also what is too unsure to be told, as figures over all scores need it; of pixels, then, not how sure
+    they are. Raises UserError where the outputs are not those of the card (its file is at fault), ValueError where the lists differ in
+    length.
     """
     if card.task not in NEEDED:
         known = " or ".join(map(repr, NEEDED))
@@ -64,6 +66,8 @@ def results(
         return list(_with_exits(found, outputs))
     if card.task == "segment":
         return list(pixel_classes.segmentations(numbers(outputs["logits"], "logits"), card, sizes, sources, notes, doubts=not complete))
+    if card.task == "panoptic":
+        return list(segments.panoptics(outputs, card, sizes, sources, notes))
     return list(detections(outputs, card, sizes, sources, notes, LEAST if complete else told_from(card)))
 
 

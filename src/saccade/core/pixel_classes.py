@@ -128,15 +128,16 @@ def _bands(maps: NDArray[np.float32], size: tuple[int, int]) -> Iterator[Block]:
     """Logits `[K, h, w]` of a whole image at the pixels of one of `size`."""
     rows = max(1, ROOM // (len(maps) * size[1]))
     for top in range(0, size[0], rows):
-        yield top, 0, _between(maps, size, top, min(size[0], top + rows))
+        yield top, 0, between(maps, (maps.shape[1], maps.shape[2]), size, top, min(size[0], top + rows))
 
 
-def _between(maps: NDArray[np.float32], size: tuple[int, int], top: int, bottom: int) -> NDArray[np.float32]:
-    """Rows of the maps as they would be at `size` (height, width), antialiased where that is smaller: `[K, bottom - top, W]`."""
+def between(maps: NDArray[np.float32], extent: tuple[float, float], size: tuple[int, int], top: int, bottom: int) -> NDArray[np.float32]:
+    """Rows of maps `[K, h, w]`, of which an image fills `extent` (height, width), as they would be at its `size`, linearly between their
+    places, antialiased where it is smaller: `[K, bottom - top, W]`."""
     from PIL import Image
 
-    height, width = maps.shape[1:]
-    if (height, width) == size:
+    height, width = extent
+    if extent == size == maps.shape[1:]:
         return maps[:, top:bottom]
     box = (0, top * height / size[0], width, bottom * height / size[0])
     shape = (size[1], bottom - top)

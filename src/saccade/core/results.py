@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.moment import Moment, said_beside
+from saccade.core.panoptic import Panoptic
 from saccade.core.run_lengths import Rle
 from saccade.core.segmentation import Segmentation
 
@@ -394,6 +395,6 @@ OBJECTS: Mapping[str, type[Detections]] = {
     "instances": Instances,
 }  # by task whose answers are objects
 # By task whose truth lies within the images.
-KINDS: Mapping[str, type[Detections | Segmentation]] = {**OBJECTS, "segment": Segmentation}
+KINDS: Mapping[str, type[Detections | Segmentation | Panoptic]] = {**OBJECTS, "segment": Segmentation, "panoptic": Panoptic}
 WITHIN = tuple(KINDS)
-Result = Classification | Detections | Segmentation
+Result = Classification | Detections | Segmentation | Panoptic

@@ -17,10 +17,12 @@ Ring: TypeAlias = tuple[float, ...]  # x1, y1, x2, y2, ...: the outline of one p
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A mask that lies in a file: its pixels of `value`, or all that are not zero where value is None."""
+    """A mask that lies in a file: its pixels of `value`, or all that are not zero where value is None; colours: a value is r << 16 |
+    g << 8 | b."""
 
     path: str
     value: int | None = None
+    colours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Annotations:
     tree: where images and masks lie; opened: what was opened to find them, a folder or a file; problems: what the reader met that cannot be
     right, each with its place; ignored: files that are no images; outside: images that are links to outside of the root; multi: whether an
     image may have several labels or none; notes: what a user should know of how the set was understood; ids: the set's own numbers of the
-    classes, in their order, () where it has none.
+    classes, in their order, () where it has none; stuff: places of the classes that cannot be counted (panoptic).
     """
 
     format: str
@@ -102,3 +104,4 @@ class Annotations:
     notes: tuple[str, ...] = ()
     opened: Path = Path()
     ids: tuple[int, ...] = ()
+    stuff: tuple[int, ...] = ()

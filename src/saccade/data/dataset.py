@@ -55,7 +55,17 @@ class Dataset:
         extent = _extent(annotations)
         counts, totals = _counts(present, splits), _totals(splits)
         schema = Schema(
-            annotations.task, classes, counts, channels, size, uniform, totals, extent, multi=annotations.multi, ids=annotations.ids
+            annotations.task,
+            classes,
+            counts,
+            channels,
+            size,
+            uniform,
+            totals,
+            extent,
+            multi=annotations.multi,
+            ids=annotations.ids,
+            stuff=annotations.stuff,
         )
         return cls(annotations, schema, targets, splits)
 
@@ -114,9 +124,9 @@ class Dataset:
     def target(self, index: int, size: tuple[int, int]) -> Any:
         """What there is to learn of an image of `size` (height, width).
 
-        classify: int, or bool `[K]`; detect, instances: Objects; segment: Packed classes, or sets of them where they overlap
-        (`core.layers`), `class_masks.IGNORED` where none counts;
-        generate: the class, or None where images have none.
+        classify: int, or bool `[K]`; detect, instances: Objects; panoptic: Objects, one for each segment; segment: Packed classes, or sets
+        of them where they overlap (`core.layers`), `class_masks.IGNORED` where none counts; generate: the class, or None where images have
+        none.
         """
         item = self.annotations.items[index]
         if len(self.targets):
@@ -128,12 +138,16 @@ class Dataset:
             return Packed.of(self._mask(item, size))
         if self.schema.task in ("detect", "instances"):
             return Objects.of(item, size, self.tree, with_masks=self.schema.task == "instances")
+        if self.schema.task == "panoptic":  # boxes are those of the pixels, whatever is stated
+            return Objects.of(
+                replace(item, objects=tuple(replace(one, box=None) for one in item.objects)), size, self.tree, with_masks=True
+            )
         return None
 
     def shares(self) -> tuple[float, ...]:
         """The share of each class in the pixels that count of up to LOOKED_AT masks spread evenly over the training images; () where there
         are none."""
-        places = [place for place in self.splits.get("train", np.empty(0, np.int64)).tolist() if self.annotations.items[place].mask]
+        places = [place for place in self.splits.get("train", np.empty(0, np.int64)).tolist() if _masked(self.annotations.items[place])]
         counts = np.zeros(256, np.int64)
         for number in np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)) if places else ():
             try:
@@ -171,9 +185,10 @@ class Dataset:
         legend = replace(legend, values={value: place[label] for value, label in legend.values.items()})
         ids = tuple(self.schema.ids[place.index(label)] for label in range(len(classes)) if label in place) if self.schema.ids else ()
         ids = ids if len(ids) == len(classes) else ()  # more classes than the set knows
-        annotations = replace(self.annotations, items=items, classes=classes, legend=legend, ids=ids)
+        stuff = tuple(place[label] for label in self.schema.stuff)
+        annotations = replace(self.annotations, items=items, classes=classes, legend=legend, ids=ids, stuff=stuff)
         targets = _targets(annotations)
-        schema = replace(self.schema, classes=classes, ids=ids, counts=_counts(_present(annotations, targets), self.splits))
+        schema = replace(self.schema, classes=classes, ids=ids, stuff=stuff, counts=_counts(_present(annotations, targets), self.splits))
         return replace(self, annotations=annotations, schema=schema, targets=targets)
 
     def seen(self, split: str) -> tuple[int, ...]:
@@ -200,9 +215,14 @@ class Dataset:
     def _mask(self, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
         found = shapes.classes_of(item, self.annotations)
         if found.shape != size:
-            said = f"{found.shape[0]}x{found.shape[1]}"
-            raise UserError(f"must have the size of its image, {size[0]}x{size[1]} (height x width), was {said}", where=item.mask)
+            said, where = f"{found.shape[0]}x{found.shape[1]}", item.mask or item.where
+            raise UserError(f"must have the size of its image, {size[0]}x{size[1]} (height x width), was {said}", where=where)
         return found
+
+
+def _masked(item: Item) -> bool:
+    """Whether there are classes of its pixels, by a mask or by objects."""
+    return bool(item.mask or item.objects)
 
 
 def _with_classes_of_all(annotations: Annotations) -> Annotations:

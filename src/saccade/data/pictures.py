@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
 from saccade.data.annotations import Item
@@ -30,10 +30,11 @@ def stem(path: str) -> str:
 
 
 class Pictures:
-    """All files of a tree, and its images by path."""
+    """All files of a tree, and its images by path; apart: folders whose pictures are no images."""
 
-    def __init__(self, tree: Tree) -> None:
-        self.files = tree.files("", deep=True)
+    def __init__(self, tree: Tree, apart: Collection[str] = ()) -> None:
+        files = tree.files("", deep=True)
+        self.files = [file for file in files if posixpath.dirname(file.path) not in apart] if apart else files
 
     @cached_property
     def images(self) -> dict[str, File]:

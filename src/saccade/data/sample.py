@@ -37,7 +37,7 @@ class Objects:
         objects = [one for one in item.objects if _whole(one, size)]
         covers: list[Rle] = []
         if with_masks:  # a picture may be of another size than its image; run lengths that are have been left out already
-            both = [(one, shapes.rle(one, size, tree)) for one in objects]
+            both = [(one, shapes.rle(one, size, tree)) for one in shapes.unfolded(objects, tree)]
             both = [(one, cover) for one, cover in both if cover.size == size and run_lengths.covered(cover)]
             objects, covers = [one for one, _ in both], [cover for _, cover in both]
             bounds = [one.box or run_lengths.patch(cover).box for one, cover in both]
@@ -90,7 +90,7 @@ class Schema:
     (`core.alpha`), else 3; totals: images by split, where classes do not count them (`images`); extent: the median side of objects in
     pixels, the root of their boxes' area, in some of the images, None where there is none; shares: how much of the pixels each class covers
     in some of the training masks, () where that was not looked for; ids: the set's own numbers of the classes, () where it has none;
-    multi: whether the classes of pixels overlap.
+    multi: whether the classes of pixels overlap; stuff: places of the classes that cannot be counted (panoptic).
     """
 
     task: str
@@ -104,6 +104,7 @@ class Schema:
     shares: tuple[float, ...] = ()
     ids: tuple[int, ...] = ()
     multi: bool = False
+    stuff: tuple[int, ...] = ()
 
     @property
     def images(self) -> Mapping[str, int]:

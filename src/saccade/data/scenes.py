@@ -21,8 +21,9 @@ from saccade.data.drawing import SHAPES, Shape, draw_scene
 from saccade.data.tree import File
 from saccade.data.writing import Output, new_folder
 
-FORMATS = {"detect": "coco", "segment": "masks", "instances": "coco"}
+FORMATS = {"detect": "coco", "segment": "masks", "instances": "coco", "panoptic": "coco_panoptic"}
 BACKGROUND = "background"
+GROUND = "ground"  # the stuff that all shapes lie on
 IMAGES, MASKS = "images", "masks"
 
 
@@ -68,12 +69,14 @@ def _scene(index: int, size: tuple[int, int], seed: int) -> tuple[NDArray[np.uin
 
 
 def made(task: str, splits: list[str], size: tuple[int, int], seed: int) -> Annotations:
-    """A set of scenes, image i in split `splits[i]`: detect, instances (visible pixels) or segment (0 is the background)."""
+    """A set of scenes, image i in split `splits[i]`: detect, instances (visible pixels), segment (0 is the background) or panoptic (the
+    ground is stuff)."""
     tree = SceneTree(size, seed)
     items = tuple(_item(tree, task, number, split, size) for number, split in enumerate(splits, 1))
-    classes = (BACKGROUND, *SHAPES) if task == "segment" else SHAPES
+    classes = {"segment": (BACKGROUND, *SHAPES), "panoptic": (*SHAPES, GROUND)}.get(task, SHAPES)
     legend = Legend({value: value for value in range(len(classes))}) if task == "segment" else Legend({})
-    return Annotations("shapes", task, classes, items, tree, legend=legend)
+    stuff = (classes.index(GROUND),) if task == "panoptic" else ()
+    return Annotations("shapes", task, classes, items, tree, legend=legend, stuff=stuff)
 
 
 def _item(tree: SceneTree, task: str, number: int, split: str, size: tuple[int, int]) -> Item:
@@ -85,7 +88,10 @@ def _item(tree: SceneTree, task: str, number: int, split: str, size: tuple[int, 
     for shape, mask in tree.scene(image.path)[1]:
         one = Object(SHAPES.index(shape.name), shape=run_lengths.from_mask(mask))
         box = shapes.box(one, size, tree)
-        objects.append(Object(one.label, box, one.shape if task == "instances" else None))
+        objects.append(Object(one.label, box, one.shape if task != "detect" else None))
+    if task == "panoptic":
+        rest = ~np.any([mask for _, mask in tree.scene(image.path)[1]], axis=0)
+        objects.append(Object(len(SHAPES), shape=run_lengths.from_mask(rest)))
     return Item(image, split, objects=tuple(objects), size=size)
 
 

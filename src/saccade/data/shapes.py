@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import masks, run_lengths
+from saccade.core import images, masks, run_lengths
 from saccade.core.class_masks import BAND, IGNORED
 from saccade.core.errors import UserError
 from saccade.core.run_lengths import Rle
@@ -102,14 +102,35 @@ def boxed(obj: Object, size: tuple[int, int], tree: Tree) -> Object:
 
 def picture(shape: Picture, tree: Tree) -> NDArray[np.bool_]:
     """The pixels of a mask that lies in a file: bool `[H, W]`."""
-    values = masks.read(tree.image(shape.path), max_pixels=tree.max_pixels)
+    return marked(shape, masks.read(tree.image(shape.path), colours=shape.colours, max_pixels=tree.max_pixels))
+
+
+def marked(shape: Picture, values: masks.Values) -> NDArray[np.bool_]:
+    """The pixels of a mask among the values of its file: bool `[H, W]`."""
     return values != 0 if shape.value is None else values == shape.value
 
 
+def unfolded(objects: Sequence[Object], tree: Tree) -> list[Object]:
+    """The objects with run lengths in place of pictures, each of which is read once, though it holds the masks of many. Raises UserError
+    where one cannot be read."""
+    read: dict[str, masks.Values] = {}
+    found = []
+    for one in objects:
+        if isinstance(one.shape, Picture):
+            if one.shape.path not in read:
+                read[one.shape.path] = masks.read(tree.image(one.shape.path), colours=one.shape.colours, max_pixels=tree.max_pixels)
+            one = replace(one, shape=run_lengths.from_mask(marked(one.shape, read[one.shape.path])))
+        found.append(one)
+    return found
+
+
 def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
-    """The class of each pixel of an image by its mask: uint8 `[H, W]`, IGNORED where none counts. Raises UserError as `masks.read`."""
+    """The class of each pixel of an image by its mask, or by the shapes of its objects, of which none lies over another: uint8 `[H, W]`,
+    IGNORED where none counts. Raises UserError as `masks.read`."""
     legend = annotations.legend
     tree = annotations.tree
+    if not item.mask:
+        return _painted(item, tree)
     values = masks.read(tree.image(item.mask), colours=legend.colours, max_pixels=tree.max_pixels)
     found = np.full(values.shape, IGNORED, np.uint8)
     known = np.array(sorted(legend.values), np.int32)
@@ -121,6 +142,15 @@ def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
         band = values[top : top + rows]
         place = np.searchsorted(known, band).clip(0, len(known) - 1)
         found[top : top + rows] = np.where(known[place] == band, labels[place], IGNORED)
+    return found
+
+
+def _painted(item: Item, tree: Tree) -> NDArray[np.uint8]:
+    covers = [(one, rle(one, item.size or (0, 0), tree)) for one in unfolded(item.objects, tree)]
+    size = covers[0][1].size if covers else item.size or images.probe(tree.image(item.path)).size
+    found = np.full(size, IGNORED, np.uint8)
+    for one, cover in covers:
+        found[run_lengths.to_mask(cover)] = one.label
     return found
 
 

@@ -98,7 +98,7 @@ def _row(item: Item, annotations: Annotations, out: Path) -> dict[str, Any]:
         source = tree.image(item.path)
         height, width = images.probe(source).size
         row |= {"height": height, "width": width, "src": _address(item, annotations, out)}
-        row["objects"] = [_object(one, (height, width), annotations) for one in item.objects]
+        row["objects"] = [_object(one, (height, width), annotations) for one in shapes.unfolded(item.objects, tree)]
         if item.mask:
             row["mask"] = _mask(item, annotations)
     except UserError as error:

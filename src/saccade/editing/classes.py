@@ -94,7 +94,8 @@ class SetClasses(Operation):
             mean = 0.0 if bias is None else float(bias.detach().double()[first:].mean())
             if pieces(rows) != [(0, len(value))]:
                 subject.take(Resize(name, outputs=pieces(rows), bias=mean))
-        return {"classes": list(card.classes)} | ({"ids": list(card.ids)} if card.ids else {})
+        before = {"classes": card.classes, "ids": card.ids, "stuff": card.stuff}
+        return {name: list(value) for name, value in before.items() if value}
 
     def _layers(self, subject: Subject) -> Mapping[str, weights.Rows]:
         """The layers whose outputs are classes: those that a network for one class more has larger."""
@@ -118,11 +119,12 @@ class SetClasses(Operation):
         return layers | dict.fromkeys(leave, weights.Rows(0, 1))
 
     def card(self, card: Card) -> Card:
-        """With the new classes; their numbers, where the others have some, are the next ones."""
+        """With the new classes; their numbers, where the others have some, are the next ones, and they can be counted."""
         origins = self._origins(card)
         free = itertools.count(max(card.ids, default=0) + 1)
         ids = tuple(card.ids[place] if place >= 0 else next(free) for _, place in origins) if card.ids else ()
-        return replace(card, classes=tuple(name for name, _ in origins), ids=ids)
+        stuff = tuple(new for new, (_, old) in enumerate(origins) if old in card.stuff)
+        return replace(card, classes=tuple(name for name, _ in origins), ids=ids, stuff=stuff)
 
     def kept(self, card: Card) -> Sequence[tuple[int, int]]:
         """Those that are neither new nor gone."""

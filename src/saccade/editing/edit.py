@@ -29,8 +29,8 @@ Build = Callable[[Card, int | None], nn.Module]
 
 @dataclass(frozen=True)
 class Edit:
-    """seed, number: what fresh numbers follow from; steps: in turn; classes, channels, size, mean, std: those of the card before it, where
-    it changed them; anew: where it is exact, but figures of the model before it say nothing of the one after it."""
+    """seed, number: what fresh numbers follow from; steps: in turn; classes, ids, stuff, channels, size, mean, std: those of the card
+    before it, where it changed them; anew: where it is exact, but figures of the model before it say nothing of the one after it."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
@@ -41,6 +41,7 @@ class Edit:
     steps: list[Step]
     classes: list[str] | None = None
     ids: list[int] | None = None
+    stuff: list[int] | None = None
     channels: Annotated[int, Ge(1), Le(4)] | None = None
     size: Annotated[list[int], MinLen(2), MaxLen(2)] | None = None
     mean: list[float] | None = None
@@ -77,7 +78,8 @@ class Edit:
             spec = replace(spec, size=(self.size[0], self.size[1]))
         classes = card.classes if self.classes is None else tuple(self.classes)
         ids = card.ids if self.ids is None else tuple(self.ids)
-        return replace(card, classes=classes, ids=ids, input=spec, edits=card.edits[:-1])
+        stuff = card.stuff if self.stuff is None else tuple(self.stuff)
+        return replace(card, classes=classes, ids=ids, stuff=stuff, input=spec, edits=card.edits[:-1])
 
 
 def edits_of(card: Card) -> list[Edit]:

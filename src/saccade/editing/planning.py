@@ -208,7 +208,8 @@ def _compared(old: list[Tensor], new: list[Tensor], kept: Sequence[tuple[int, in
     if len(old) != len(new):  # an exit has come, or gone: the others do not know of it
         old, new = old[:1], new[:1]
     if before.classes != after.classes or len(kept) != len(before.classes):
-        axis, first = (2, 4) if before.task in OBJECTS else (1, 0)  # where the classes stand, in outputs as the doors of the rooms say
+        # where the classes stand, in outputs as the doors of the rooms say
+        axis, first = (2, 4) if before.task in OBJECTS else (2, 0) if before.task == "panoptic" else (1, 0)
         tell = len(old) if before.task == "classify" else 1  # so do exits
         old = [*(_told(one, axis, first, len(before.classes), [place for place, _ in kept]) for one in old[:tell]), *old[tell:]]
         new = [*(_told(one, axis, first, len(after.classes), [place for _, place in kept]) for one in new[:tell]), *new[tell:]]

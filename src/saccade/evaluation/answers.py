@@ -44,6 +44,8 @@ def _row(raw: Any, place: str, folder: Path) -> Row:
 def task_of(rows: Sequence[Row]) -> str | None:
     """What the rows answer, by what they hold; None where it is a class for each image."""
     first: Mapping[str, Any] = rows[0] if rows else {}
+    if "segments" in first:
+        return "panoptic"
     if "boxes" in first:
         return "instances" if "masks" in first else "detect"
     return "segment" if {"mask", "layers"} & set(first) or isinstance(first.get("masks"), Mapping) else None

@@ -48,7 +48,7 @@ class ObjectsAugment:
     def collate(self, samples: Sequence[Sample], positions: NDArray[np.int64]) -> Batch:
         """Canvases -> Batch with targets as `gathered` gives them."""
         pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
-        shared = (pixels.shape[2], pixels.shape[3]) if self.config.task == "instances" else None
+        shared = (pixels.shape[2], pixels.shape[3]) if self.config.task != "detect" else None
         targets = gathered([sample.target for sample in samples], shared, self.cell)
         return Batch(torch.from_numpy(np.ascontiguousarray(pixels)), targets, positions)
 

@@ -11,7 +11,7 @@ from saccade.core.geometry import fitting, padded
 from saccade.data.sample import Schema
 from saccade.task import Budget
 
-TaskName = Literal["detect", "instances"]
+TaskName = Literal["detect", "instances", "panoptic"]
 SIDE = 320  # pixels of the longer side
 LARGEST = 480  # and of that of an input in which small objects are enlarged
 EXTENT = 16.0  # pixels of an object's side, below which few places of the finest map lie in it
@@ -27,7 +27,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     model, why = (budget.model, "as asked") if budget.model else (default, "learns from random weights in minutes")
     reasons.append(f"model: {model}, {why}")
     images = schema.images.get("train", 0)
-    batch = (4 if task == "instances" else 8) if images < 2000 else 16
+    batch = (8 if task == "detect" else 4) if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
     augment = SCENES if schema.channels == 3 else replace(SCENES, hue=0.0)
     reasons.append("augment: mirrored, at other scales, coloured, four on one canvas, as random weights need many views of each scene")

@@ -13,6 +13,7 @@ from typing import Any, overload
 from saccade.core import files
 from saccade.core.errors import UserError
 from saccade.core.growing import Growing
+from saccade.core.panoptic import Panoptic
 from saccade.core.regions import Region
 from saccade.core.results import Detections, Result
 from saccade.core.segmentation import Segmentation
@@ -51,8 +52,8 @@ class Predictions(Sequence[Result]):
 
     def to_csv(self) -> str:
         """One line an image: source, label, score, then the probability of each class; of detections a line a box: source, label, score,
-        x1, y1, x2, y2, and category_id where the data set numbers its classes; of classes of pixels a line a region. Cells that begin like
-        formulas are defused."""
+        x1, y1, x2, y2, and category_id where the data set numbers its classes; of classes of pixels a line a region; of things and stuff a
+        line a segment. Cells that begin like formulas are defused."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         first = self.results[0] if self.results else None
@@ -60,6 +61,8 @@ class Predictions(Sequence[Result]):
             writer.writerow(["source", "label", "score", "x1", "y1", "x2", "y2", *["category_id"] * bool(first.class_ids)])
         elif isinstance(first, Segmentation):
             writer.writerow(["source", "label", "area", "perimeter", "x", "y", "x1", "y1", "x2", "y2"])
+        elif isinstance(first, Panoptic):
+            writer.writerow(["source", "label", "score", "thing", "area", "x1", "y1", "x2", "y2"])
         else:
             writer.writerow(["source", "label", "score", *map(_defused, first.classes if first else ())])
         for result in self.results:
@@ -92,6 +95,12 @@ def _cells(result: Result) -> list[list[str]]:
         return [[result.source, name, f"{score:.6f}", *(f"{value:.2f}" for value in box), *number] for name, score, box, number in rows]
     if isinstance(result, Segmentation):
         return [[result.source, result.classes[one.label], *_region(one)] for one in result.regions()]
+    if isinstance(result, Panoptic):
+        told = zip(result.segments, result.areas.tolist(), result.boxes.tolist(), strict=True)
+        return [
+            [result.source, result.classes[one.label], f"{one.score:.6f}", str(int(one.thing)), str(area), *map(str, box)]
+            for one, area, box in told
+        ]
     return [[result.source, result.label, f"{result.score:.6f}", *(f"{p:.6f}" for p in result.probabilities)]]
 
 
@@ -105,7 +114,7 @@ def _short(result: Result) -> tuple[str, str, str]:
     if isinstance(result, Detections):
         best = f"{result.scores[0]:.3f}" if len(result) else ""
         return result.source, result.summary, best
-    if isinstance(result, Segmentation):
+    if isinstance(result, Segmentation | Panoptic):
         return result.source, result.summary, ""
     return result.source, result.label, f"{result.score:.3f}"
 

@@ -28,7 +28,7 @@ FAMILIES = {
     "eomt": "Eomt",
     "eomt_dinov3": "EomtDinov3",
 }  # by transformers' folder: how its classes' names begin
-ADE, COCO, LVD = "ADE20K", "COCO train2017", ("LVD-142M", "LVD-1689M")
+ADE, COCO, VAL, LVD = "ADE20K", "COCO train2017", "COCO val2017", ("LVD-142M", "LVD-1689M")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Row:
     """A network for a task.
 
     family: one of FAMILIES; settings: what differs from the defaults of its configuration; parameters: with 21 classes where it segments,
-    80 where it finds instances, and three channels (a test holds them true); figure: as published, in hundredths; repository: of the
-    weights, on the Hugging Face hub; license: theirs; before: the link of what they descend from.
+    80 where it finds instances, 133 where it tells things and stuff, and three channels (a test holds them true); figure: as published, in
+    hundredths; repository: of the weights, on the Hugging Face hub; license: theirs; before: the link of what they descend from.
     """
 
     family: str
@@ -100,8 +100,20 @@ ROWS: dict[str, dict[str, Row]] = {  # by task
         "eomt_large": _eomt(_vit(640, 200), 316_641_361, 45.2, "coco_instance_eomt_large_640"),
         "eomt_dinov3_large": _eomt(_vit(640, 200), 314_978_385, 45.9, "eomt-dinov3-coco-instance-large-640", version=3),
     },
+    "panoptic": {
+        "mask2former_swin_tiny": _mask2former(_TINY, 47_435_264, 53.2, "tiny-coco-panoptic", _1K),
+        "mask2former_swin_small": _mask2former(_SMALL, 68_753_168, 54.6, "small-coco-panoptic", _1K),
+        "mask2former_swin_base": _mask2former(_BASE, 106_917_822, 55.1, "base-coco-panoptic", _1K),
+        "mask2former_swin_large": _mask2former(_LARGE, 215_535_610, 57.8, "large-coco-panoptic", _21K, 200),
+        "eomt_large": _eomt(_vit(640, 200), 316_695_686, 56.0, "coco_panoptic_eomt_large_640"),
+        "eomt_dinov3_large": _eomt(_vit(640, 200), 315_032_710, 56.8, "eomt-dinov3-coco-panoptic-large-640", version=3),
+    },
 }
-MEASURED = {"segment": (ADE, ADE), "instances": (COCO, "COCO val2017")}  # by task: what published weights learned from and were measured on
+MEASURED = {
+    "segment": (ADE, ADE),
+    "instances": (COCO, VAL),
+    "panoptic": (COCO, VAL),
+}  # by task: what published weights learned from and were measured on
 
 
 def listed(task: str) -> list[ModelRow]:

@@ -12,6 +12,7 @@ ROOMS = {
     "classify": ("saccade.tasks.classification.task", "Classification"),
     "detect": ("saccade.tasks.detection.task", "Detection"),
     "instances": ("saccade.tasks.instances.task", "Instances"),
+    "panoptic": ("saccade.tasks.panoptic.task", "Panoptic"),
     "segment": ("saccade.tasks.segmentation.task", "Segmentation"),
     "generate": ("saccade.tasks.generation.task", "Generation"),
 }

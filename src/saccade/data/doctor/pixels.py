@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from saccade.core import masks, run_lengths
 from saccade.core.errors import UserError
+from saccade.core.panoptic import VOID
 from saccade.core.progress import Progress
 from saccade.core.run_lengths import Rle
 from saccade.data.annotations import Annotations, Item, Picture
@@ -123,10 +124,23 @@ def _masks(annotations: Annotations, item: Item, size: Size | None) -> Iterator[
             found = _runs(one.shape, size)
         elif isinstance(one.shape, Picture):
             if one.shape.path not in read:
-                read[one.shape.path] = _read(annotations, one.shape.path, colours=False)
+                read[one.shape.path] = _read(annotations, one.shape.path, colours=one.shape.colours)
             found = _picture(one.shape, read[one.shape.path], size)
         if found:
             yield of_object(found[0], item, one, place, found[1])
+    if annotations.task == "panoptic":
+        yield from _segments(item, read)
+
+
+def _segments(item: Item, read: Mapping[str, masks.Values | str]) -> Iterator[Finding]:
+    """Pixels of ids that no segment of the image has."""
+    known = {VOID, *(one.shape.value for one in item.objects if isinstance(one.shape, Picture))}
+    for path, values in read.items():
+        found, counts = np.unique(values, return_counts=True) if not isinstance(values, str) else ((), ())
+        strange = {value: count for value, count in zip(np.asarray(found).tolist(), counts) if value not in known}
+        if strange:
+            named = ", ".join(f"#{value:06x}" for value in list(strange)[:5])
+            yield Finding("mask-value", path, f"{sum(strange.values()):,} pixels are of no segment that is listed: {named}")
 
 
 def _classes(annotations: Annotations, item: Item, size: Size | None) -> Iterator[Finding]:

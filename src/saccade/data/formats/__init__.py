@@ -22,6 +22,7 @@ NAMES = (
     "labelme",
     "layers",
     "instance_masks",
+    "coco_panoptic",
     "masks",
     "csv",
     "metadata",

@@ -35,15 +35,16 @@ _EXPECTED = "expected annotations/*.json, or a JSON beside the images, with imag
 def fits(tree: Tree) -> tuple[str, ...]:
     """The tasks it can be read for: instances where an annotation has an outline or a mask."""
     tasks: tuple[str, ...] = ()
-    for _, data in _sources(tree):
+    for _, data in sources(tree):
         if _SHAPE.search(data):
             return "instances", "detect"
         tasks = ("detect",)
     return tasks
 
 
-def _sources(tree: Tree) -> Iterator[tuple[str, bytes]]:
-    """The files of a set and what is in them, unparsed: a look at a file of a gigabyte should not cost a minute."""
+def sources(tree: Tree, *, panoptic: bool = False) -> Iterator[tuple[str, bytes]]:
+    """The files of a set and what is in them, unparsed: a look at a file of a gigabyte should not cost a minute. panoptic: those of
+    segments, whose masks lie in pictures, and no others."""
     files = tree.files("", deep=True)
     images = {stem(file.path) for file in files if file.is_image}
     paths = [
@@ -52,21 +53,21 @@ def _sources(tree: Tree) -> Iterator[tuple[str, bytes]]:
     instances = {posixpath.dirname(path) for path in paths if posixpath.basename(path).startswith("instances")}
     for path in paths:
         folder, name = posixpath.split(path)
-        if folder in instances and not name.startswith("instances"):
+        if not panoptic and folder in instances and not name.startswith("instances"):
             continue  # captions, keypoints: the same images and people once more
         try:
             data = tree.read(path)
         except UserError:
             continue
-        if all(word in data for word in _LISTS) and b'"segments_info"' not in data:
+        if all(word in data for word in _LISTS) and (b'"segments_info"' in data) == panoptic:
             yield path, data
 
 
 def read(tree: Tree, task: str) -> Annotations:
     """Raises UserError where no JSON of the kind is there, or one is no strict JSON."""
-    reader = _Reader(tree, task, Pictures(tree))
+    reader = Reader(tree, task, Pictures(tree))
     with reading.undisturbed():
-        for path, data in _sources(tree):
+        for path, data in sources(tree):
             reader.take(path, parse_json(data, where=f"{tree.root}: {path}"))
     if not reader.sources:
         raise UserError("holds no COCO annotations", where=str(tree.root), fix=_EXPECTED)
@@ -74,7 +75,7 @@ def read(tree: Tree, task: str) -> Annotations:
 
 
 @dataclass
-class _Image:
+class Image:
     """An image that is there, and what was found of it."""
 
     item: Item
@@ -82,7 +83,7 @@ class _Image:
 
 
 @dataclass
-class _Reader:
+class Reader:
     """Puts the files of a set together: classes agree by name, images by path."""
 
     tree: Tree
@@ -91,7 +92,7 @@ class _Reader:
     sources: list[str] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
     ids: dict[str, int | str] = field(default_factory=dict)
-    images: dict[str, _Image] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
     problems: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -104,7 +105,7 @@ class _Reader:
         seen: set[int | str] = set()
         for number, row in enumerate(annotations, 1):
             try:
-                self._take_annotation(row, known, labels)
+                self._take_annotation(row, path, known, labels)
             except Fault as fault:
                 self.problems.append(fault.at(path, what=f"annotation {_called(row, number)}"))
             if (identity := _identity(row)) is None:
@@ -125,7 +126,7 @@ class _Reader:
         seen: set[str] = set()
         for number, row in enumerate(rows, 1):
             try:
-                identity = _key(row, "id")
+                identity = key(row, "id")
                 if identity in names:
                     raise Fault("duplicate-id", f"the id {reading.shown(identity)} stands twice")
                 name = reading.name(row.get("name"))
@@ -143,14 +144,14 @@ class _Reader:
             self.ids.setdefault(names[identity], identity)
         return {identity: self.classes.setdefault(names[identity], len(self.classes)) for identity in order}
 
-    def _take_images(self, path: str, rows: list[Any]) -> dict[int | str, _Image | None]:
+    def _take_images(self, path: str, rows: list[Any]) -> dict[int | str, Image | None]:
         """Id -> image; None for one that is not there."""
         split = split_of(path)
         folders = [*self.pictures.folders(split), posixpath.dirname(path), "", "images"]
-        known: dict[int | str, _Image | None] = {}
+        known: dict[int | str, Image | None] = {}
         for number, row in enumerate(rows, 1):
             try:
-                identity, name = _key(row, "id"), row.get("file_name")
+                identity, name = key(row, "id"), row.get("file_name")
                 if identity in known:
                     raise Fault("duplicate-id", f"the id {reading.shown(identity)} stands twice")
                 if not isinstance(name, str):
@@ -164,19 +165,23 @@ class _Reader:
                 self.problems.append(fault.at(path, what=f"image {_called(row, number)}"))
         return known
 
-    def _listed(self, path: str, split: str, file: File, row: Mapping[str, Any]) -> _Image:
+    def _listed(self, path: str, split: str, file: File, row: Mapping[str, Any]) -> Image:
         if (image := self.images.get(file.path)) is not None:
             self.problems.append(Finding("repeated-image", path, f"{file.path} is listed twice, first in {image.item.where}"))
             return image
         size = reading.size(row.get("height"), row.get("width"))
-        image = self.images[file.path] = _Image(Item(file, split, size=size, where=path), [])
+        image = self.images[file.path] = Image(Item(file, split, size=size, where=path), [])
         return image
 
-    def _take_annotation(self, row: Any, known: Mapping[int | str, _Image | None], labels: Mapping[int | str, int]) -> None:
-        image_id, category_id = _key(row, "image_id"), _key(row, "category_id")
-        if image_id not in known:
-            raise Fault("unknown-image", f"no image has the id {reading.shown(image_id)}")
-        if (image := known[image_id]) is None:
+    def _image_of(self, row: Any, known: Mapping[int | str, Image | None]) -> Image | None:
+        """The image of an annotation, None where that is not there; raises Fault."""
+        if (identity := key(row, "image_id")) not in known:
+            raise Fault("unknown-image", f"no image has the id {reading.shown(identity)}")
+        return known[identity]
+
+    def _take_annotation(self, row: Any, path: str, known: Mapping[int | str, Image | None], labels: Mapping[int | str, int]) -> None:
+        image, category_id = self._image_of(row, known), key(row, "category_id")
+        if image is None:
             return  # said of the image
         if category_id not in labels:
             raise Fault("unknown-class", f"no category has the id {reading.shown(category_id)}")
@@ -199,7 +204,7 @@ class _Reader:
         return Annotations("coco", self.task, classes, items, self.tree, tuple(self.problems), outside=outside, notes=notes, ids=ids)
 
 
-def _key(row: Any, key: str) -> int | str:
+def key(row: Any, key: str) -> int | str:
     """An id: an integer, or text as some tools write; raises Fault."""
     value = row.get(key) if isinstance(row, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | str):
