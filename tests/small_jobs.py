@@ -29,11 +29,15 @@ from saccade.nn.layers.exits import telling
 from saccade.objects.example import CLASSES as SQUARES
 from saccade.objects.room import Room
 from saccade.prediction.torch_session import TorchSession
+from saccade.queries import rows
 from saccade.tasks.classification.example import CLASSES
 from saccade.tasks.classification.task import MEAN, STD, Classification
 from saccade.tasks.detection.task import Detection
 from saccade.tasks.generation import latents
 from saccade.tasks.generation.task import Generation
+from saccade.tasks.panoptic.example import CLASSES as SEGMENTS
+from saccade.tasks.panoptic.example import STUFF
+from saccade.tasks.panoptic.task import Panoptic
 from saccade.tasks.segmentation.example import CLASSES as KINDS
 from saccade.tasks.segmentation.task import Segmentation
 from saccade.training.budget import Resolved
@@ -142,6 +146,18 @@ def detecting_job(path: Path, workers: int = 0, task: Room | None = None) -> Job
     arguments |= {"prototypes": 3} if masks else {}
     card = Card(task.name, SQUARES, {"source": "saccade", "name": "tiny", "arguments": arguments}, InputSpec(3, (64, 64), "fit", MEAN, STD))
     changes = AugmentConfig(flip=0.5, resize=(0.5, 1.5), mosaic=0.5, color=0.3, paste=0.5 if masks else 0.0)
+    return objects_job(path, workers, task, card, changes)
+
+
+def panoptic_job(path: Path, workers: int = 0) -> Job:
+    """The same of Mask2Former, which `tiny_queries` must have made tiny before."""
+    spec = InputSpec(3, (64, 64), "fit", MEAN, STD)
+    card = Card("panoptic", SEGMENTS, rows.architecture("mask2former_swin_tiny", 3, 3), spec, stuff=STUFF)
+    return objects_job(path, workers, Panoptic(), card, AugmentConfig(flip=0.5, resize=(0.5, 1.5), mosaic=0.5, color=0.3))
+
+
+def objects_job(path: Path, workers: int, task: Room | Panoptic, card: Card, changes: AugmentConfig) -> Job:
+    """A run of STEPS steps of a network that finds squares, on its room's example."""
     config = replace(CONFIG, task=task.name, size=(64, 64), augment=changes)
     torch.manual_seed(keys.derive(config.seed, "init", 0))
     network = task.build(card)

@@ -17,9 +17,15 @@ from saccade.data.dataset import Dataset
 from saccade.data.opening import open_annotations, open_dataset
 from saccade.data.pictures import stem
 
-TASKS = ("classify", "detect", "segment", "instances")
+TASKS = ("classify", "detect", "segment", "instances", "panoptic")
 PAIRS = [(task, name) for task in TASKS for name in formats.NAMES if task in formats.find(name).TASKS]
-WHOLE = {"detect": "coco", "instances": "coco", "segment": "masks", "classify": "folder"}  # can hold all there is
+WHOLE = {
+    "detect": "coco",
+    "instances": "coco",
+    "segment": "masks",
+    "classify": "folder",
+    "panoptic": "coco_panoptic",
+}  # can hold all there is
 
 
 def made(task: str, out: Path) -> Path:

@@ -31,8 +31,10 @@ from saccade.training.step import Updater
 SIZE = (16, 16)
 SCHEMAS = {
     name: Schema(name, ("a", "b", "c"), {"train": (80, 80, 80), "val": (2, 2, 2)}, 3, SIZE, True, {"train": 240, "val": 6})
-    for name in ("classify", "detect", "instances", "segment", "generate")
+    for name in ("classify", "detect", "instances", "segment", "panoptic", "generate")
 }
+SCHEMAS["panoptic"] = replace(SCHEMAS["panoptic"], stuff=(2,))
+BOXED = (*OBJECTS, "panoptic")  # truths are objects
 CPU = torch.device("cpu")
 OTHERS = ("timm", "torchvision", "transformers")
 DOORS = [(name, row.name) for name in ROOMS for row in room(name).models() if row.source not in OTHERS] + [("classify", "resnet18")]
@@ -73,7 +75,7 @@ def truths(name: str, batch: Any) -> list[Any]:
     """What is to be learned of each image of an example, as an evaluation takes it."""
     if name == "segment":
         return [Packed.of(mask) for mask in batch.targets["classes"].numpy()]
-    return list(small_jobs.boxed(batch).targets) if name in OBJECTS else batch.targets["label"].tolist()
+    return list(small_jobs.boxed(batch).targets) if name in BOXED else batch.targets["label"].tolist()
 
 
 def test_every_room_is_tested_here() -> None:
@@ -166,7 +168,14 @@ def test_features_and_score_serve_attribution(name: str, model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [ANSWERING[0], ("detect", "small_detector"), ("instances", "small_instances"), ("segment", "small_unet")]
+    ("name", "model"),
+    [
+        ANSWERING[0],
+        ("detect", "small_detector"),
+        ("instances", "small_instances"),
+        ("segment", "small_unet"),
+        ("panoptic", "small_panoptic"),
+    ],
 )
 def test_metrics(name: str, model: str) -> None:
     _, network, card = made(name, model)
@@ -174,7 +183,7 @@ def test_metrics(name: str, model: str) -> None:
     batch = example(task, 9)
     with torch.no_grad():
         outputs = {key: value.numpy() for key, value in task.decode(network(batch.images), SIZE).items()}
-    sizes = [(64, 64) if name == "segment" else (20, 30)] * 9  # the truth lies in pixels of the image
+    sizes = [(64, 64) if name in ("segment", "panoptic") else (20, 30)] * 9  # the truth lies in pixels of the image
     results = finish.results(outputs, card, sizes, [f"{i}.png" for i in range(9)], complete=True)
     right = truths(name, batch)
     empty, one, parts, twice = (task.metrics(card) for _ in range(4))
@@ -201,7 +210,7 @@ def test_augmentation_is_a_function_of_the_position(name: str, size: tuple[int, 
     raw = np.random.Generator(np.random.Philox(0)).integers(0, 255, (101, 117, 3), dtype=np.uint8)
     kept = augment.preparation.apply(raw)
     none = np.zeros(1, bool)
-    target: Any = Objects(np.array([[2.0, 3, 60, 50]]), np.array([1]), none, none) if name in OBJECTS else 1
+    target: Any = Objects(np.array([[2.0, 3, 60, 50]]), np.array([1]), none, none) if name in BOXED else 1
     if name == "segment":
         target = np.zeros(kept.shape[:2], np.uint8)
         target[:, 40:] = 1

@@ -77,6 +77,13 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
     def made(name: str, path: Path, workers: int | None) -> Any:
         return small_jobs.making_job(path, name, workers or 0)
 
+    def segments(path: Path, workers: int | None) -> Any:
+        from saccade.queries.rows import ROWS
+        from tiny_queries import shrink
+
+        ROWS["panoptic"] = shrink(ROWS["panoptic"])  # in this process alone
+        return small_jobs.panoptic_job(path, workers or 0)
+
     return {
         "plain": classify(ema=0.0, clip=0.0),
         "ema": classify(),
@@ -92,6 +99,7 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
         "detector": lambda path, workers: small_jobs.detecting_job(path, workers or 0),
         "classes": lambda path, workers: small_jobs.segmenting_job(path, workers or 0),
         "masks": lambda path, workers: small_jobs.detecting_job(path, workers or 0, Instances()),
+        "segments": segments,
     }
 
 
@@ -195,8 +203,11 @@ def main() -> None:
     import torch._dynamo
     import torch.utils.tensorboard  # noqa: F401
     from filelock import FileLock  # noqa: F401
+    from transformers.models.mask2former import modeling_mask2former  # noqa: F401
+    from transformers.models.swin import modeling_swin  # noqa: F401
 
     import small_jobs  # noqa: F401
+    import tiny_queries  # noqa: F401
     from doors import test_toy_gan  # noqa: F401
     from faults import test_numbers  # noqa: F401
     from saccade.objects import augmentation as finding  # noqa: F401

@@ -28,14 +28,16 @@ VARIANTS = (
     "detector",
     "masks",
     "classes",
+    "segments",
 )
 ROOMS = {
-    "classify": VARIANTS[:-6],
+    "classify": VARIANTS[:-7],
     "toy": ("gan",),
     "generate": ("r3gan", "vqvae"),
     "detect": ("detector",),
     "instances": ("masks",),
     "segment": ("classes",),
+    "panoptic": ("segments",),
 }  # task -> its variants; a new room joins here
 # Place, and about how many calls of it a whole run makes.
 PLACES = {

@@ -19,7 +19,7 @@ from tiny_queries import tiny  # noqa: F401  a fixture
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize(("task", "name"), [("segment", "eomt_large"), ("instances", "eomt_dinov3_large")])
+@pytest.mark.parametrize(("task", "name"), [("segment", "eomt_large"), ("instances", "eomt_dinov3_large"), ("panoptic", "eomt_large")])
 def test_any_size_and_number_of_images(task: str, name: str) -> None:
     """The same as torch, for images of another size than the file was made at."""
     room: Any = answering(task, "this test")
@@ -39,5 +39,5 @@ def test_any_size_and_number_of_images(task: str, name: str) -> None:
         with torch.no_grad():
             wanted = room.decode(network.eval()(images), size)
         for name, told in zip(shipped.names, session.run(None, {"images": images.numpy()}), strict=True):
-            if name in ("logits", "scores", "prototypes"):
+            if name in ("logits", "scores", "prototypes", "classes", "masks"):
                 np.testing.assert_allclose(told, wanted[name].numpy(), atol=1e-3, rtol=1e-3)

@@ -23,8 +23,8 @@ from saccade.core.pixel_classes import BROKEN, ROOM, between, numbers
 
 NEEDED = ("classes", "masks")
 FAR = 60.0  # logit beyond which a probability is 0 in 32 bit, about
-SURE = 0.8  # probability of its class from which a query tells anything, as the authors of Mask2Former and EoMT have it
-KEPT = 0.8  # share of its mask's pixels that a query must keep, as they have it
+SURE = 0.5  # probability of its class from which a query tells anything, as transformers has it; the authors' 0.8 is for long training
+KEPT = 0.8  # share of its mask's pixels that a query must keep, as the authors of Mask2Former and EoMT have it
 
 
 def panoptics(

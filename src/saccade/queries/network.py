@@ -186,9 +186,14 @@ def _network(row: rows.Row, classes: int) -> Any:
     config = getattr(importlib.import_module(f"{folder}.configuration_{row.family}"), f"{begin}Config")
     kind = getattr(importlib.import_module(f"{folder}.modeling_{row.family}"), f"{begin}ForUniversalSegmentation")
     attention = {} if row.family == "mask2former" else {"attn_implementation": "sdpa"}  # which takes masks of bool
-    network = kind(config(num_labels=classes, **attention, **row.settings))
+    settings = {**attention, **row.settings}
+    backbone = settings.pop("backbone_config", None)
+    made = config(num_labels=classes, **settings)
+    if backbone is not None:  # set afterwards: it warns of all but Swin
+        made.backbone_config = importlib.import_module("transformers").AutoConfig.for_model(**backbone)
+    network = kind(made)
     del network.criterion  # `queries.criterion` leaves out what does not count
-    if row.family == "mask2former":
+    if backbone is not None and backbone["model_type"] == "swin":
         encoder = network.model.pixel_level_module.encoder
         encoder.set_attn_implementation("eager")  # torch cannot export the other with its windows
         encoder.swin.layernorm = nn.Identity()  # of what no map is made of; published files have none

@@ -37,15 +37,16 @@ class Row:
 
     family: one of FAMILIES; settings: what differs from the defaults of its configuration; parameters: with 21 classes where it segments,
     80 where it finds instances, 133 where it tells things and stuff, and three channels (a test holds them true); figure: as published, in
-    hundredths; repository: of the weights, on the Hugging Face hub; license: theirs; before: the link of what they descend from.
+    hundredths; repository: of the weights, on the Hugging Face hub, "" where none are published; license: theirs; before: the link of what
+    they descend from.
     """
 
     family: str
     settings: Mapping[str, Any]
     parameters: int
-    figure: float
-    repository: str
-    license: str
+    figure: float | None = None
+    repository: str = ""
+    license: str = ""
     before: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,6 +84,20 @@ def _eomt(settings: Mapping[str, Any], parameters: int, figure: float, name: str
 
 _TINY, _SMALL, _BASE, _LARGE = _swin(96, 6, 3, 7), _swin(96, 18, 3, 7), _swin(128, 18, 4, 12), _swin(192, 18, 6, 12)
 _1K, _21K = "ImageNet-1k", "ImageNet-21k"
+# Ours: a small ResNet, as no weights are published that a Swin transformer would need to begin with.
+_SMALL_PANOPTIC = {
+    "backbone_config": {
+        "model_type": "resnet",
+        "layer_type": "basic",
+        "embedding_size": 32,
+        "hidden_sizes": [32, 64, 128, 192],
+        "depths": [1, 1, 1, 1],
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    },
+    **dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim"), 128),
+    **{"num_attention_heads": 4, "encoder_layers": 2, "decoder_layers": 4, "num_queries": 50},
+    **dict.fromkeys(("encoder_feedforward_dim", "dim_feedforward"), 256),
+}
 ROWS: dict[str, dict[str, Row]] = {  # by task
     "segment": {
         "mask2former_swin_tiny": _mask2former(_TINY, 47_406_480, 47.7, "tiny-ade-semantic", _1K),
@@ -101,6 +116,7 @@ ROWS: dict[str, dict[str, Row]] = {  # by task
         "eomt_dinov3_large": _eomt(_vit(640, 200), 314_978_385, 45.9, "eomt-dinov3-coco-instance-large-640", version=3),
     },
     "panoptic": {
+        "small_panoptic": Row("mask2former", _SMALL_PANOPTIC, 2_021_830),
         "mask2former_swin_tiny": _mask2former(_TINY, 47_435_264, 53.2, "tiny-coco-panoptic", _1K),
         "mask2former_swin_small": _mask2former(_SMALL, 68_753_168, 54.6, "small-coco-panoptic", _1K),
         "mask2former_swin_base": _mask2former(_BASE, 106_917_822, 55.1, "base-coco-panoptic", _1K),
@@ -118,10 +134,14 @@ MEASURED = {
 
 def listed(task: str) -> list[ModelRow]:
     """The rows of a task."""
-    return [
-        ModelRow(name, "transformers", row.parameters, row.license, round(row.figure / 100, 3), MEASURED[task][1], weights=row.repository)
-        for name, row in ROWS[task].items()
-    ]
+    found = []
+    for name, row in ROWS[task].items():
+        if row.figure is None:
+            found.append(ModelRow(name, "saccade", row.parameters))
+            continue
+        figure = round(row.figure / 100, 3)
+        found.append(ModelRow(name, "transformers", row.parameters, row.license, figure, MEASURED[task][1], weights=row.repository))
+    return found
 
 
 def architecture(name: str, classes: int, channels: int) -> dict[str, Any]:
@@ -136,9 +156,11 @@ def check(name: str) -> None:
 
 
 def check_license(task: str, name: str, allowed: Sequence[str]) -> None:
-    """Raise UserError where published weights are asked for that their licence does not allow to everybody, and it is not among those that
-    the user allows."""
+    """Raise UserError where there are no published weights, or their licence does not allow them to everybody, and it is not among those
+    that the user allows."""
     license = ROWS[task][name].license
+    if not ROWS[task][name].repository:
+        raise UserError(f"{name} has no published weights", where="--pretrained", fix="leave it out")
     if license in ASKED and not licenses.allowed(license, allowed):
         fix = f"where your use is allowed: --license {license}; or give other weights as --weights FILE"
         raise UserError(f"the weights of {name} are under {license}, {ASKED[license]}", where="--pretrained", fix=fix)

@@ -16,7 +16,7 @@ SIDE = 64
 
 
 def example(n: int, generator: np.random.Generator) -> Batch:
-    """`n` images uint8 `[n, 3, 64, 64]`, each of a square of one of the two kinds in turn and the ground about it."""
+    """`n` images uint8 `[n, 3, 64, 64]`, each of the ground and a square of one of the two kinds in turn on it."""
     pixels = generator.integers(100, 150, (n, 3, SIDE, SIDE), dtype=np.uint8)
     targets = []
     for i in range(n):
@@ -25,7 +25,7 @@ def example(n: int, generator: np.random.Generator) -> Batch:
         mask = np.zeros((SIDE, SIDE), bool)
         mask[top : top + side, left : left + side] = True
         pixels[i, :, mask] = (230, 20)[label]
-        boxes = np.array([[left, top, left + side, top + side], [0, 0, SIDE, SIDE]], np.float64)
+        boxes = np.array([[0, 0, SIDE, SIDE], [left, top, left + side, top + side]], np.float64)
         none = np.zeros(2, bool)
-        targets.append(Objects(boxes, np.array([label, 2]), none, none, (run_lengths.from_mask(mask), run_lengths.from_mask(~mask))))
+        targets.append(Objects(boxes, np.array([2, label]), none, none, (run_lengths.from_mask(~mask), run_lengths.from_mask(mask))))
     return Batch(torch.from_numpy(pixels), gathered(targets, (SIDE, SIDE)), np.arange(n))

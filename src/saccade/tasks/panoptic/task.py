@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from saccade.data.loader import Batch
     from saccade.task import Outputs
 
-DEFAULT = "mask2former_swin_tiny"
+DEFAULT = "small_panoptic"
 CHANGES = ("flip", "color", "hue", "grey", "resize", "mosaic")
 
 
@@ -41,7 +41,7 @@ class Panoptic:
         return "fit"
 
     def models(self) -> Sequence[ModelRow]:
-        """Those of transformers whose queries answer with masks."""
+        """Networks whose queries answer with masks: a small one, and those of transformers."""
         return rows.listed(self.name)
 
     def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
