@@ -78,10 +78,11 @@ def variants() -> dict[str, Callable[[Path, int | None], Any]]:
         return small_jobs.making_job(path, name, workers or 0)
 
     def segments(path: Path, workers: int | None) -> Any:
+        from saccade.queries import criterion
         from saccade.queries.rows import ROWS
         from tiny_queries import shrink
 
-        ROWS["panoptic"] = shrink(ROWS["panoptic"])  # in this process alone
+        ROWS["panoptic"], criterion.POINTS = shrink(ROWS["panoptic"]), 100  # in this process alone
         return small_jobs.panoptic_job(path, workers or 0)
 
     return {

@@ -331,7 +331,7 @@ def eval_predictions(
     dataset = open_dataset(data, task=answers.task_of(rows))
     name = split or default_split(dataset)
     architecture = {"multi": True} if dataset.schema.multi and dataset.schema.task == "segment" else {}
-    card = Card(dataset.schema.task, dataset.schema.classes, architecture, InputSpec(3, (1, 1)))
+    card = Card(dataset.schema.task, dataset.schema.classes, architecture, InputSpec(3, (1, 1)), stuff=dataset.schema.stuff)
     metric = room(card.task).metrics(card)
     if card.task in WITHIN:
         return answers.score(rows, dataset, name, metric, seed=seed, where=str(file))

@@ -49,7 +49,7 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
     checked = _checked(values)
     room(checked.task)
     if "model" in values:
-        room(checked.task if "task" in values else knowing(checked.model)).check(checked)
+        _check_model(checked, [checked.task] if "task" in values else _able(checked.model))
     if checked.weights and (card := _card(checked.weights)) is not None and values.get("task", card.task) == card.task:
         name = str(card.architecture.get("name", ""))
         if "model" not in values and any(row.name == name for row in room(card.task).models()):
@@ -71,6 +71,22 @@ def _learned(given: TrainConfig, task: str) -> tuple[int, int] | None:
 def _card(weights: str) -> Card | None:
     """Of a model of ours; raises UserError for a file that is neither that, nor other safetensors, nor pickled."""
     return None if modelfile.is_pickled(weights) else modelfile.peek(weights)
+
+
+def _check_model(config: TrainConfig, tasks: Sequence[str]) -> None:
+    """Raise UserError where none of the tasks can do what is asked: which of them it is, the data are still to say."""
+    reasons = []
+    for task in tasks:
+        try:
+            return room(task).check(config)
+        except UserError as error:
+            reasons.append(error)
+    raise reasons[0]
+
+
+def _able(model: str) -> list[str]:
+    """The tasks that have a model of this name; raises UserError as `knowing`."""
+    return [task for task in ROOMS if any(row.name == model for row in room(task).models())] or [knowing(model)]
 
 
 def knowing(model: str) -> str:

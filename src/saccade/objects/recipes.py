@@ -16,6 +16,7 @@ SIDE = 320  # pixels of the longer side
 LARGEST = 480  # and of that of an input in which small objects are enlarged
 EXTENT = 16.0  # pixels of an object's side, below which few places of the finest map lie in it
 CPU_MINUTES = 18.0
+RATES = {"detect": 1.5e-3, "instances": 1.5e-3, "panoptic": 1e-3}  # of the default models
 IMAGES_SEEN = 60_000  # training images over all epochs
 SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5)
 
@@ -35,7 +36,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
     epochs *= 1 if budget.minutes is None else 2
     minutes = budget.limit(device, CPU_MINUTES, reasons)
-    rate, why = (1.5e-3 if model == default else 2e-4), "for random weights"
+    rate, why = (RATES[task] if model == default else 2e-4), "for random weights"
     if budget.pretrained:
         rate, why = 1e-4, "small, to keep what the weights know"
     config = TrainConfig(
