@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,21 @@ TRUTH = "#ffffff"
 FILLED = 0.35  # share of the colour within a mask
 
 
-def drawn(image: NDArray[np.uint8], result: Detections, truth: Any | None = None) -> Image.Image:
+def _colour(label: int) -> str:
+    return COLOURS[label % len(COLOURS)]
+
+
+def drawn(image: NDArray[np.uint8], result: Detections, truth: Any | None = None, colour: Callable[[int], str] = _colour) -> Image.Image:
     """uint8 `[H, W, C]`, C 1 or 3 -> the image, enlarged by whole pixels where small, with boxes or masks, names and scores; `truth`
-    (Objects of the same image) as thin white lines below them. A name stands beside its box, or within its mask where there is room."""
+    (Objects of the same image) as thin white lines below them. A name stands beside its box, or within its mask where there is room.
+    colour: of a class, "#rrggbb"."""
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("RGB")
     factor = max(1, -(-SMALLEST // max(picture.size)))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     line = max(2, max(picture.size) // 300)
     shaped = isinstance(result, Instances)
     if isinstance(result, Instances):
-        picture = _covered(picture, result, truth.masks if truth is not None else (), factor, line)
+        picture = _covered(picture, result, truth.masks if truth is not None else (), (factor, line), colour)
     page = ImageDraw.Draw(picture)
     for box in truth.boxes.tolist() if truth is not None and not shaped else ():
         page.rectangle([value * factor for value in box], outline=TRUTH, width=max(1, line // 2))
@@ -40,7 +45,7 @@ def drawn(image: NDArray[np.uint8], result: Detections, truth: Any | None = None
     taken: list[tuple[float, float, float, float]] = []
     order = np.argsort(result.scores, kind="stable").tolist()  # the surest on top
     for place in order if not shaped else ():
-        page.rectangle((result.boxes[place] * factor).tolist(), outline=_colour(int(result.labels[place])), width=line)
+        page.rectangle((result.boxes[place] * factor).tolist(), outline=colour(int(result.labels[place])), width=line)
     for place in reversed(order):
         text = f"{one_line(result.classes[int(result.labels[place])])} {result.scores[place]:.2f}"
         wide, tall = font.getlength(text) + 4, height + 4
@@ -48,7 +53,7 @@ def drawn(image: NDArray[np.uint8], result: Detections, truth: Any | None = None
         if spot is None:
             continue  # the box says it: a name over another name says nothing
         taken.append(spot)
-        page.rectangle(spot, fill=_colour(int(result.labels[place])))
+        page.rectangle(spot, fill=colour(int(result.labels[place])))
         page.text((spot[0] + 2, (spot[1] + spot[3]) / 2), text, fill="white", font=font, anchor="lm")
     return picture
 
@@ -71,18 +76,22 @@ def _spot(
     return None
 
 
-def _covered(picture: Image.Image, result: Instances, truths: Sequence[Rle], factor: int, line: int) -> Image.Image:
-    """Truths as white lines, then masks in the colours of their classes, with stronger edges, the surest on top."""
+def _covered(
+    picture: Image.Image, result: Instances, truths: Sequence[Rle], scale: tuple[int, int], colour: Callable[[int], str]
+) -> Image.Image:
+    """Truths as white lines, then masks in the colours of their classes, with stronger edges, the surest on top. scale: how many times the
+    picture is enlarged, and how wide lines are."""
+    factor, line = scale
     pixels = np.asarray(picture).astype(np.float32)
     for mask in truths:
         shape, place = _patch(mask, factor)
         pixels[place][_edge(shape, max(1, line // 2))] = 255
     for row in np.argsort(result.scores, kind="stable").tolist():
         shape, place = _patch(result.masks[row], factor)
-        colour = np.array(ImageColor.getrgb(_colour(int(result.labels[row]))), np.float32)
+        tone = np.array(ImageColor.getrgb(colour(int(result.labels[row]))), np.float32)
         inner = shape & ~_edge(shape, line)
-        pixels[place][inner] += FILLED * (colour - pixels[place][inner])
-        pixels[place][shape & ~inner] = colour
+        pixels[place][inner] += FILLED * (tone - pixels[place][inner])
+        pixels[place][shape & ~inner] = tone
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
@@ -98,7 +107,3 @@ def _edge(shape: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """The outer pixels of a shape."""
     inner: NDArray[np.bool_] = binary_erosion(shape, iterations=width)
     return shape & ~inner
-
-
-def _colour(label: int) -> str:
-    return COLOURS[label % len(COLOURS)]

@@ -130,9 +130,9 @@ class Panoptic:
 
     def draw(self, image: NDArray[np.uint8], result: Answer, truth: Any | None = None) -> Image:
         """The image uint8 `[H, W, C]` with its segments over it, the edges of the true ones in white."""
-        from saccade.objects.drawing import drawn
+        from saccade.tasks.panoptic.drawing import drawn
 
-        return drawn(image, result.to_instances(stuff=True), truth)
+        return drawn(image, result, truth)
 
     def example(self, n: int, generator: np.random.Generator) -> Batch:
         """Tiny data that can be learned."""
