@@ -18,7 +18,7 @@ from saccade.api.runs import Run, read_record
 from saccade.api.sets import check_labels, check_trainable
 from saccade.api.setup import Setup
 from saccade.core import config as configs
-from saccade.core import launch, licenses
+from saccade.core import launch, licenses, memory
 from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
 from saccade.core.progress import Progress, Silent, automatic
@@ -81,7 +81,7 @@ def train(  # the verb's options, by name
     asked: dict[str, Any] = {name: value for name, value in values.items() if value is not None} | dict(set or {})
     asked |= {"edits": tuple(edits)} if edits else {}
     place = Path(out) if out is not None else None
-    with notices_ignored(), Ranks.joined() as ranks:
+    with notices_ignored(), memory.kept(), Ranks.joined() as ranks:
         now = _Now(ranks, progress if ranks.is_first else Silent(), started, report)
         again = launch.restarts() and place is not None and RunDir(place).run_file.is_file()
         if again and not resume:  # the request is that of the first start, which the run has taken up
