@@ -72,7 +72,9 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "WAY"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        return worker(*args.worker, args.threads)
+        name, way = args.worker
+        worker(name, way, args.threads)
+        return
     for number in range(args.rounds):
         for name in CASES:
             for way in WAYS if number % 2 else WAYS[::-1]:
@@ -81,7 +83,6 @@ def main() -> None:
                 with RESULTS.open("a") as file:
                     file.write(json.dumps({"round": number, "machine": processor(), **found}) + "\n")
     table(args.threads)
-    return None
 
 
 def table(threads: int) -> None:

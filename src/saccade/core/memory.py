@@ -38,6 +38,6 @@ def _glibc() -> ctypes.CDLL | None:
     """The C library of this process, if it has both calls."""
     try:
         library = ctypes.CDLL(None)
-        return library if library.mallopt and library.malloc_trim else None
-    except (OSError, TypeError, AttributeError):  # Windows, macOS, musl
+        return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+    except (OSError, TypeError):  # Windows
         return None
