@@ -9,6 +9,7 @@ Each is one run of `saccade train --epochs N --edit ...`, all else by default, o
 - small: a quarter of the channels inside of its blocks, and no block more.
 - grown: begins as the small one; is widened twofold and one stage deepened after 35 % of the epochs, and both once more after 65 %: then it
   is as large as the large one.
+- grown, longer: the same in half as many epochs more.
 - pruned: the large one without the blocks more; half of the channels inside of its blocks go after 60 % of the epochs.
 
 resnet18 is timm's, from nothing, on the excerpt (8 epochs): large is the whole of it; of pruned half of all channels, of blocks and trunk,
@@ -35,6 +36,7 @@ from datasets import HERE, SHARED, processor
 from datasets import saccade as command
 
 RESULTS = HERE / "results" / "growing.jsonl"
+LONGER = 1.5
 INSIDE, ALL = "features.*.conv*", "*conv*"
 
 
@@ -47,15 +49,21 @@ class Trial:
     stages: tuple[str, ...] = ()
     model: str = ""
 
-    def ways(self) -> dict[str, list[str]]:
-        """What changes on each way."""
-        first, second, late = (f"at epoch {share * self.epochs:g}" for share in (0.35, 0.65, 0.6))
+    def ways(self) -> dict[str, tuple[int, list[str]]]:
+        """Epochs and what changes, by way."""
+        late = f"at epoch {0.6 * self.epochs:g}"
         if not self.stages:
-            return {"large": [], "pruned": [f"{late}: prune {ALL} 0.5"], "small": [f"at step 0: prune {ALL} 0.5"]}
+            ways = {"large": [], "pruned": [f"{late}: prune {ALL} 0.5"], "small": [f"at step 0: prune {ALL} 0.5"]}
+            return {way: (self.epochs, edits) for way, edits in ways.items()}
         small = [f"at step 0: prune {INSIDE} 0.75"]
-        growing = [f"{when}: {text}" for when, stage in zip((first, second), self.stages, strict=True) for text in _larger(stage)]
         deeper = [f"at step 0: deepen {stage} +1" for stage in self.stages]
-        return {"large": deeper, "grown": [*small, *growing], "small": small, "pruned": [f"{late}: prune {INSIDE} 0.5"]}
+        ways = {"large": deeper, "grown": small + self._growing(self.epochs), "small": small, "pruned": [f"{late}: prune {INSIDE} 0.5"]}
+        longer = round(LONGER * self.epochs)
+        return {way: (self.epochs, edits) for way, edits in ways.items()} | {"grown, longer": (longer, small + self._growing(longer))}
+
+    def _growing(self, epochs: int) -> list[str]:
+        times = (f"at epoch {share * epochs:g}" for share in (0.35, 0.65))
+        return [f"{when}: {text}" for when, stage in zip(times, self.stages, strict=True) for text in _larger(stage)]
 
 
 def _larger(stage: str) -> tuple[str, str]:
@@ -78,11 +86,12 @@ def prepared(work: Path, name: str) -> Path:
 
 def trained(work: Path, name: str, way: str, seed: int) -> dict[str, Any]:
     """One run, its accuracy on the test images, and its work."""
-    trial, run = TRIALS[name], work / f"{name}-{way}-{seed}"
+    trial, run = TRIALS[name], work / f"{name}-{way.replace(', ', '-')}-{seed}"
+    epochs, edits = trial.ways()[way]
     if not (run / "report.html").exists():
         shutil.rmtree(run, ignore_errors=True)
-        asked = [word for text in trial.ways()[way] for word in ("--edit", text)] + (["--model", trial.model] if trial.model else [])
-        command("train", str(prepared(work, trial.data)), "--epochs", str(trial.epochs), "--seed", str(seed), "--out", str(run), *asked)
+        asked = [word for text in edits for word in ("--edit", text)] + (["--model", trial.model] if trial.model else [])
+        command("train", str(prepared(work, trial.data)), "--epochs", str(epochs), "--seed", str(seed), "--out", str(run), *asked)
     found = command("eval", str(run), "--split", "test")
     record = json.loads((run / "run.json").read_text())
     file = run / "events.jsonl"
