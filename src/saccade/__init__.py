@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from saccade.core.config import TrainConfig
     from saccade.core.errors import Interrupted, SaccadeError, UserError
     from saccade.core.layers import Layers
+    from saccade.core.panoptic import Panoptic
     from saccade.core.results import Classification, Detections, Generated, Instances
     from saccade.core.segmentation import Segmentation
 
@@ -70,6 +71,7 @@ __all__ = [
     "Interrupted",
     "Layers",
     "Model",
+    "Panoptic",
     "Predictions",
     "Run",
     "SaccadeError",
@@ -105,6 +107,7 @@ _MODULES = {
     "Instances": "saccade.core.results",
     "Generated": "saccade.core.results",
     "Layers": "saccade.core.layers",
+    "Panoptic": "saccade.core.panoptic",
     "Segmentation": "saccade.core.segmentation",
     "models": "saccade.api.listing",
     "Interrupted": "saccade.core.errors",

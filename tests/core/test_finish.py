@@ -67,8 +67,8 @@ def test_outputs_that_are_not_the_cards(rows: object, text: str):
 def test_other_outputs_and_other_tasks():
     with pytest.raises(UserError, match="must give 'probabilities', it gives 'logits'"):
         finish.results({"logits": np.zeros((1, 3))}, CARD, [(1, 1)], ["a"])
-    with pytest.raises(UserError, match="'panoptic'"):
-        run(np.ones((1, 3)) / 3, Card("panoptic", CLASSES, {}, InputSpec(3, (8, 8))))
+    with pytest.raises(UserError, match="'poses'"):
+        run(np.ones((1, 3)) / 3, Card("poses", CLASSES, {}, InputSpec(3, (8, 8))))
     with pytest.raises(UserError, match="shape"):
         run(np.ones((1, 0)), Card("classify", (), {}, InputSpec(3, (8, 8))))
 

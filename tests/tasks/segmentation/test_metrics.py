@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
+from saccade.core import class_masks
 from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.segmentation import Segmentation
-from saccade.tasks.segmentation.metrics import TOLERANCE, SegmentationMetric, confusion
+from saccade.tasks.segmentation import edges
+from saccade.tasks.segmentation.edges import TOLERANCE
+from saccade.tasks.segmentation.metrics import SegmentationMetric, confusion
 
 CLASSES = ("background", "cat", "dog", "owl")
 
@@ -146,3 +149,18 @@ def test_confusion() -> None:
     assert confusion(said, right, 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
     with pytest.raises(ValueError, match="of one size"):
         measured([answer(np.zeros((3, 4)))], [Packed.of(np.zeros((4, 3), np.uint8))])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_an_image_read_in_bands_has_the_same_figures(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edges between bands among them; what is held of a large image is a band and its edges."""
+    said, right = some(6, seed=3)
+    whole = measured(said, right)
+    expected = whole.compute(), whole.per_class(), whole.details()
+    monkeypatch.setattr(class_masks, "BAND", 11 * rows)
+    monkeypatch.setattr(edges, "BAND", 0)  # so that no distance is found by a transform of the whole
+    again = measured(said, right)
+    assert again.compute() == pytest.approx(expected[0])
+    assert again.details() == expected[2]
+    for one, other in zip(again.per_class(), expected[1], strict=True):
+        assert one == pytest.approx(other)

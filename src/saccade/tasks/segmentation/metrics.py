@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from saccade.core import run_lengths
 from saccade.core.class_masks import BAND, IGNORED, Packed
 from saccade.core.segmentation import Segmentation
+from saccade.tasks.segmentation import edges
+from saccade.tasks.segmentation.edges import Pair
 
 Array = NDArray[Any]
-TOLERANCE = 0.0075  # of the image's diagonal, within which an edge is met (Csurka et al. 2013, section 2.2)
-PERCENTILE = 95.0
-MANY = 0.1  # share of the pixels
 SECONDS = 10.0  # that a bootstrap may take, about: see `resamples`
 
 
@@ -48,18 +47,19 @@ class SegmentationMetric:
     def update(self, results: Sequence[Segmentation], truths: Sequence[Packed]) -> None:
         """Take up answers and the truth of each, of the same size."""
         for result, truth in zip(results, truths, strict=True):
-            said, right = result.mask, truth.values
-            if said.shape != right.shape:
-                raise ValueError(f"answer and truth must be of one size, got {said.shape} and {right.shape}")
-            counts = confusion(said, right, len(self.classes)).ravel()
+            if result.size != truth.size:
+                raise ValueError(f"answer and truth must be of one size, got {result.size} and {truth.size}")
+            counts = _confused(result, truth, len(self.classes))
             seen = np.flatnonzero(counts)
-            self._cells.append(np.column_stack([np.full(len(seen), self._images), seen, counts[seen]]))
-            self._edges.append(_edges_of(said, right, len(self.classes), self._images))
+            self._cells.append(np.column_stack([np.full(len(seen), self._images), seen, counts.ravel()[seen]]))
+            there = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
+            rows = edges.compared(_bands(result, truth), truth.size, there)
+            self._edges.append(np.column_stack([np.full(len(rows), self._images), rows]))
             self._images += 1
 
     def row(self, result: Segmentation, truth: Packed) -> dict[str, Any]:
         """source, size, masks: run lengths by class; miou: of this image, over the classes that it has, and pixel_accuracy."""
-        counts = confusion(result.mask, truth.values, len(self.classes))
+        counts = _confused(result, truth, len(self.classes))
         overlap, _ = _overlaps(counts)
         said = result.mask
         shapes = {self.classes[label]: run_lengths.from_mask(said == label).counts.decode() for label in result.labels.tolist()}
@@ -124,6 +124,19 @@ class SegmentationMetric:
             return np.where(said + there > 0, f1, np.nan), apart / np.where(times > 0, times, np.nan)
 
 
+def _bands(result: Segmentation, truth: Packed) -> Iterator[Pair]:
+    """The classes told and the true ones, from the top: of masks of one size, which are expanded in the same bands."""
+    return zip(result.packed.bands(), truth.bands(), strict=True)
+
+
+def _confused(result: Segmentation, truth: Packed, kinds: int) -> NDArray[np.int64]:
+    """`confusion` of a whole image."""
+    counts = np.zeros((kinds, kinds), np.int64)
+    for said, right in _bands(result, truth):
+        counts += confusion(said, right, kinds)
+    return counts
+
+
 def confusion(said: NDArray[np.uint8], right: NDArray[np.uint8], kinds: int) -> NDArray[np.int64]:
     """How many pixels of each class (rows) were told to be of each (columns), without those that do not count: `[K, K]`."""
     table, rows = np.zeros((IGNORED + 1) ** 2, np.int64), max(1, BAND // max(1, right.shape[1]))
@@ -138,53 +151,6 @@ def _overlaps(counts: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.flo
     both, each = counts.diagonal().astype(np.float64), (counts.sum(0) + counts.sum(1)).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return both / np.where(each > 0, each - both, np.nan), 2 * both / np.where(each > 0, each, np.nan)
-
-
-def _edges_of(said: NDArray[np.uint8], right: NDArray[np.uint8], kinds: int, image: int) -> Array:
-    """Of each class that is there: image, class, edge pixels of the answer that are met and all of them, the same of the truth, and the
-    Hausdorff distance, NaN where it is in one of both only."""
-    near = max(1.0, TOLERANCE * float(np.hypot(*right.shape)))
-    void = right == IGNORED
-    edges = [_edge(mask, void) for mask in (said, right)]
-    rows = []
-    for label in np.flatnonzero(np.bincount(np.concatenate([said[~void], right[~void]]), minlength=kinds)[:kinds]).tolist():
-        answer, truth = ((edge & (mask == label)) for edge, mask in zip(edges, (said, right), strict=True))
-        rows.append([image, label, *_compared(answer, truth, near)])
-    return np.array(rows, np.float64).reshape(-1, 7)
-
-
-def _edge(mask: NDArray[np.uint8], void: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels with one of another class beside, above or below them, both of which count."""
-    edge = np.zeros(mask.shape, bool)
-    for axis in (0, 1):
-        first, second = (slice(None, -1), slice(None))[:: 1 - 2 * axis], (slice(1, None), slice(None))[:: 1 - 2 * axis]
-        other = (mask[first] != mask[second]) & ~void[first] & ~void[second]
-        edge[first] |= other
-        edge[second] |= other
-    return edge
-
-
-def _compared(answer: NDArray[np.bool_], truth: NDArray[np.bool_], near: float) -> tuple[float, float, float, float, float]:
-    """Edge pixels of the answer that are met and all, the same of the truth, and the Hausdorff distance at PERCENTILE."""
-    said, there = int(answer.sum()), int(truth.sum())
-    if not (said and there):
-        return 0, said, 0, there, np.nan
-    to_truth, to_answer = _distances(answer, truth), _distances(truth, answer)
-    apart = max(float(np.percentile(one, PERCENTILE)) for one in (to_truth, to_answer))
-    return int((to_truth <= near).sum()), said, int((to_answer <= near).sum()), there, apart
-
-
-def _distances(points: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """From each point to the nearest of the others, in pixels; of many by a transform of the whole, which takes as long for any number."""
-    from scipy.ndimage import distance_transform_edt
-    from scipy.spatial import cKDTree
-
-    if points.sum() + others.sum() > points.size * MANY:
-        transformed: NDArray[np.float64] = np.asarray(distance_transform_edt(~others))[points]
-        return transformed
-    found, _ = cKDTree(np.argwhere(others)).query(np.argwhere(points))
-    distances: NDArray[np.float64] = np.asarray(found)
-    return distances
 
 
 def mean(values: NDArray[np.float64]) -> float | None:
