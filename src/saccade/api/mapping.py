@@ -31,7 +31,7 @@ WORDS = {"miou": "mean overlap", "pq": "panoptic quality"}
 def worst(rows: Sequence[Mapping[str, Any]], card: Card, n: int) -> list[dict[str, Any]]:
     """source and the FIGURES of the `n` images with the lowest of the first, worst first, from the rows of an evaluation."""
     figures = FIGURES[card.task]
-    found = [{name: row.get(name) for name in ("source", *figures)} for row in _ordered(rows, card)]
+    found: list[dict[str, Any]] = [{name: row.get(name) for name in ("source", *figures)} for row in _ordered(rows, card)]
     return [row for row in found[:n] if row[figures[-1]] is not None and row[figures[-1]] < GOOD_ENOUGH]
 
 

@@ -212,7 +212,10 @@ class Panoptic:
         axes = figure.add_subplot()
         axes.imshow(self.coloured(), interpolation="nearest")
         axes.axis("off")
-        shown = [Patch(color=np.array(colour(label + 1)) / 255, label=self.classes[label]) for label in self.labels.tolist()]
+        shown = []
+        for label in self.labels.tolist():
+            red, green, blue = colour(label + 1)
+            shown.append(Patch(color=(red / 255, green / 255, blue / 255), label=self.classes[label]))
         for text in figure.legend(handles=shown, loc="outside right upper", fontsize=8).get_texts():
             text.set_parse_math(False)  # a class may be called "$x"
         return figure

@@ -137,7 +137,7 @@ def between(maps: NDArray[np.float32], extent: tuple[float, float], size: tuple[
     from PIL import Image
 
     height, width = extent
-    if extent == size == maps.shape[1:]:
+    if maps.shape[1:] == size and extent == (float(size[0]), float(size[1])):
         return maps[:, top:bottom]
     box = (0, top * height / size[0], width, bottom * height / size[0])
     shape = (size[1], bottom - top)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 from saccade.core import class_masks
 from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.segmentation import Segmentation
-from saccade.tasks.segmentation import edges
+from saccade.tasks.segmentation import edges, metrics
 from saccade.tasks.segmentation.edges import TOLERANCE
 from saccade.tasks.segmentation.metrics import SegmentationMetric, confusion
 
@@ -164,3 +166,24 @@ def test_an_image_read_in_bands_has_the_same_figures(rows: int, monkeypatch: pyt
     assert again.details() == expected[2]
     for one, other in zip(again.per_class(), expected[1], strict=True):
         assert one == pytest.approx(other)
+
+
+def test_a_large_mask_is_measured_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than twice the bytes of its image's pixels, whatever the number of classes; bands are a hundredth of it."""
+    side = 2500
+    monkeypatch.setattr(class_masks, "BAND", side**2 // 100)
+    monkeypatch.setattr(metrics, "PAIRS", side**2 // 100)
+    monkeypatch.setattr(edges, "BAND", 0)
+    truth = np.random.default_rng(0).integers(0, 4, (side // 250, side // 250), dtype=np.uint8).repeat(250, 0).repeat(250, 1)
+    said, right = answer(np.roll(truth, 3, 0)), Packed.of(truth)
+    del truth
+    metric = SegmentationMetric(CLASSES)
+    tracemalloc.start()
+    try:
+        metric.update([said], [right])
+        row = metric.row(said, right)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert row["pixel_accuracy"] > 0.9
+    assert peak < 2 * 3 * side**2, f"{peak:,} bytes"

@@ -46,7 +46,7 @@ class Panoptic:
 
     def recipe(self, schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Sequence[str]]:
         """The configuration for this data, and a reason by line: that of objects."""
-        return recipes.choose(self.name, DEFAULT, schema, device, budget)
+        return recipes.choose("panoptic", DEFAULT, schema, device, budget)
 
     def check(self, config: TrainConfig) -> None:
         """Raise UserError, naming the nearest, for a model that is not known, and for what is not done here."""

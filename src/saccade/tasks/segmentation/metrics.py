@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import run_lengths
-from saccade.core.class_masks import BAND, IGNORED, Packed
+from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.segmentation import Segmentation
 from saccade.tasks.segmentation import edges
 from saccade.tasks.segmentation.edges import Pair
 
 Array = NDArray[Any]
+PAIRS = 1 << 19  # pixels of which pairs of classes are counted at once: a number of 64 bits is made of each
 SECONDS = 10.0  # that a bootstrap may take, about: see `resamples`
 
 
@@ -139,8 +140,8 @@ def _confused(result: Segmentation, truth: Packed, kinds: int) -> NDArray[np.int
 
 def confusion(said: NDArray[np.uint8], right: NDArray[np.uint8], kinds: int) -> NDArray[np.int64]:
     """How many pixels of each class (rows) were told to be of each (columns), without those that do not count: `[K, K]`."""
-    table, rows = np.zeros((IGNORED + 1) ** 2, np.int64), max(1, BAND // max(1, right.shape[1]))
-    for top in range(0, len(right), rows):  # in bands, as a number of 64 bits is made of each pixel
+    table, rows = np.zeros((IGNORED + 1) ** 2, np.int64), max(1, PAIRS // max(1, right.shape[1]))
+    for top in range(0, len(right), rows):
         pairs = right[top : top + rows].astype(np.int32) * (IGNORED + 1) + said[top : top + rows]
         table += np.bincount(pairs.ravel(), minlength=len(table))  # as they are and picked then, as masking both first takes longer
     return table.reshape(IGNORED + 1, IGNORED + 1)[:kinds, :kinds]
