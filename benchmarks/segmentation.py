@@ -136,13 +136,16 @@ def seams(work: Path, seed: int) -> dict[str, Any]:
     from saccade.data.opening import open_dataset
     from saccade.prediction import tiling
 
+    run = work / f"classes-nuclei-{seed}"
+    if not run.exists():
+        raise SystemExit(f"{run} is not there: first --only nuclei, of this seed and work")
     dataset = open_dataset(prepared(work, "nuclei"), task="segment")
     canvas, rest = np.zeros((1, 3, LARGE, LARGE), np.uint8), iter(dataset.split("test").tolist() * 9)
     for top in range(0, LARGE, SIDE):
         for left in range(0, LARGE, SIDE):
             pixels = dataset.decode(next(rest))[:SIDE, :SIDE].transpose(2, 0, 1)
             canvas[0, :, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
-    session = load_model(work / f"classes-nuclei-{seed}").session()
+    session = load_model(run).session()
     found = [_shares(one["logits"][0]) for one in (session.run(canvas), tiling.run(session, canvas))]
     apart = np.abs(found[0] - found[1])
     other = float((found[0].argmax(0) != found[1].argmax(0)).mean())

@@ -34,8 +34,9 @@ def write(annotations: Annotations, out: Path, to: str, progress: Progress | Non
     lost = Counter({"annotations that cannot be right (data check names them)": len(annotations.problems)})
     annotations, reduced = _for_task(annotations, to, tuple(writer.TASKS))
     lost.update(reduced)
+    painted = annotations.task == "segment" and not annotations.multi  # objects are what pixels are named by, and nothing else
     for item in annotations.items:
-        lost.update(_lost(item, writer.HOLDS))
+        lost.update(_lost(replace(item, objects=()) if painted else item, writer.HOLDS))
     if progress:
         progress.start(f"writing {to}", len(annotations.items), "images")
     with new_folder(out) as folder:

@@ -212,3 +212,25 @@ def test_a_page_of_it(tmp_path: Path) -> None:
     view(found, tmp_path / "page", progress=Silent())
     script = (tmp_path / "page/pages/1.js").read_text()
     assert script.count('"rings"') == sum(len(item.objects) for item in found.items)
+
+
+@pytest.mark.parametrize("name", [name for name in formats.NAMES if "segment" in formats.find(name).TASKS])
+def test_it_becomes_a_set_of_classes_of_pixels(name: str, tmp_path: Path) -> None:
+    data.make("shapes", task="panoptic", n=18, size=(24, 32), out=tmp_path / "set")
+    told = data.convert(tmp_path / "set", tmp_path / "out", to=name, task="segment")
+    assert told["lost"] == [] and told["written"]["images"] == 18
+    before, after = open_dataset(tmp_path / "set", task="segment"), open_dataset(tmp_path / "out", task="segment")
+    assert after.schema.classes == before.schema.classes and after.schema.images == before.schema.images
+    own = {path.rpartition("/")[2].rpartition(".")[0]: place for place, path in enumerate(before.paths)}
+    for place, path in enumerate(after.paths):
+        wanted, got = before[own[path.rpartition("/")[2].rpartition(".")[0]]].target, after[place].target
+        np.testing.assert_array_equal(got, np.uint8(1) << wanted.astype(np.uint8) if after.annotations.multi else wanted)
+
+
+def test_its_things_become_a_set_of_objects(tmp_path: Path) -> None:
+    data.make("shapes", task="panoptic", n=18, size=(24, 32), out=tmp_path / "set")
+    told = data.convert(tmp_path / "set", tmp_path / "out", to="coco", task="instances")
+    found = open_annotations(tmp_path / "out")
+    assert told["lost"] == [] and (found.task, found.format) == ("instances", "coco") and "ground" not in found.classes
+    with pytest.raises(UserError, match="coco holds sets for detect and instances, this one is for panoptic"):
+        data.convert(tmp_path / "set", tmp_path / "none", to="coco")
