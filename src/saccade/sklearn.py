@@ -51,7 +51,7 @@ class _OfImages(BaseEstimator):
     def _measure(self, table: NDArray[Any]) -> None:
         """Which numbers are black and white: 0 and 255 of uint8, else the least and the largest seen."""
         shape = self.image_shape or (1, table.shape[1])
-        if len(shape) not in (2, 3) or math.prod(shape) != table.shape[1] or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        if len(shape) not in (2, 3) or math.prod(shape) != table.shape[1] or min(shape) < 1:
             raise ValueError(f"image_shape must be (height, width) or (height, width, channels) of {table.shape[1]} features, got {shape}")
         if table.dtype == np.uint8:
             self.range_ = (0.0, 255.0)

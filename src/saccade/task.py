@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -89,6 +89,22 @@ class Phase:
     every: int = 1
     after_step: Callable[[int], None] | None = None
     pace: Callable[[float], None] | None = None
+
+
+NO_COLOURS = "hue, saturation and grey copies left out: {} bands are no colours"
+
+
+def without_colours(changes: AugmentConfig, channels: int) -> AugmentConfig:
+    """The changes that make sense for images that are no colours. Four channels change as colours and alpha do, so none of brightness."""
+    return replace(changes, hue=0.0, grey=0.0, color=0.0 if channels == 4 else changes.color)
+
+
+def refuse_bands(channels: int, most: tuple[int, ...], task: str) -> None:
+    """Raise UserError for channels that a room does not take."""
+    if channels not in most:
+        told = f"{', '.join(map(str, most[:-1]))} or {most[-1]}"
+        fix = "bands are for classify and segment; save three of them as RGB images"
+        raise UserError(f"{task} takes images of {told} channels, got {channels}", where="channels", fix=fix)
 
 
 def refuse_changes(config: AugmentConfig, known: Sequence[str], what: str) -> None:

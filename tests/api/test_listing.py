@@ -47,6 +47,7 @@ def test_what_is_kept() -> None:
         ({"name": "resnet51"}, "did you mean resnet"),
         ({"task": "clasify"}, "did you mean classify"),
         ({"sort": "size"}, "unknown order"),
+        ({"license": "mit,apache2"}, "unknown licence 'apache2' .*did you mean apache-2.0"),
         ({"max_params": "many"}, "must be a number above 0"),
         ({"max_params": "-3M"}, "must be a number above 0"),
         ({"max_params": "nan"}, "must be a number above 0"),
@@ -71,6 +72,25 @@ def test_all_filters_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert only.metric and len(saccade.models("dfine_s", license="mit")) == 0
     makers = saccade.models(task="generate", sort="parameters")
     assert [entry.name for entry in makers if entry.source == "diffusers"] == ["autoencoder_kl", "vq_model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "license", "size", "metric", "data"),
+    [
+        ("convnext_tiny.in12k_ft_in1k", "apache-2.0", (224, 224), 0.8419, "ImageNet-12k, ImageNet-1k"),
+        ("resnet18.fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0", (224, 224), None, "Instagram-1B, ImageNet-1k"),
+        ("torchvision/resnet50.IMAGENET1K_V2", "bsd-3-clause", (224, 224), 0.80858, "ImageNet-1k"),
+        ("torchvision/resnet50.IMAGENET1K_V1", "bsd-3-clause", (224, 224), 0.7613, "ImageNet-1k"),
+    ],
+)
+def test_weights_by_their_tag(name: str, license: str, size: tuple[int, int], metric: float | None, data: str) -> None:
+    """As people type them."""
+    (one,) = saccade.models(name)
+    assert (one.name, one.license, one.size, one.task, one.local) == (name, license, size, "classify", False)
+    assert one.metric == (None if metric is None else pytest.approx(metric, abs=2e-3)) and bool(one.dataset) == (metric is not None)
+    assert one.descent[0]["data"] == data and one.descent[0]["source"].startswith("https://")
+    with pytest.raises(UserError, match=r"unknown weights .*did you mean .*\."):
+        saccade.models(name + "x")
 
 
 def test_a_model_by_the_repository_of_its_weights() -> None:

@@ -308,3 +308,19 @@ def test_layers_of_one_group_are_widened_once(networks: Get) -> None:
     for name, before in deeper.network.state_dict().items():
         if name.endswith(("conv1.weight", "conv2.weight", "shortcut.1.weight")):
             assert tuple(state[name].shape[:2]) == (2 * before.shape[0], 2 * before.shape[1]), name
+
+
+def test_bands_more_and_fewer(networks: Get, tmp_path: Path) -> None:
+    """More come again in turn, without a change for images whose bands do; fewer share out the weights of those that go."""
+    network = networks("classify", "small_resnet_8px")
+    more = saccade.edit(network.save(tmp_path / "m.safetensors"), "set-input-channels 5")
+    assert more.edits[0]["promise"] == "exact"
+    five = saccade.load(more.model, device="cpu")  # type: ignore[arg-type]
+    assert five.card.input.channels == len(five.card.input.mean) == 5
+    images = pixels(network)
+    before = answers(network.module, images)
+    assert (answers(five.module, images[:, [0, 1, 2, 0, 1]]) - before).abs().max() <= 1e-5  # type: ignore[union-attr]
+    fewer = saccade.edit(more.model, "set-input-channels 2")  # type: ignore[arg-type]
+    assert fewer.edits[0]["promise"] == "changes the function"
+    two = saccade.load(fewer.model, device="cpu")  # type: ignore[arg-type]
+    assert two.card.input.channels == 2 and answers(two.module, images[:, :2]).isfinite().all()  # type: ignore[union-attr]

@@ -70,7 +70,7 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
     for place in shown:
         found, truth, missed, false = answers[place]
         try:
-            pixels = images.read(tree.image(found.source), channels=model.card.input.channels).pixels
+            pixels = images.shown(tree.image(found.source), channels=model.card.input.channels).pixels
         except UserError:
             continue
         text = f"{len(truth.labels)} objects (white), {missed} missed, {false} found that are none or of another class"

@@ -15,7 +15,7 @@ from saccade.api.embedding import embed, opened
 from saccade.api.models import Model, load_model
 from saccade.api.predicting import predict
 from saccade.api.training import train
-from saccade.core import encoding, folders, images
+from saccade.core import bands, encoding, folders, images
 from saccade.core.errors import UserError, one_line
 from saccade.core.files import os_error
 from saccade.core.progress import automatic
@@ -64,13 +64,16 @@ def _free(folder: Path) -> Path:
 
 
 def _write(content: Sequence[Any], labels: Sequence[int], names: Sequence[str], out: Path) -> None:
-    """A table of labels and its images: copies of files, all else as PNG."""
+    """A table of labels and its images: copies of files, bands as TIFF, all else as PNG."""
     held: dict[str, str | bytes] = {}
     items = []
     for number, (one, label) in enumerate(zip(content, labels, strict=True)):
         if isinstance(one, str | os.PathLike):
             path = f"{number:07d}{Path(one).suffix}"
             held[path] = os.fspath(one)
+        elif there := images.bands_of(one):
+            path = f"{number:07d}.tif"
+            held[path] = bands.encoded(images.read(one, channels=there).pixels)
         else:
             path = f"{number:07d}.png"
             held[path] = encoding.png(images.read(one, channels=1 if _is_grey(one) else 3).pixels)

@@ -139,10 +139,10 @@ def explain_with(
 
 
 def look(model: Model, content: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """An image whole, uint8 `[H, W, 1 or 3]`, over white where it is transparent, and as the model sees it, uint8 `[C, h, w]`; raises
+    """An image whole for people, uint8 `[H, W, 1 or 3]` (`images.shown`), and as the model sees it, uint8 `[C, h, w]`; raises
     UserError where it cannot be read."""
     spec = model.card.input
-    return images.read(content, channels=min(spec.channels, 3)).pixels, prepare.read(content, spec).pixels
+    return images.shown(content, channels=spec.channels).pixels, prepare.read(content, spec).pixels
 
 
 def attribute(

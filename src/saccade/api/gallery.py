@@ -94,7 +94,7 @@ def _cells(cuts: Sequence[_Cut], tree: Tree, channels: int, colour: str) -> list
     made: dict[int, Image.Image] = {}
     for source in dict.fromkeys(cut.source for cut in cuts):
         try:
-            pixels = images.read(tree.image(source), channels=channels).pixels
+            pixels = images.shown(tree.image(source), channels=channels).pixels
         except UserError:
             continue
         made |= {place: _cell(pixels, cut, colour) for place, cut in enumerate(cuts) if cut.source == source}

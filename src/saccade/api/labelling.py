@@ -46,7 +46,7 @@ def write(
             held[path] = str(content)
         else:
             path = f"{number}/{PurePath(name).stem}.png"
-            held[path] = encoding.png(images.read(content, max_pixels=max_pixels).pixels)
+            held[path] = encoding.png(images.shown(content, max_pixels=max_pixels).pixels)
         answer = answer.to_segmentation() if isinstance(answer, Panoptic) and format == "masks" else answer
         if isinstance(answer, Segmentation) and format == "masks":
             held[f"{path}: mask"] = class_masks.png(answer.mask)

@@ -31,7 +31,7 @@ class Entry:
     """One model. source: the library that builds it; parameters: see `Task.models`; flops: operations for one image of `size` (height,
     width), None where not counted; license: of the published weights, "" without any; metric on dataset: published of them (accuracy, mean
     average precision, mean overlap), None where not known; local: whether weights lie on this machine; descent: of a model file, the
-    weights that it descends from, oldest first (`core.licenses`)."""
+    weights that it descends from, oldest first (`core.licenses`), of weights by their tag these."""
 
     name: str
     task: str
@@ -94,8 +94,9 @@ def models(
 ) -> Models:
     """What `train --model` takes, or of it what fits.
 
-    name: one of them, a pattern (`resnet*`), `hf/OWNER/NAME` or `hf/FOLDER` of a classifier of transformers, of which the configuration and
-    the model card are read, or a model file or run folder. task: of one room. max_params: a number, or `30M`. license: of
+    name: one of them, a set of weights of one (`convnext_tiny.in12k_ft_in1k`), a pattern (`resnet*`), `hf/OWNER/NAME` or `hf/FOLDER` of a
+    classifier of transformers, of which the configuration and the model card are read, or a model file or run folder. task: of one room.
+    max_params: a number, or `30M`. license: of
     published weights, one or several (a list, or names with commas between); models without published weights have none. sort: "name",
     "parameters" (few first) or "metric" (best first, per data set it was measured on). Heads and decoders also stand on any network of
     timm: `fasterrcnn/densenet121`, `unet/resnet34`. Raises UserError for what there is none of.
@@ -106,14 +107,23 @@ def models(
         raise unknown("order", sort, SORTS, where="--sort")
     if name is not None and Path(name).exists():
         return Models([_of_file(Path(name))])
-    kept = _named([entry for entry in _all() if task in (None, entry.task)], name, task)
+    every = _all()
+    kept = _named([entry for entry in every if task in (None, entry.task)], name, task)
     if max_params is not None:
         most = _count(max_params)
         kept = [entry for entry in kept if entry.parameters <= most]
     if license is not None:
         wanted = licenses.names(license)
+        _known({entry.license for entry in (*every, *kept)}, wanted)
         kept = [entry for entry in kept if entry.license and licenses.allowed(entry.license, wanted)]
     return Models(sorted(kept, key=_order(sort)))
+
+
+def _known(there: set[str], wanted: Sequence[str]) -> None:
+    """Raise UserError for a licence that no model is under, which is a typo sooner than a wish."""
+    for one in wanted:
+        if not any(licenses.allowed(license, [one]) for license in there):
+            raise unknown("licence", one, sorted(there - {""}), where="--license")
 
 
 def _all() -> list[Entry]:
@@ -133,11 +143,31 @@ def _named(entries: list[Entry], name: str | Path | None, task: str | None) -> l
     if any(mark in asked for mark in "*?["):
         return [entry for entry in entries if fnmatchcase(entry.name, asked)]
     found = [entry for entry in entries if entry.name == asked]
+    row = next((entry for entry in entries if entry.name == asked.partition(".")[0]), None)
+    if not found and row is not None and row.source in ("timm", "torchvision"):
+        return [_of_tag(asked, row)]
     if not found and asked.startswith(hf_rows.PREFIX) and task in (None, "classify"):
         return [_of_hub(asked)]
     if not found:
         raise unknown("model", asked, [entry.name for entry in entries], where="models")
     return found
+
+
+def _of_tag(name: str, row: Entry) -> Entry:
+    """One set of weights of a network by its tag: `convnext_tiny.in12k_ft_in1k`, `torchvision/resnet50.IMAGENET1K_V1`. Their licence, size
+    and source are what the library states (it is loaded), the figure the table's where these are the weights that it is of."""
+    from saccade.nn import pretrained
+
+    tags = pretrained.tags(row.name)
+    if name not in tags:
+        raise unknown("weights", name, tags, where="models")
+    told, default = pretrained.weights(name), pretrained.weights(row.name)
+    same = told.address == default.address
+    here = told.repo.replace("/", "--") in _held() if told.repo else (fetching.cache() / told.file).is_file()
+    figure = (row.metric, row.dataset) if same else (told.metric, row.dataset if told.metric else "")
+    flops = row.flops if told.size == row.size else None
+    link = licenses.link(name, license=told.license, source=told.address, data=told.data)
+    return Entry(name, row.task, row.source, row.parameters, flops, told.size, told.license, *figure, here, (link,))
 
 
 def _of_hub(name: str) -> Entry:
@@ -184,9 +214,7 @@ def _of_file(path: Path) -> Entry:
 
 def _local() -> Callable[[ModelRow], bool]:
     """Whether the published weights of a row lie on this machine: in the cache of the Hugging Face hub, whatever their tag, or in ours."""
-    home = Path(os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    held = {place.parent.parent.name.removeprefix("models--") for place in cache.glob("models--*/snapshots/*") if _has_weights(place)}
+    held = _held()
     timms = {name.removeprefix("timm--").partition(".")[0] for name in held if name.startswith("timm--")}
     fetched = {place.name for place in fetching.cache().glob("*")}
 
@@ -195,6 +223,13 @@ def _local() -> Callable[[ModelRow], bool]:
         return (row.weights.replace("/", "--") or row.name) in kept
 
     return here
+
+
+def _held() -> set[str]:
+    """Repositories of the Hugging Face hub whose weights lie in its cache: OWNER--NAME."""
+    home = Path(os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return {place.parent.parent.name.removeprefix("models--") for place in cache.glob("models--*/snapshots/*") if _has_weights(place)}
 
 
 def _has_weights(snapshot: Path) -> bool:

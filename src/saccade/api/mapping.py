@@ -52,7 +52,7 @@ def drawn(model: Model, evaluation: Evaluation, data: str) -> Iterator[Mapping[s
     for place in shown:
         row = rows[place]
         try:
-            pixels = images.read(dataset.tree.image(row["source"]), channels=card.input.channels).pixels
+            pixels = images.shown(dataset.tree.image(row["source"]), channels=card.input.channels).pixels
             truth = dataset.target(place_of[row["source"]], (pixels.shape[0], pixels.shape[1]))
             answer = kind.from_dict(row, card.classes)
         except (UserError, KeyError):

@@ -133,7 +133,7 @@ def _with_masks(answers: Iterator[Result | Failed], folder: Path) -> Iterator[Re
 
 def _draw(model: Predictor, inputs: Sequence[Any], answers: Sequence[Result | Failed], folder: Path, max_pixels: int) -> None:
     """Each image that was answered for, read once more, with its answer: 000000-NAME.png ..., in the order of the inputs."""
-    task, channels = answering(model.card.task, "predict"), min(model.card.input.channels, 3)
+    task, channels = answering(model.card.task, "predict"), model.card.input.channels
     for number, (content, answer) in enumerate(zip(inputs, answers, strict=True)):
         if not isinstance(answer, Failed):
             step = answer.packed.step if isinstance(answer, Segmentation) else 1

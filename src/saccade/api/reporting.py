@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.api import drawing, mapping, marking
-from saccade.core import licenses
+from saccade.core import bands, images, licenses
 from saccade.core.errors import UserError
 from saccade.core.progress import Progress
 from saccade.core.results import OBJECTS, WITHIN
@@ -88,7 +88,7 @@ def _data(
         command=record["command"],
         next_steps=_next_steps(run, evaluation.split, making=config["task"] in MAKING),
         descent=licenses.words(model.card.descent),
-        notes=_notes(data),
+        notes=_notes(data) + _pictures(data["path"], evaluation),
     )
 
 
@@ -146,6 +146,14 @@ def _next_steps(run: RunDir, split: str, *, making: bool) -> Sequence[Mapping[st
 def _notes(data: Mapping[str, Any]) -> list[str]:
     notes = [f"{bad['path']} was left out: {bad['reason']}" for bad in data["bad"]]
     return notes + ([f"{data['ignored']} files without an image suffix were passed over"] if data["ignored"] else [])
+
+
+def _pictures(root: str, evaluation: Evaluation) -> list[str]:
+    """What the pictures of the page show, where they are not the images themselves."""
+    for row in evaluation.predictions[:1]:
+        if there := images.bands_of(Path(root) / row["source"]):
+            return [bands.picture(there)]
+    return []
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

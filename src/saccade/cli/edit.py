@@ -16,7 +16,7 @@ Edits, each one line in quotes; PATH is a module's name or a pattern:
                             to it, else of what is inside of the module
   deepen PATH +N            N more residual blocks
   set-classes +a -b c=d     new, gone and renamed classes
-  set-input-channels N      1, 3 or 4
+  set-input-channels N      1, 3, 4, or bands
   replace TYPE|PATH TYPE    other activations or normalisations: replace ReLU SiLU,
                             replace BatchNorm GroupNorm, replace LayerNorm RMSNorm
   insert-after PATH MODULE  SqueezeExcite, Dropout [P], Dropout2d [P], an activation

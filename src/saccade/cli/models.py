@@ -31,7 +31,7 @@ def command(as_json: bool, quiet: bool, **request: Any) -> None:
     for line in (line for entry in found for line in licenses.words(entry.descent)):
         output.say(f"descent  {line}")
     if not quiet:
-        click.echo(f"{len(found):,} models", err=True)
+        click.echo(f"{len(found):,} model{'s' * (len(found) != 1)}", err=True)
 
 
 def _cell(value: Any) -> Any:

@@ -161,7 +161,7 @@ class TrainConfig:
     epochs: Annotated[float, Ge(0)] = 0.0
     minutes: Annotated[float, Ge(0)] | None = None
     size: tuple[Annotated[int, Ge(1), Le(16384)], Annotated[int, Ge(1), Le(16384)]] = (224, 224)
-    channels: Literal[1, 3, 4] = 3
+    channels: Annotated[int, Ge(1), Le(1024)] = 3
     batch: Annotated[int, Ge(1)] = 64
     micro_batch: Annotated[int, Ge(0)] = 0
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Buffer: TypeAlias = bytes | memoryview
+_LATE_CHUNKS = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -87,3 +89,16 @@ def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 def _image(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels))
+
+
+def late_metadata(file: IO[bytes]) -> bool:
+    """Whether a PNG has text or EXIF after its pixels, told from the chunks' names alone."""
+    before, pixels, late = file.tell(), False, False
+    file.seek(8)
+    while not late and len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        pixels = pixels or name == b"IDAT"
+        late = pixels and name in _LATE_CHUNKS
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(before)
+    return late

@@ -8,7 +8,8 @@ What a file's pixels become:
 - 16 bit grey keeps the upper 8 bits of each value, as Pillow does for 16 bit RGB; 32 bit integers are clipped to 0..65535 first;
 - floats must lie in 0..1 or, where the largest exceeds 1, in 0..255;
 - one channel is ITU-R 601 luminance (Pillow's "L"), three channels of a grey image are three copies;
-- four channels are red, green and blue, premultiplied by alpha, and alpha, which is 255 where an image has no transparency (`core.alpha`).
+- four channels are red, green and blue, premultiplied by alpha, and alpha, which is 255 where an image has no transparency (`core.alpha`);
+- any other number of channels is a TIFF's bands as they stand, and so are 3 and 4 of a TIFF that holds as many bands (`core.bands`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ import io
 import os
 import re
 import stat
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import IO, Any, Protocol, TypeAlias
 
@@ -28,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from saccade.core import alpha, jpeg, modes
+from saccade.core import alpha, bands, encoding, jpeg, modes, tiff
 from saccade.core.errors import UserError
 from saccade.core.pillow import TOO_LARGE, Decoding, silence_libtiff
 
 MAX_PIXELS = 50_000_000
+PICTURES = (1, 3, 4)  # channels that mean grey, RGB, RGB and alpha
 LARGEST = 1 << 40  # where the header alone is read
 ANYWHERE = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 LOCAL = (*ANYWHERE, "TIFF", "PPM")
@@ -42,7 +43,6 @@ SUFFIXES = frozenset(
 
 _ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _METADATA = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
-_LATE_CHUNKS = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
 _TURN: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {  # EXIF orientation -> what sets the pixels upright
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -85,13 +85,14 @@ def read(
     source: a path, an encoded file's bytes, a PIL image (the frame it stands at), an array uint8 `[H, W]` or `[H, W, C]`, or a tensor
     `[H, W]` or `[C, H, W]`, uint8 or float in 0..1; alpha of arrays and tensors is straight, as in files. `local` also admits TIFF and
     PPM, which a server does not.
-    channels: 1, grey, or 3, RGB, both over white where the image is transparent; 4, RGB premultiplied by alpha, and alpha.
+    channels: 1, grey, or 3, RGB, both over white where the image is transparent; 4, RGB premultiplied by alpha, and alpha; others, up to
+    1024: that many bands of a TIFF, or of an array or tensor.
     covering: (height, width) that is all the caller needs. A JPEG of more than twice that is decoded at 1/2, 1/4 or 1/8 of its size,
     which spares most of the time, and comes scaled so that it just covers it (see `core.geometry`).
     Raises UserError, and nothing else, for whatever is wrong with the source. Safe to call from several threads.
     """
-    if channels not in (1, 3, 4):
-        raise UserError(f"images are read with 1, 3 or 4 channels, not {channels}")
+    if not 1 <= channels <= bands.MOST:
+        raise UserError(f"images are read with 1 to {bands.MOST} channels, not {channels}")
     if isinstance(source, (str, os.PathLike)):
         with open_file(source) as file:
             return _read_file(file, os.fsdecode(source), channels, max_pixels, local, covering)
@@ -101,15 +102,43 @@ def read(
         return _read_file(io.BytesIO(source), "bytes", channels, max_pixels, local, covering)
     if isinstance(source, Image.Image):
         where = os.fsdecode(getattr(source, "filename", "") or "PIL image")
+        if channels not in PICTURES:
+            raise bands.unequal(len(source.getbands()), channels, where)
         with Decoding(where):
             pixels, notes = _decode(source, where, channels, max_pixels)
         return Picture(pixels, where, _size(pixels), notes)
     return _read_array(source, channels, max_pixels)
 
 
+def shown(source: Source, *, channels: int = 3, max_pixels: int = MAX_PIXELS, covering: tuple[int, int] | None = None) -> Picture:
+    """As `read` for people to look at: uint8 `[H, W, 3]`, or `[H, W, 1]` for one channel; of bands as `bands.shown` says.
+    channels: those of the model that is asked, of which pictures have no more than 3."""
+    there = bands_of(source)
+    if not there:
+        channels = channels if channels in (1, 3) else 3
+        return read(source, channels=channels, max_pixels=max_pixels, covering=covering)
+    picture = read(source, channels=there, max_pixels=max_pixels)
+    pixels, note = bands.shown(picture.pixels)
+    return replace(picture, pixels=with_channels(pixels, 3), notes=(*picture.notes, note))
+
+
+def bands_of(source: Source) -> int:
+    """How many bands a file holds that is no picture, or an array of more than 4 channels; 0 for all else, and for what cannot be read."""
+    if isinstance(source, np.ndarray):
+        return source.shape[2] if source.ndim == 3 and source.shape[2] > 4 else 0
+    if not isinstance(source, str | os.PathLike | bytes):
+        return 0
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
+            return bands.count(tiff.directory(file))
+    except UserError:
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file's header tells: height and width after EXIF orientation, whether it is grey, whether it has alpha.
+    """What a file's header tells: height and width after EXIF orientation, whether it is grey, whether it has alpha, how many bands it
+    holds, 0 where it is a picture.
 
     Grey means the file's mode: an RGB file of equal channels is not grey, a palette of nothing but greys is. Alpha means that there is an
     alpha channel or a transparent colour; only the pixels tell whether any of them is transparent.
@@ -119,6 +148,7 @@ class Header:
     width: int
     grey: bool
     alpha: bool
+    bands: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -128,15 +158,30 @@ class Header:
 
 def probe(source: str | os.PathLike[str] | bytes) -> Header:
     """From the header alone; raises UserError as `read` does."""
+    if found := _probe_bands(source):
+        return found
     with opened(source) as (image, file):
         grey, see_through = modes.is_grey(image), modes.has_alpha(image)
         width, height = image.size
-        if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and late_metadata(file):
+        if width != height and image.format == "PNG" and not _METADATA.intersection(image.info) and encoding.late_metadata(file):
             check_pixels(image.size, str(source)[:500], MAX_PIXELS)
             image.load()  # rare: what says the orientation stands after the pixels
         if image.format != "TIFF" and orientation(image)[0] >= 5:
             width, height = height, width
         return Header(height, width, grey, see_through)
+
+
+def _probe_bands(source: str | os.PathLike[str] | bytes) -> Header | None:
+    """Of a TIFF that holds bands; None for all else."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
+        tags = tiff.directory(file)
+    there = bands.count(tags)
+    if tags is None or not there:
+        return None
+    with Decoding("bytes" if isinstance(source, bytes) else os.fsdecode(source)):
+        sides = int(tags[tiff.HEIGHT]), int(tags[tiff.WIDTH])
+        height, width = sides[::-1] if tags.get(tiff.ORIENTATION, 1) >= 5 else sides
+        return Header(height, width, False, False, there)
 
 
 # Opening
@@ -216,6 +261,9 @@ def _read_file(  # six arguments: what `read` was asked, and the open file
     file: IO[bytes], where: str, channels: int, max_pixels: int, local: bool, covering: tuple[int, int] | None
 ) -> Picture:
     allow(max_pixels)
+    tags = tiff.directory(file) if local else None
+    if channels not in PICTURES or channels == bands.count(tags):
+        return _read_bands(file, where, tags, channels, max_pixels, local)
     with Decoding(where), open_image(file, where, local=local) as image:
         check_pixels(image.size, where, max_pixels)
         width, height = image.size
@@ -233,6 +281,24 @@ def _read_file(  # six arguments: what `read` was asked, and the open file
         size = (height, width) if turn is None or turn[0] < 5 else (width, height)
         size = _size(pixels) if ready is image else size
     return Picture(pixels, where, size, notes)
+
+
+def _read_bands(file: IO[bytes], where: str, tags: Any, channels: int, max_pixels: int, local: bool) -> Picture:
+    """Those of a TIFF with these tags, or of its pages; raises UserError where they are not as many as the channels asked for."""
+    there = bands.count(tags)
+    if there not in (0, channels):
+        raise bands.unequal(there, channels, where)
+    if tags is None:
+        with Decoding(where), open_image(file, where, local=local) as image:
+            raise bands.unequal(len(image.getbands()), channels, where)
+    with Decoding(where):
+        if there:
+            pixels, note = bands.read(file, tags, where, max_pixels)
+        else:
+            with open_image(file, where, local=True) as image:
+                pixels, note = bands.of_pages(image, channels, where, max_pixels)
+        pixels = np.ascontiguousarray(_turned(pixels, tags.get(tiff.ORIENTATION, 1)))
+    return Picture(pixels, where, _size(pixels), (note,) if note else ())
 
 
 def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
@@ -300,6 +366,9 @@ def _read_array(source: Any, channels: int, max_pixels: int) -> Picture:
     else:
         kinds = "a path, bytes, a PIL image, a NumPy array or a tensor"
         raise UserError(f"an image must be {kinds}, this is {type(source).__name__}")
+    if channels not in PICTURES:
+        pixels, _ = bands.of_array(array, channels, where, max_pixels)
+        return Picture(pixels, where, _size(pixels))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
         layout = "[H, W] or [C, H, W]" if where == "tensor" else "[H, W] or [H, W, C]"
         shape = list(array.shape if where == "array" or array.ndim != 3 else (array.shape[2], *array.shape[:2]))
@@ -324,16 +393,3 @@ def _from_tensor(tensor: Any) -> NDArray[np.uint8]:
     if array.dtype != np.uint8:
         raise UserError(f"a tensor of pixels must be uint8 or float in 0..1, this is {array.dtype}", where="tensor")
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
-
-
-def late_metadata(file: IO[bytes]) -> bool:
-    """Whether a PNG has text or EXIF after its pixels, told from the chunks' names alone."""
-    before, pixels, late = file.tell(), False, False
-    file.seek(8)
-    while not late and len(head := file.read(8)) == 8:
-        length, name = struct.unpack(">I4s", head)
-        pixels = pixels or name == b"IDAT"
-        late = pixels and name in _LATE_CHUNKS
-        file.seek(length + 4, os.SEEK_CUR)
-    file.seek(before)
-    return late

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from saccade.core import alpha
+from saccade.core import alpha, tiff
 from saccade.core.errors import UserError
 
 Pixels = NDArray[np.uint8]
 BAND = 1 << 24  # pixels that are copied at once
-SAMPLES = 277  # the tag of a TIFF that says how many channels it has
 
 
 def plain(image: Image.Image, where: str, *, with_alpha: bool) -> tuple[Pixels, str]:
@@ -59,7 +58,7 @@ def has_alpha(image: Image.Image) -> bool:
 
 def left_out(image: Image.Image) -> str:
     """A note on the channels of a TIFF that Pillow passes over; "" where it reads all."""
-    samples = image.tag_v2.get(SAMPLES, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
+    samples = image.tag_v2.get(tiff.SAMPLES, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
     bands = len(image.getbands())
     return f"of {samples} channels only the first {'was' if bands == 1 else f'{bands} were'} read" if samples > bands else ""
 
@@ -70,31 +69,23 @@ def load(image: Image.Image, where: str) -> None:
         image.load()
     except ValueError:
         if isinstance(image, TiffImagePlugin.TiffImageFile) and left_out(image):
-            raise _not_read(image.tag_v2[SAMPLES], where) from None
+            raise _not_read(image.tag_v2[tiff.SAMPLES], where) from None
         raise
 
 
 def many_channels(file: IO[bytes], where: str) -> UserError | None:
-    """What to say of a TIFF of more channels, or in another order, than are read; None for what is none, or damaged."""
+    """What to say of a TIFF of more channels, or in another order, than are read as a picture; None for what is none, or damaged."""
     try:
-        file.seek(0)
-        start = file.read(8)
-        if start[2:3] == b"+" or start[3:4] == b"+":  # 43: a BigTIFF, whose header is longer
-            start += file.read(8)
-        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start)
-        file.seek(tags.next)
-        tags.load(file)
-        samples = int(tags.get(SAMPLES, 1))
-    except Exception:  # whatever a hostile or damaged header raises: then it is no TIFF that we could name
+        samples = int((tiff.directory(file) or {}).get(tiff.SAMPLES, 1))
+    except Exception:  # whatever damaged tags raise
         return None
-    if samples < 2:
-        return None
-    return _not_read(samples, where)
+    return _not_read(samples, where) if samples > 1 else None
 
 
 def _not_read(samples: int, where: str) -> UserError:
-    problem = f"holds {samples} channels, and only grey and RGB images, with transparency or without, are read"
-    return UserError(problem, where=where, fix="save the channels that matter as such a one")
+    problem = f"holds {samples} channels, and a picture is needed here, grey or RGB: only a model with channels={samples} takes it"
+    fix = f"train one on such images (--set channels={samples}), or save the channels that matter"
+    return UserError(problem, where=where, fix=fix)
 
 
 def _array(image: Image.Image) -> Pixels:

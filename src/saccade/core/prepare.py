@@ -37,13 +37,12 @@ def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """uint8 `[H, W, 1 or 3]` -> contiguous uint8 `[spec.channels, h, w]`; may share memory with `pixels`. By "crop" h and w are
     `spec.size`, else those of `geometry.padded(geometry.scaled(...))`.
 
-    3 -> 1 channels is ITU-R 601 luminance (Pillow's "L"), 1 -> 3 makes copies, 4 takes `[H, W, 4]`, premultiplied, too and is opaque for
-    the others. Raises UserError for a spec that is not supported.
+    3 -> 1 channels is ITU-R 601 luminance (Pillow's "L"), 1 -> 3 makes copies, 4 takes `[H, W, 4]`, premultiplied or of four bands, too and
+    is opaque for the others; any other number takes as many. Raises UserError for a spec that is not supported.
     """
-    if spec.resize not in WAYS or spec.channels not in (1, 3, 4):
-        asked = f"resize {spec.resize!r} to {spec.channels} channels"
-        raise UserError(f"images are prepared by resize 'crop', 'fit' or 'native' to 1, 3 or 4 channels, not by {asked}")
-    _check(pixels, with_alpha=spec.channels == 4)
+    if spec.resize not in WAYS:
+        raise UserError(f"images are prepared by resize 'crop', 'fit' or 'native', not by {spec.resize!r}")
+    _check(pixels, spec.channels)
     if pixels.shape[2] == 3 and spec.channels == 1:
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
     pixels = WAYS[spec.resize](pixels, spec.size)
@@ -53,10 +52,11 @@ def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     return planes if len(planes) == spec.channels else np.repeat(planes, spec.channels, axis=0)
 
 
-def _check(pixels: NDArray[np.uint8], *, with_alpha: bool) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4)[: 2 + with_alpha] or pixels.size == 0:
-        channels = "1, 3 or 4" if with_alpha else "1 or 3"
-        raise UserError(f"pixels must be uint8 [H, W, {channels}] and not empty, are {pixels.dtype} {list(pixels.shape)}")
+def _check(pixels: NDArray[np.uint8], channels: int) -> None:
+    fit = {1: (1, 3), 3: (1, 3), 4: (1, 3, 4)}.get(channels, (channels,))
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in fit or pixels.size == 0:
+        told = f"{', '.join(map(str, fit[:-1]))} or {fit[-1]}" if len(fit) > 1 else channels
+        raise UserError(f"pixels must be uint8 [H, W, {told}] and not empty, are {pixels.dtype} {list(pixels.shape)}")
 
 
 def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -69,9 +69,9 @@ def _crop(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
         # more than there was, and is done whole.)
         down, across = source[0] / scaled[0], source[1] / scaled[1]
         box = (left * across, top * down, min((left + size[1]) * across, source[1]), min((top + size[0]) * down, source[0]))
-        return _resample(pixels, size, box)
+        return resample(pixels, size, box)
     if scaled != source:
-        pixels = _resample(pixels, scaled)
+        pixels = resample(pixels, scaled)
     return pixels[top : top + size[0], left : left + size[1]]
 
 
@@ -80,7 +80,7 @@ def _fit(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     source = (pixels.shape[0], pixels.shape[1])
     scaled = geometry.fitting(source, size)
     if scaled != source:
-        pixels = _resample(pixels, scaled)
+        pixels = resample(pixels, scaled)
     return _native(pixels, size)
 
 
@@ -94,9 +94,12 @@ def _native(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 WAYS = {"crop": _crop, "fit": _fit, "native": _native}
 
 
-def _resample(pixels: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
-    """`pixels`, or the part in `box` (left, top, right, bottom), at `size` (height, width)."""
+def resample(pixels: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+    """uint8 `[H, W, C]`, or the part in `box` (left, top, right, bottom), at `size` (height, width), bilinear, antialiased."""
     pixels = np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
+        planes = [resample(pixels[:, :, at : at + 1], size, box) for at in range(pixels.shape[2])]
+        return np.concatenate(planes, axis=2)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         # As "RGBA" Pillow would multiply the colours by alpha once more, and divide them again, round its resampling.
         image = Image.frombuffer("RGBX", (pixels.shape[1], pixels.shape[0]), pixels.tobytes(), "raw", "RGBX", 0, 1)

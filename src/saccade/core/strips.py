@@ -14,13 +14,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from saccade.core import encoding, images, modes
+from saccade.core import bands, encoding, images, modes, tiff
 from saccade.core.errors import UserError
 from saccade.core.pillow import Decoding
 
@@ -31,11 +31,6 @@ BAND = 1 << 22  # bytes, about, that are decoded at once
 PIECE = 1 << 20  # bytes that are read at once
 _FLAT = {1: 0, 2: 4, 3: 2, 4: 6}  # bytes of a pixel -> the kind of PNG whose 8 bit samples are as many
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # kind of PNG -> samples of a pixel
-# What a strip's own TIFF must say as the whole one does: samples, compression, colours, order of bits, CCITT's options, predictor,
-# tables, subsampling.
-_KEPT = (258, 259, 262, 266, 277, 292, 293, 317, 320, 338, 339, 347, 529, 530, 531, 532)
-# Compressions whose strips and tiles stand alone: none, CCITT's, LZW, JPEG, deflate, PackBits, LZMA, Zstandard, WebP.
-_ALONE = (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001)
 _RAW, _DEFLATE = (1,), (8, 32946)  # compressions whose data may be cut at any row
 
 
@@ -94,26 +89,33 @@ def opened(source: str | bytes, *, channels: int, max_pixels: int = images.MAX_P
     with ExitStack() as stack:
         try:
             file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else images.open_file(source))
-            with Decoding(where):
-                image = stack.enter_context(images.open_image(file, where, local=True))
-                images.check_pixels(image.size, where, max_pixels)
-                parts = _png(image, file, where) or _tiff(image, file, where) or _whole(image, where)
-            if parts is None:
-                rows = of(images.read(source, channels=channels, max_pixels=max_pixels))
-            else:
-                more = ["only the first frame or page was read"] if images.has_more(image) else []
-                more += [missing] if (missing := modes.left_out(image)) else []
-                ready = ((images.with_channels(pixels, channels), note) for pixels, note in parts)
-                rows = Rows(ready, (image.height, image.width), where, tuple(more))
+            banded = bands.count(tiff.directory(file)) == channels
+            rows = None if banded else _rows(file, where, channels, max_pixels, stack)
+            rows = rows or of(images.read(source, channels=channels, max_pixels=max_pixels))
         except UserError as error:
             raise Unreadable(error.message, where=error.where, fix=error.fix) from None
         yield rows
 
 
+def _rows(file: IO[bytes], where: str, channels: int, max_pixels: int, stack: ExitStack) -> Rows | None:
+    """None for what `images.read` reads in a way of its own."""
+    with Decoding(where):
+        image = stack.enter_context(images.open_image(file, where, local=True))
+        images.check_pixels(image.size, where, max_pixels)
+        parts = _png(image, file, where) or _tiff(image, file, where) or _whole(image, where)
+    if parts is None:
+        return None
+    more = ["only the first frame or page was read"] if images.has_more(image) else []
+    more += [missing] if (missing := modes.left_out(image)) else []
+    ready = ((images.with_channels(pixels, channels), note) for pixels, note in parts)
+    return Rows(ready, (image.height, image.width), where, tuple(more))
+
+
 def thinned(source: images.Source, step: int, *, channels: int, max_pixels: int = images.MAX_PIXELS) -> Pixels:
-    """Every `step`th pixel of every `step`th row: uint8 `[ceil(H / step), ceil(W / step), channels]`. Raises UserError as `images.read`."""
-    if step == 1 or not isinstance(source, str | os.PathLike | bytes):
-        return images.read(source, channels=channels, max_pixels=max_pixels).pixels[::step, ::step]
+    """Every `step`th pixel of every `step`th row: uint8 `[ceil(H / step), ceil(W / step), 1 or 3]`, as `images.shown`
+    gives them, whose errors it raises."""
+    if step == 1 or not isinstance(source, str | os.PathLike | bytes) or images.bands_of(source):
+        return images.shown(source, channels=channels, max_pixels=max_pixels).pixels[::step, ::step]
     path = source if isinstance(source, bytes) else os.fsdecode(source)
     with opened(path, channels=channels, max_pixels=max_pixels) as rows:
         return np.concatenate([rows.take(top, top + 1)[:, ::step].copy() for top in range(0, rows.size[0], step)])
@@ -130,7 +132,7 @@ def _upright(image: Image.Image) -> bool:
 
 
 def _whole(image: Image.Image, where: str) -> Parts | None:
-    """Decoded at once; None for what `images.read` reads in a way of its own."""
+    """Decoded at once; None as `_rows`."""
     if image.format in ("JPEG", "MPO") or image.mode == "F" or not _upright(image):
         return None
     return _cropped(image, where)
@@ -150,7 +152,7 @@ def _cropped(image: Image.Image, where: str) -> Parts:
 
 def _png(image: Image.Image, file: IO[bytes], where: str) -> Parts | None:
     """None for what is interlaced, turned, or of 16 bit colour."""
-    if image.format != "PNG" or images.late_metadata(file) or not _upright(image):
+    if image.format != "PNG" or encoding.late_metadata(file) or not _upright(image):
         return None
     file.seek(8)
     kept: dict[bytes, bytes] = {}
@@ -228,7 +230,7 @@ def _tiff(image: Image.Image, file: IO[bytes], where: str) -> Parts | None:
     tags = image.tag_v2
     tiled = 322 in tags
     offsets, counts = (tags.get(324 if tiled else 273), tags.get(325 if tiled else 279))
-    plain = tags.get(284, 1) == 1 and tags.get(259, 1) in _ALONE and _upright(image) and image.mode != "F"
+    plain = tags.get(284, 1) == 1 and tags.get(259, 1) in tiff.ALONE and _upright(image) and image.mode != "F"
     if not (plain and isinstance(offsets, tuple) and isinstance(counts, tuple) and len(offsets) == len(counts)):
         return None
     shape = (tags[323], tags[322]) if tiled else (min(tags.get(278, image.height), image.height), image.width)
@@ -254,7 +256,7 @@ def _tiles(image: TiffImagePlugin.TiffImageFile, file: IO[bytes], where: str, sh
         strip: Pixels | None = None
         said = ""
         for column, place in enumerate(places[number * across : (number + 1) * across]):
-            tile, note = modes.plain(_alone(image, _at(file, place), shape), where, with_alpha=False)
+            tile, note = modes.plain(tiff.decoded(image.tag_v2, tiff.at(file, place), shape), where, with_alpha=False)
             if strip is None:
                 strip = np.empty((shape[0], across * shape[1], tile.shape[2]), np.uint8)
             strip[:, column * shape[1] : (column + 1) * shape[1]] = tile
@@ -270,37 +272,13 @@ def _strip(image: TiffImagePlugin.TiffImageFile, file: IO[bytes], where: str, pl
     each = (width * sum(tags.get(258, (1,))) + 7) // 8
     most = max(1, BAND // each)
     if rows <= most or packing not in (*_RAW, *_DEFLATE) or tags.get(262) == 6 or tags.get(277, 1) != len(tags.get(258, (1,))):
-        yield from _cropped(_alone(image, _at(file, place), (rows, width)), where)
+        yield from _cropped(tiff.decoded(image.tag_v2, tiff.at(file, place), (rows, width)), where)
         return
     heights = [min(most, rows - top) for top in range(0, rows, most)]
     if packing in _DEFLATE:
-        pieces = encoding.inflated(iter([_at(file, place)]), [count * each for count in heights])
+        pieces = encoding.inflated(iter([tiff.at(file, place)]), [count * each for count in heights])
         pieces = (zlib.compress(piece, 0) for piece in pieces)
     else:
-        pieces = (_at(file, (place[0] + top * each, count * each)) for top, count in zip(range(0, rows, most), heights, strict=True))
+        pieces = (tiff.at(file, (place[0] + top * each, count * each)) for top, count in zip(range(0, rows, most), heights, strict=True))
     for count, piece in zip(heights, pieces, strict=False):
-        yield modes.plain(_alone(image, piece, (count, width)), where, with_alpha=False)
-
-
-def _at(file: IO[bytes], place: tuple[int, int]) -> bytes:
-    file.seek(place[0])
-    return file.read(place[1])
-
-
-def _alone(image: TiffImagePlugin.TiffImageFile, data: bytes, size: tuple[int, int]) -> Image.Image:
-    """A strip or tile of (height, width) as a TIFF of its own, decoded."""
-    tags = image.tag_v2
-    alone: Any = TiffImagePlugin.ImageFileDirectory_v2(prefix=tags.prefix)
-    for tag in _KEPT:
-        if tag in tags:
-            alone.tagtype[tag] = tags.tagtype[tag]
-            alone[tag] = tags[tag]
-    for tag, value in ((256, size[1]), (257, size[0]), (273, 0), (278, size[0]), (279, len(data))):
-        alone.tagtype[tag] = 4
-        alone[tag] = value
-    file = io.BytesIO()
-    alone.save(file)  # which adds its own length to where the data begin
-    file.write(data)
-    made = Image.open(file, formats=("TIFF",))
-    made.load()
-    return made
+        yield modes.plain(tiff.decoded(image.tag_v2, piece, (count, width)), where, with_alpha=False)

@@ -116,15 +116,15 @@ def crop_and_resize(image: Array, box: tuple[int, int, int, int], size: tuple[in
 def warp(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
     """Flip, shift, zoom, rotate, shear and crop each image by one bilinear sampling: float32 `[B, C, H, W]` -> the same.
 
-    Outside a colour image it is mirrored; outside a grey one, which often shows a character, or one with alpha, which often is cut out, the
-    border's pixel goes on.
+    Outside an image of colours or bands it is mirrored; outside a grey one, which often shows a character, or one with alpha, which often
+    is cut out, the border's pixel goes on.
     """
     flips = draws["flip"] < config.flip
     if not (config.zooms or config.shift):
         return torch.where(torch.from_numpy(flips)[:, None, None, None], images.flip(3), images)
     theta = torch.from_numpy(_matrices(draws, config, flips, images.shape[2:])).float()
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    outside = "reflection" if images.shape[1] == 3 else "border"
+    outside = "border" if images.shape[1] in (1, 4) else "reflection"
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
@@ -151,8 +151,8 @@ def _matrices(draws: Draws, config: AugmentConfig, flips: Array, size: Sequence[
 def recolor(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
     """Brightness, contrast, saturation, hue and grey as one matrix and offset by image: float32 0..255 `[B, C, H, W]`.
 
-    Hue turns the chroma plane of YIQ; for grey images (C = 1) only brightness and contrast apply. Premultiplied colours (C = 4) change as
-    they would on their own: their mean is that of what is seen, alpha stays, and none is above it.
+    Hue turns the chroma plane of YIQ; for grey images (C = 1) and bands only brightness and contrast apply. Premultiplied colours (C = 4)
+    change as they would on their own: their mean is that of what is seen, alpha stays, and none is above it.
     """
     if not (config.color or config.hue or config.grey):
         return images

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from saccade.core import keys, run_lengths
 from saccade.core.class_masks import IGNORED
 from saccade.core.config import AugmentConfig
 from saccade.core.geometry import FILL
+from saccade.core.prepare import resample
 from saccade.core.run_lengths import Patch, Rle
 from saccade.data import augment
 from saccade.data.augment import Draws
@@ -262,8 +262,6 @@ def _part(pixels: Array, size: tuple[int, int], shown: tuple[slice, slice]) -> A
         first, last = max(0, math.floor(part.start * ratio) - reach), min(own, math.ceil(part.stop * ratio) + reach)
         cuts.append(slice(first, last))
         box.append((part.start * ratio - first, part.stop * ratio - first))
-    cut = np.ascontiguousarray(pixels[cuts[0], cuts[1]])
-    picture = Image.fromarray(cut[..., 0] if cut.shape[2] == 1 else cut)
-    wanted = (shown[1].stop - shown[1].start, shown[0].stop - shown[0].start)
-    edges = (box[1][0], box[0][0], box[1][1], box[0][1])
-    return np.atleast_3d(np.asarray(picture.resize(wanted, Image.Resampling.BILINEAR, box=edges)))
+    cut = pixels[cuts[0], cuts[1]]
+    wanted = (shown[0].stop - shown[0].start, shown[1].stop - shown[1].start)
+    return resample(cut, wanted, (box[1][0], box[0][0], box[1][1], box[0][1]))

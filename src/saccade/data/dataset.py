@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -268,7 +269,8 @@ def _totals(splits: Mapping[str, NDArray[np.int64]]) -> dict[str, int]:
 
 
 def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
-    """Median size, whether all have it, and channels, from the headers of up to PROBED images spread evenly over the set."""
+    """Median size, whether all have it, and channels, from the headers of up to PROBED images spread evenly over the set; where they differ
+    in their bands, those that most have: the others are named when the images are read."""
     seen = []
     for i in np.unique(np.linspace(0, len(annotations.items) - 1, PROBED).astype(int)) if annotations.items else ():
         try:
@@ -278,8 +280,9 @@ def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
     if not seen:
         return (224, 224), False, 3
     height, width = np.median([header.size for header in seen], axis=0).astype(int).tolist()
-    channels = 1 if all(header.grey for header in seen) else 3
-    if annotations.task == "generate" and any(header.alpha for header in seen):
+    bands = Counter(header.bands for header in seen).most_common(1)[0][0]
+    channels = bands or (1 if all(header.grey for header in seen if not header.bands) else 3)
+    if not bands and annotations.task == "generate" and any(header.alpha for header in seen):
         channels = 4
     return (height, width), len({header.size for header in seen}) == 1, channels
 

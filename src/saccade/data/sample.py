@@ -87,10 +87,11 @@ class Schema:
 
     counts: images (or objects in them) of each split by class, `{split: [n_class_0, ...]}`; size: the median (height, width) of the images
     looked at, uniform: whether all those had the same size; channels: 1 where all are grey, 4 where images to make more of have alpha
-    (`core.alpha`), else 3; totals: images by split, where classes do not count them (`images`); extent: the median side of objects in
-    pixels, the root of their boxes' area, in some of the images, None where there is none; shares: how much of the pixels each class covers
-    in some of the training masks, () where that was not looked for; ids: the set's own numbers of the classes, () where it has none;
-    multi: whether the classes of pixels overlap; stuff: places of the classes that cannot be counted (panoptic).
+    (`core.alpha`), where they hold bands (`core.bands`) as many, else 3; totals: images by split, where classes do not count them
+    (`images`); extent: the median side of objects in pixels, the root of their boxes' area, in some of the images, None where there is
+    none; shares: how much of the pixels each class covers in some of the training masks, () where that was not looked for; ids: the set's
+    own numbers of the classes, () where it has none; multi: whether the classes of pixels overlap; stuff: places of the classes that
+    cannot be counted (panoptic).
     """
 
     task: str

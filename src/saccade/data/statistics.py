@@ -68,7 +68,7 @@ def _size(item: Item, annotations: Annotations) -> tuple[int, int] | None:
 def _colour(item: Item, annotations: Annotations) -> Numbers | None:
     """Mean and mean square of red, green and blue, 0..1: float64 `[6]`."""
     try:
-        pixels = images.read(annotations.tree.image(item.path), covering=(SIDE, SIDE)).pixels.reshape(-1, 3) / 255
+        pixels = images.shown(annotations.tree.image(item.path), covering=(SIDE, SIDE)).pixels.reshape(-1, 3) / 255
     except UserError:
         return None
     found: Numbers = np.concatenate([pixels.mean(0), np.square(pixels).mean(0)])

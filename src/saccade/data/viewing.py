@@ -110,7 +110,7 @@ def _address(item: Item, annotations: Annotations, out: Path) -> str:
     source = annotations.tree.image(item.path)
     if isinstance(annotations.tree, FolderTree) and os.path.splitext(item.path)[1].lower() in SHOWN:
         return quote(os.fsencode(os.path.relpath(annotations.tree.root / item.path, out)))
-    picture = images.read(source, covering=(SIDE, SIDE)).pixels
+    picture = images.shown(source, covering=(SIDE, SIDE)).pixels
     return _data(picture, "JPEG")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from saccade.core.bands import MOST
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError, unknown
 from saccade.editing.blocks import Adapted, Factored, Followed
@@ -20,10 +22,8 @@ from saccade.editing.pieces import FRESH, pieces
 from saccade.editing.steps import Input, Mix, Resize, first_step, part
 from saccade.editing.subject import Operation, Subject, usage
 from saccade.editing.tracing import Codes
-from saccade.nn import weights
+from saccade.nn import fitting, weights
 from saccade.nn.layers import exits
-
-PATTERNS = (1, 3, 4)  # channels that images are read with
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,12 @@ def _of_classes(card: Card, key: str, names: tuple[str, ...]) -> Card:
 
 @dataclass(frozen=True)
 class SetInputChannels(Operation):
-    """1 grey, 3 RGB, 4 RGB and alpha. From 1 to 3 each weight is a third, so that a grey picture is told as before; alpha has weights of 0.
-    Fewer channels get the sum of the weights, which is the same only where all were normalised alike."""
+    """1 grey, 3 RGB, 4 RGB and alpha, any other number: bands. More channels take the weights of the first ones in turn, each divided by
+    how often it is taken, so that from 1 to 3 a grey picture is told as before; alpha has weights of 0. Fewer share out the weights of
+    those that go, which tells a grey picture as before only where all were normalised alike."""
 
     name = "set-input-channels"
-    usage = "set-input-channels N, of 1 (grey), 3 (RGB) or 4 (with alpha)"
+    usage = f"set-input-channels N, of 1 (grey), 3 (RGB), 4 (with alpha), or another number of bands up to {MOST}"
     keeps = False
 
     count: int
@@ -169,21 +170,21 @@ class SetInputChannels(Operation):
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:
         """N."""
-        if len(words) != 1 or words[0] not in map(str, PATTERNS):
+        if len(words) != 1 or not re.fullmatch(r"[1-9]\d{0,3}", words[0]) or int(words[0]) > MOST:
             raise usage(cls, words)
         return cls(int(words[0]))
 
     def promised(self, card: Card) -> Promise:
-        """Exact for pictures that both forms show alike: grey ones, or, from 3 to 4, opaque ones."""
+        """Exact for images that both forms show alike: grey ones, from 3 to 4 opaque ones, else those whose bands come again in turn."""
         spec = card.input
-        alike = spec.channels == 3 and len({*zip(spec.mean, spec.std, strict=True)}) == 1
+        alike = self.count == 1 and spec.channels != fitting.ALPHA and len({*zip(spec.mean, spec.std, strict=True)}) == 1
         return "exact" if self.count > spec.channels or alike else "changes the function"
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Another normalisation, and other weights in the layers that take the image."""
         spec = subject.card.input
         if spec.channels == self.count:
-            fix = " or ".join(f"{self.name} {count}" for count in PATTERNS if count != self.count) + " would go"
+            fix = " or ".join(f"{self.name} {count}" for count in (1, 3, fitting.ALPHA) if count != self.count) + " would go"
             raise UserError(f"the model takes {self.count} channels already", where=self.name, fix=fix)
         name, channels = first_step(subject.network), Channels(subject.trace())
         try:
@@ -205,9 +206,11 @@ class SetInputChannels(Operation):
         """Means and deviations: grey has the averages, alpha 0.5."""
         found = []
         for values in (spec.mean, spec.std):
-            colours = list(values[:3])
-            colours = colours * 3 if len(colours) == 1 and self.count > 1 else colours
-            found.append([sum(colours) / len(colours)] if self.count == 1 else [*colours, *[0.5] * (self.count - 3)])
+            colours = values[: fitting.colours(spec.channels)]
+            count = fitting.colours(self.count)
+            mean = [sum(colours) / len(colours)] * count
+            turns = [colours[place % len(colours)] for place in range(count)]
+            found.append([*(mean if count < len(colours) else turns), *[0.5] * (self.count - count)])
         mean, std = found
         return Input(self.count, mean, std)
 
@@ -226,14 +229,13 @@ class SetInputChannels(Operation):
 
     def _shares(self, to: int, spec: InputSpec) -> list[tuple[int, float]]:
         """Of which old channels a new one is made, and by which factors."""
-        if to == 3:
+        before, count = fitting.colours(spec.channels), fitting.colours(self.count)
+        if to == count:  # alpha
             return []
-        if spec.channels == 1:
-            return [(0, 1 / 3)]
-        if self.count == 1:
-            mean = sum(spec.std[:3]) / 3
-            return [(at, mean / spec.std[at]) for at in range(3)]
-        return [(to, 1.0)]
+        if count >= before:
+            return [(to % before, 1 / len(range(to % before, count, before)))]
+        std = self._input(spec).std[to]
+        return [(to, std / spec.std[to]), *((at, std / spec.std[at] / count) for at in range(count, before))]
 
     def card(self, card: Card) -> Card:
         """With the new channels."""

@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge, Le, MaxLen, MinLen
 from torch import nn
 
+from saccade.core.bands import MOST
 from saccade.core.card import Card
 from saccade.core.errors import UserError
 from saccade.core.files import dumps
@@ -42,7 +43,7 @@ class Edit:
     classes: list[str] | None = None
     ids: list[int] | None = None
     stuff: list[int] | None = None
-    channels: Annotated[int, Ge(1), Le(4)] | None = None
+    channels: Annotated[int, Ge(1), Le(MOST)] | None = None
     size: Annotated[list[int], MinLen(2), MaxLen(2)] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None

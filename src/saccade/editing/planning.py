@@ -30,6 +30,7 @@ from saccade.editing.replacing import Exchange
 from saccade.editing.running import GrowResolution, SetDrop, SetSize
 from saccade.editing.subject import Operation, Subject, shown, sizes
 from saccade.editing.widening import Prune, Widen
+from saccade.nn import fitting
 from saccade.nn.features import evaluating
 from saccade.nn.layers.exits import heard
 
@@ -192,12 +193,13 @@ def _ran(edited: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 
 def images(channels: int, other: int, size: tuple[int, int]) -> Tensor:
-    """Two images `[2, channels, *size]` that a network of `other` channels can be shown alike: grey where one has a single channel."""
+    """Two images `[2, channels, *size]` that a network of `other` channels can be shown alike: grey where one has a single channel, bands
+    that come again in turn where one has fewer."""
     generator = torch.Generator().manual_seed(1)
-    colours = torch.randint(0, 256, (2, 1 if 1 in (channels, other) else 3, *size), generator=generator).to(torch.uint8)
-    if channels > 1:
-        colours = colours.expand(-1, 3, -1, -1)
-    return torch.cat([colours, torch.full_like(colours[:, :1], 255)], 1) if channels == 4 else colours
+    own, shared = fitting.colours(channels), min(map(fitting.colours, (channels, other)))
+    colours = torch.randint(0, 256, (2, shared, *size), generator=generator).to(torch.uint8)
+    colours = colours[:, [place % shared for place in range(own)]]
+    return colours if own == channels else torch.cat([colours, torch.full_like(colours[:, :1], 255)], 1)
 
 
 def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:

@@ -18,6 +18,11 @@ OPAQUE, ALPHA_STD = 1.0, 0.5  # alpha's mean and standard deviation: an opaque i
 ALPHA = 4  # channels where the last is alpha: a filter of zeros at first, so that an opaque image has the same answer as its colours
 
 
+def colours(channels: int) -> int:
+    """Those of an image's channels that are no alpha."""
+    return ALPHA - 1 if channels == ALPHA else channels
+
+
 def channels(weight: Tensor, there: int, here: int) -> Tensor:
     """The filters of a first layer `[O, k C, ...]`, C the fastest, for other channels `[O, k N, ...]`.
 

@@ -65,7 +65,7 @@ class Weights:
 
     mean, std: what they expect of values in 0..1, by channel; size: (height, width) they were trained at; license:
     "unknown" where timm states none; parameters: of the network with them, 0 where not stated; data: what they learned from, "" where
-    their name does not say.
+    their name does not say; metric: accuracy on ImageNet-1k, where the library states it.
     """
 
     repo: str
@@ -77,6 +77,7 @@ class Weights:
     size: tuple[int, int]
     parameters: int = 0
     data: str = ""
+    metric: float | None = None
 
     def link(self, name: str, file: Path) -> dict[str, str]:
         """Their link of a chain of descent, as the weights `name` that lie in `file`."""
@@ -109,6 +110,19 @@ def weights(name: str) -> Weights:
     size = (int(config.input_size[1]), int(config.input_size[2]))
     license = config.license or licenses.UNKNOWN
     return Weights(repo, file, address, license, tuple(config.mean), tuple(config.std), size, data=_learned_from(config.tag or ""))
+
+
+def tags(name: str) -> list[str]:
+    """The sets of weights of a network of timm or torchvision, as `name.tag`."""
+    if name.startswith(TORCHVISION):
+        from torchvision.models import get_model_weights
+
+        table: Any = get_model_weights(name.removeprefix(TORCHVISION))
+        return [f"{name}.{one}" for one in table.__members__]
+    from timm.models import list_pretrained
+
+    found: list[str] = list_pretrained(f"{name}.*")
+    return found
 
 
 def _learned_from(tag: str) -> str:
@@ -146,7 +160,8 @@ def torchvisions(name: str) -> Weights:
     file, count = found.url.rpartition("/")[2], int(found.meta["num_params"])
     data = f"{DATA['swag']}, {DATA['in1k']}" if "SWAG" in found.name else DATA["in1k"]
     mean, std = (seen.mean, seen.std) if base not in HALVES else (HALF, HALF)
-    return Weights("", file, found.url, license, tuple(mean), tuple(std), (side, side), count, data)
+    accuracy = round(found.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100, 5)
+    return Weights("", file, found.url, license, tuple(mean), tuple(std), (side, side), count, data, accuracy)
 
 
 def detectors(name: str) -> Weights:

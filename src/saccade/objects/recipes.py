@@ -45,7 +45,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
         epochs=float(epochs),
         minutes=minutes,
         size=size,
-        channels=1 if schema.channels == 1 else 3,
+        channels=schema.channels,
         batch=batch,
         lr=rate,
         weight_decay=0.05,

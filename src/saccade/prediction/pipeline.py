@@ -122,8 +122,8 @@ def _ready(
 
 
 def _large(source: Source, card: Card, max_pixels: int) -> bool:
-    """Whether a file is answered for in tiles, by its header. What is wrong with it is found when it is read."""
-    if not (tiling.tiled(card) and isinstance(source.content, str | os.PathLike | bytes)):
+    """Whether a file is answered for in tiles, by its header; bands are read whole. What is wrong with it is found when it is read."""
+    if card.input.channels not in (1, 3) or not (tiling.tiled(card) and isinstance(source.content, str | os.PathLike | bytes)):
         return False
     try:
         with images.opened(source.content, max_pixels) as (image, _):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,44 @@ def test_the_table_is_that_of_the_installed_timm() -> None:
         pytest.skip(f"the table is of timm {header['timm']}, installed is {timm.__version__}: run scripts/model_table.py")
     names = [row.name for row in models.rows() if row.source == "timm"]
     assert names == sorted(set(timm.list_models()) - set(header["others"]))
+
+
+def test_the_table_names_all_of_the_installed_torchvision() -> None:
+    import torchvision
+    from torchvision.models import list_models
+
+    names = [row.name.removeprefix("torchvision/") for row in models.rows() if row.source == "torchvision"]
+    assert sorted(names) == sorted(list_models(module=torchvision.models))
+
+
+QUICK = ("resnet18", "vgg11_bn", "densenet121", "convnext_atto", "torchvision/resnet18", "torchvision/vit_b_32", "torchvision/mnasnet0_5")
+FAMILIES = ("resnet*", "vgg*", "densenet*", "torchvision/*")
+
+
+def counted_again(name: str) -> None:
+    spec = importlib.util.spec_from_file_location("model_table", Path(__file__).parents[3] / "scripts/model_table.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    row = models.find(name)
+    of_torchvision = row.source == "torchvision"
+    found = script.of_torchvision(name.removeprefix("torchvision/")) if of_torchvision else script.of_timm(name, {})
+    assert (found["parameters"], found["flops"], tuple(found["size"])) == (row.parameters, row.flops, row.size)
+    assert found["license"] == row.license
+    if of_torchvision:
+        assert (found["metric"], found["file"]) == (row.metric, row.weights)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", QUICK)
+def test_the_installed_libraries_count_the_same(name: str) -> None:
+    counted_again(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [row.name for row in models.rows() if any(fnmatch(row.name, one) for one in FAMILIES)])
+def test_all_of_the_oldest_families_count_the_same(name: str) -> None:
+    counted_again(name)
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_689_512), ("vgg11_bn", 132_868_840), ("densenet121", 7_978_856)])

@@ -228,7 +228,7 @@ def test_names_that_are_none(name: str, words: str) -> None:
     ("changes", "words"),
     [
         ({"pretrained": True}, "are not loaded yet"),
-        ({"channels": 4}, "takes 1 or 3 channels"),
+        ({"channels": 5, "model": "unet/resnet18"}, "unet/resnet18 takes grey or RGB images, got 5 channels"),
         ({"label_smoothing": 0.1}, "is for classify"),
         ({"augment.cutmix": 0.5}, "no change of segment"),
         ({"segmentation.cross_entropy": 0, "segmentation.dice": 0}, "every part of the loss has weight 0"),

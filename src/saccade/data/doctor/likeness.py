@@ -39,7 +39,7 @@ def _truly_the_same(annotations: Annotations, looks: Sequence[Look], group: list
     found: dict[bytes, list[int]] = {}
     for index in group:
         try:
-            pixels = images.read(annotations.tree.image(annotations.items[index].path)).pixels
+            pixels = images.shown(annotations.tree.image(annotations.items[index].path)).pixels
         except UserError:  # gone since
             continue
         found.setdefault(pixels.tobytes(), []).append(index)

@@ -79,10 +79,10 @@ def at_one(item: Item, annotations: Annotations) -> Look:
     try:
         source = annotations.tree.image(item.path)
         kind, lying, turned, wrong = _header(item, source)
-        picture = images.read(source, covering=(SIDE, SIDE))
+        picture = images.shown(source, covering=(SIDE, SIDE))
         pixels = known_by(picture.pixels, picture.size)
         if pixels.blank and picture.pixels.shape[:2] != picture.size:  # perhaps only as small as this
-            pixels = known_by(images.read(source).pixels, picture.size)
+            pixels = known_by(images.shown(source).pixels, picture.size)
     except UserError as error:
         code = "too-large-image" if error.fix == TOO_LARGE else "unreadable-image"
         return Look((of_item(code, item, error.message),))
@@ -91,12 +91,14 @@ def at_one(item: Item, annotations: Annotations) -> Look:
 
 def _header(item: Item, source: str | os.PathLike[str] | bytes) -> tuple[str, Size, bool, Finding | None]:
     """Kind of pixels, (height, width) before EXIF, whether EXIF turns it, and a finding where the name says another format."""
+    suffix = os.path.splitext(item.path)[1].lower()
+    if suffix in _FORMATS["TIFF"] and (header := images.probe(source)).bands:
+        return f"{header.bands} channels", header.size, False, None
     with images.opened(source) as (image, _):
         mode, form, (width, height) = image.mode, image.format or "", image.size
         see_through = modes.has_alpha(image)
         turned = form != "TIFF" and _orientation(image) > 1
     kind = "alpha" if see_through else _KINDS.get(mode.partition(";")[0], mode)
-    suffix = os.path.splitext(item.path)[1].lower()
     fits = suffix in _FORMATS.get(form, (suffix,))
     wrong = None if fits else of_item("wrong-suffix", item, f"is called {suffix}, but its content is {form}")
     return kind, (height, width), turned, wrong

@@ -88,7 +88,7 @@ def _thumbnail(annotations: Annotations, index: int) -> dict[str, Any] | None:
     """A small JPEG, the image's true size, and boxes in its pixels; None where it cannot be read."""
     item = annotations.items[index]
     try:
-        picture = images.read(annotations.tree.image(item.path), covering=(SIDE, SIDE))
+        picture = images.shown(annotations.tree.image(item.path), covering=(SIDE, SIDE))
     except UserError:
         return None
     small = Image.fromarray(picture.pixels)

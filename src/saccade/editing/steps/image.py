@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 from torch import nn
 
+from saccade.core.bands import MOST
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.editing.steps.base import STRICT, Draws, Sources, part, put
@@ -21,7 +22,7 @@ class Input:
     __pydantic_config__: ClassVar[Any] = STRICT
     shrinks: ClassVar[bool] = False
 
-    channels: Annotated[int, Ge(1), Le(4)]
+    channels: Annotated[int, Ge(1), Le(MOST)]
     mean: list[float]
     std: list[float]
     do: Literal["input"] = "input"

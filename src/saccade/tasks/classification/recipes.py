@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.data.sample import Schema
-from saccade.task import Budget
+from saccade.task import NO_COLOURS, Budget, without_colours
 from saccade.tasks.classification import models
 
 SMALL = 64  # pixels up to which images are used at their own size
@@ -58,6 +58,9 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     batch = 32 if images < 1000 else 64 if images < MANY else 128
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
     augment, why = _augment(facts)
+    if schema.channels not in (1, 3):
+        augment, why = without_colours(augment, schema.channels), f"{why}; {NO_COLOURS.format(schema.channels)}"
+        reasons.append(f"channels: {schema.channels}, the bands of the images")
     reasons.append(f"augment: {why}")
     epochs, why = _epochs(facts)
     reasons.append(f"epochs: {epochs}, {why}")
@@ -69,7 +72,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         epochs=float(epochs),
         minutes=minutes,
         size=size,
-        channels=1 if facts.grey else 3,
+        channels=schema.channels,
         batch=batch,
         lr=_rate(facts, batch),
         layer_decay=(0.9 if models.is_small(model) else 0.75) if facts.few else 1.0,

@@ -44,7 +44,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         epochs=float(epochs),
         minutes=minutes,
         size=size,
-        channels=schema.channels,  # type: ignore[arg-type]  # 1, 3 or 4
+        channels=schema.channels,
         batch=32 if model == "r3gan" else 64,
         lr=RATES[model],
         betas=(0.0, 0.99) if model == "r3gan" else (0.5, 0.999) if model == "dcgan" else (0.9, 0.99),
@@ -76,7 +76,7 @@ def _size(schema: Schema, budget: Budget) -> tuple[tuple[int, int], str]:
 def _warnings(schema: Schema, size: tuple[int, int]) -> list[str]:
     """What becomes of images that are not as the made ones will be."""
     kinds = {1: "1, as all images are grey", 3: "3, grey images among them in copies", 4: "4, as some images may be transparent"}
-    lines = [f"channels: {kinds[schema.channels]}"]
+    lines = [f"channels: {kinds.get(schema.channels, schema.channels)}"]
     if size[0] > schema.size[0] or size[1] > schema.size[1]:
         lines.append(f"note: images of about {schema.size[0]}x{schema.size[1]} are enlarged to {size[0]}x{size[1]}, which adds no detail")
     if not schema.uniform:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from saccade.core.config import AugmentConfig, SegmentationConfig, TrainConfig
 from saccade.core.geometry import fitting, padded
 from saccade.data.sample import Schema
 from saccade.queries.rows import ROWS as QUERIES
-from saccade.task import Budget
+from saccade.task import NO_COLOURS, Budget, without_colours
 
 DEFAULT = "small_unet"
 PIECE = 256  # pixels of a side of what is seen at once where images are taken at their own pixels
@@ -32,8 +31,11 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     images = schema.images.get("train", 0)
     batch = 4 if device == "cpu" else 8 if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
-    augment = CHANGES if schema.channels == 3 else replace(CHANGES, hue=0.0)
-    reasons.append("augment: mirrored, at other scales, coloured, as random weights need many views of each image")
+    augment = CHANGES if schema.channels == 3 else without_colours(CHANGES, schema.channels)
+    banded = schema.channels not in (1, 3)
+    reasons += [f"channels: {schema.channels}, the bands of the images"] if banded else []
+    said = f"; {NO_COLOURS.format(schema.channels)}" if banded else ""
+    reasons.append(f"augment: mirrored, at other scales, coloured, as random weights need many views of each image{said}")
     queries = model in QUERIES["segment"]
     weights, why = ((), "none, as the model has a loss of its own, of whole masks") if queries else _weights(schema)
     reasons.append(f"segmentation.class_weights: {why}")
@@ -56,7 +58,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         epochs=float(epochs),
         minutes=minutes,
         size=size,
-        channels=1 if schema.channels == 1 else 3,
+        channels=schema.channels,
         batch=batch,
         lr=3e-3 if model == DEFAULT else 1e-4 if queries else 3e-4,
         weight_decay=0.05,

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from saccade.data.loader import Batch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
-GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # their averages
 CHANGES = ("flip", "color", "hue", "grey", "resize", "mosaic")
 
 
@@ -62,8 +61,9 @@ class Segmentation:
         """Raise UserError, naming the nearest, for a model that is not known, and for what is not done here."""
         models.check(config.model)
         refuse_changes(config.augment, CHANGES, self.name)
-        if config.channels == 4:
-            raise UserError("segmentation takes 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
+        if config.channels not in (1, 3) and config.model not in models.OWN:
+            fix = f"--model {next(iter(models.OWN))}, or save the bands that matter as such images"
+            raise UserError(f"{config.model} takes grey or RGB images, got {config.channels} channels", where="channels", fix=fix)
         if config.pretrained and config.model in models.segformer_rows.ROWS:
             models.segformer_rows.check_license(config.model, config.license)
         elif config.pretrained and config.model in models.QUERIES:
@@ -94,7 +94,9 @@ class Segmentation:
             raise UserError(f"must have at most {IGNORED} classes, was {len(classes)}")
         if weights and len(weights) != len(classes):
             raise UserError(f"must be a number for each of {len(classes)} classes, was {len(weights)}", where="segmentation.class_weights")
-        colours = (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
+        from saccade.nn import fitting
+
+        colours = fitting.spread(MEAN, config.channels, fitting.OPAQUE), fitting.spread(STD, config.channels, fitting.ALPHA_STD)
         spec = InputSpec(config.channels, config.size, self.resize(config), *colours)
         if config.model in models.OWN:
             architecture = models.OWN[config.model].architecture(config.model, classes=len(classes), channels=config.channels)
