@@ -279,6 +279,29 @@ def test_what_is_not_a_model_says_what_to_do(tmp_path: Path) -> None:
             assert caught.value.where == str(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello", "must hold weights, as safetensors or as a checkpoint of torch"),
+        (b"hello, world", r"holds something else \(download it again, or name another\)"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull brings the file"),
+        (b"<!DOCTYPE html>", "it is a web page"),
+    ],
+)
+def test_what_are_no_weights_of_others_either(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        modelfile.is_pickled(tmp_path / "w.pt")
+
+
+def test_a_folder_is_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"must be a file of weights, is a folder \(name the file of weights in it\)"):
+        modelfile.is_pickled(tmp_path)
+    (tmp_path / "best.safetensors").touch()
+    with pytest.raises(UserError, match=r"is a folder \(of this run: .*best\.safetensors\)"):
+        modelfile.is_pickled(tmp_path)
+
+
 def test_a_header_of_640_bytes_is_not_taken_for_a_pickle() -> None:
     data = raw_file({"a": entry()}, bytes(8), pad=640 - len(json.dumps({"a": entry()})))
     assert data[:2] == b"\x80\x02"

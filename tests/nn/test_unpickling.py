@@ -8,6 +8,8 @@ import os
 import pickle
 import subprocess
 import sys
+import types
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,53 @@ def test_what_stands_beside_weights_does_no_harm(tmp_path: Path) -> None:
     assert list(found.tensors) == ["weight", "bias", "half_1", "count"], "in the order of the network"
     assert bytes(found.tensors["weight"].data) == weights["weight"].numpy().tobytes()
     assert found.tensors["half_1"].dtype == "BF16" and found.tensors["count"].shape == ()
+
+
+class AttributeDict(dict):  # type: ignore[type-arg]
+    pass
+
+
+class ModelCheckpoint:
+    pass
+
+
+class HistoryBuffer:
+    def __init__(self) -> None:
+        self.methods = {"least": HistoryBuffer.least, "curve": np.zeros(3)}
+
+    @classmethod
+    def least(cls) -> None: ...
+
+
+class DictConfig:
+    def __init__(self) -> None:
+        self.kinds = {"a": Any, "b": dict}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainer", ["lightning", "mmengine"])
+def test_what_trainers_leave_beside_weights_is_passed_over(trainer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects of packages that are not installed here: their settings, callbacks, paths and curves."""
+    for kind, package in (
+        (AttributeDict, "pytorch_lightning.utilities.parsing"),
+        (ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint"),
+        (HistoryBuffer, "mmengine.logging.history_buffer"),
+        (DictConfig, "omegaconf.dictconfig"),
+    ):
+        for at in range(1, package.count(".") + 2):
+            name = ".".join(package.split(".")[:at])
+            monkeypatch.setitem(sys.modules, name, sys.modules.get(name) or types.ModuleType(name))
+        monkeypatch.setattr(kind, "__module__", package)
+        setattr(sys.modules[package], kind.__name__, kind)
+    weights = torch.nn.Linear(3, 2).state_dict()
+    beside: dict[str, Any] = {"meta": {"epoch": 3}, "message_hub": {"log": HistoryBuffer()}}
+    if trainer == "lightning":
+        settings = AttributeDict(lr=0.1, config=DictConfig(), data=tmp_path)
+        beside = {"hyper_parameters": settings, "callbacks": {ModelCheckpoint: {"best": tmp_path}}, "counts": defaultdict(int, a=1)}
+    torch.save({"state_dict": {f"model.{name}": value for name, value in weights.items()}, **beside}, tmp_path / "x.ckpt")
+    found = unpickled(tmp_path / "x.ckpt")
+    assert (found.inside, list(found.tensors)) == ("state_dict", ["model.weight", "model.bias"])
+    assert bytes(found.tensors["model.weight"].data) == weights["weight"].numpy().tobytes()
 
 
 @pytest.mark.long

@@ -28,6 +28,11 @@ SMALL_HEADER = 1 << 20  # thousands of tensors and a long card fit; a hostile on
 _MAX_ELEMENTS = 1 << 40
 _MAX_AXES = 16
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.:@=+-]{0,255}")
+_LONGEST = 1 << 40
+_TAKEN_FOR_WEIGHTS = {
+    b"version ": "it is a pointer of Git LFS: git lfs pull brings the file itself",
+    b"<!doctyp": "it is a web page: download the file itself",
+}
 _AGAIN = "copy or download the file again, or take another copy"
 # In the order of the library, whose tensors stand by falling type, then by name: dtype -> bytes of an element.
 _BYTES = {
@@ -92,7 +97,12 @@ def load_any(path: str | Path) -> tuple[dict[str, Buffer], Card | None]:
 
 
 def is_pickled(path: str | Path) -> bool:
-    """Whether a file is one of torch's pickled ones; raises UserError where it is neither that nor safetensors, or cannot be read."""
+    """Whether a file of weights is one of torch's pickled ones; raises UserError where it is neither that nor safetensors, or cannot be
+    read."""
+    if Path(path).is_dir():
+        best = Path(path) / "best.safetensors"
+        fix = f"of this run: {best}" if best.is_file() else "name the file of weights in it"
+        raise UserError("must be a file of weights, is a folder", where=str(path), fix=fix)
     try:
         with open(path, "rb") as file:
             start = file.read(8)
@@ -100,6 +110,9 @@ def is_pickled(path: str | Path) -> bool:
         raise os_error(error, Path(path), "read") from error
     if _looks_pickled(start):
         return True
+    if len(start) < 8 or int.from_bytes(start, "little") > _LONGEST:  # no header is as long
+        said = "must hold weights, as safetensors or as a checkpoint of torch (.pt, .pth, .th, .bin, .ckpt), and holds something else"
+        raise UserError(said, where=str(path), fix=_TAKEN_FOR_WEIGHTS.get(start.lower(), "download it again, or name another"))
     peek(path)
     return False
 
@@ -199,7 +212,7 @@ def _header_length(start: bytes, size: int, where: str) -> int:
     if _looks_pickled(start):
         fix = "save its state_dict with safetensors.torch.save_file where it was made, then use --weights"
         raise UserError("must be a safetensors file, got a pickle or zip file (.pt, .pth), which could run code", where=where, fix=fix)
-    if len(start) < 8 or length < 2 or length > 1 << 40:
+    if len(start) < 8 or length < 2 or length > _LONGEST:
         raise UserError("must be a safetensors file, got something else", where=where, fix="name a model that saccade wrote")
     if 8 + length > size:
         raise DamagedError(f"the file is cut short: its header needs {8 + length:,} bytes, got {size:,}", where=where, fix=_AGAIN)

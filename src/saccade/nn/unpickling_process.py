@@ -17,7 +17,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -46,7 +46,32 @@ WRAPPINGS = (
     "net",
 )
 PLAIN = (argparse.Namespace, np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in "bBhHiIlLefd?"))  # of what stands beside weights
+# Packages whose objects trainers leave beside weights (settings, paths, curves): of each name an empty one stands in, nothing is imported.
+BESIDE = ("pytorch_lightning", "lightning", "lightning_fabric", "mmengine", "mmcv", "omegaconf", "pathlib")
+BESIDE_TOO = (
+    "typing.Any",
+    "collections.defaultdict",
+    *(f"builtins.{kind.__name__}" for kind in (bool, bytes, dict, float, int, list, str)),
+)
 UNSAFE = re.compile(r"[^A-Za-z0-9_.:@=+-]")
+
+
+class StandIn:
+    """In the place of an object that nothing is wanted of: it takes whatever it is made of or told, and forgets it."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __new__(cls, *args: object) -> StandIn:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+class PlainDict:
+    """In the place of one of the many kinds of dictionaries: a plain one."""
+
+    def __new__(cls, *args: object) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
 
 
 class NoWeightsError(Exception):
@@ -93,6 +118,7 @@ def main(source: str, target: str) -> int:
         _warm()
         _limit(os.fstat(file.fileno()).st_size)
         try:
+            _stand_in(file)
             tensors, inside = state(torch.load(file, map_location="cpu", weights_only=True))
             found = buffers(tensors)
             for part in modelfile.parts(found, {"order": json.dumps(list(found)), "inside": inside}):
@@ -116,7 +142,22 @@ def _warm() -> None:
         beside = [argparse.Namespace(a=1), np.float64(0), np.zeros(1)]
         torch.save({"a": OrderedDict(b=torch.zeros(2, dtype=torch.bfloat16)), "c": beside}, memory, _use_new_zipfile_serialization=new)
         memory.seek(0)
+        _stand_in(memory)
         torch.load(memory, map_location="cpu", weights_only=True)
+
+
+def _stand_in(file: IO[bytes]) -> None:
+    """Let torch take stand-ins for what a file names of BESIDE; a file in torch's older form is left as it is."""
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except Exception:  # of the older form, or hostile: `torch.load` says what is wrong with it
+        named = []
+    known = [name for name in named if name.partition(".")[0] in BESIDE or name in BESIDE_TOO]
+    if any(name.startswith("mm") for name in known):
+        known += [name for name in named if name == "builtins.getattr"]  # of methods of its curves
+    made: list[Any] = [(type("Of", (PlainDict if name.lower().endswith("dict") else StandIn,), {}), name) for name in known]
+    torch.serialization.add_safe_globals(made)
+    file.seek(0)
 
 
 def _limit(size: int) -> None:
