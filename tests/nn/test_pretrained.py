@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from saccade.core.errors import UserError
-from saccade.nn.pretrained import weights
+from saccade.nn.pretrained import colours, weights
 
 
 def test_where_weights_lie() -> None:
@@ -18,6 +18,12 @@ def test_where_weights_lie() -> None:
     assert found.license == "apache-2.0"
     assert len(found.mean) == len(found.std) == 3
     assert weights("resnet18").repo.startswith("timm/resnet18.")
+
+
+def test_a_wrong_tag_names_the_nearest() -> None:
+    for ask in (weights, colours):
+        with pytest.raises(UserError, match=r"unknown weights 'resnet50.a2_in1' \(did you mean resnet50.a2_in1k"):
+            ask("resnet50.a2_in1")
 
 
 def test_never_a_pickle() -> None:
@@ -47,5 +53,5 @@ def test_without_network_one_line_says_what_to_bring(tmp_path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1
     assert "saccade.core.errors.UserError" in last
-    assert "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in last
+    assert "asked for http://127.0.0.1:9/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in last, "the mirror, where one is set"
     assert "--weights FILE" in last

@@ -41,7 +41,8 @@ def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card
     except UserError as error:
         fix = f"it is a {theirs.architecture.get('name')}: give --model" if theirs is not None else error.fix
         raise UserError(error.message, where=error.where, fix=f"{fix}, or allow it by --set weights_share=0") from None
-    kept = f"; of {len(same)} of {len(card.classes)} classes what it knows of them" if card.classes else ""
+    fresh = f"; its {len(card.classes)} classes are learned anew, as the file knows none of their names"
+    kept = f"; of {len(same)} of {len(card.classes)} classes what it knows of them" if same else fresh if card.classes else ""
     progress.message(f"took from {config.weights}: {taken}{kept}")
     card = replace(card, licenses=checkpoint.descent())
     if theirs is not None:

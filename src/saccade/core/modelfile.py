@@ -210,7 +210,7 @@ def _header_length(start: bytes, size: int, where: str) -> int:
         raise DamagedError("the file is empty", where=where, fix=_AGAIN)
     length = int.from_bytes(start, "little")
     if _looks_pickled(start):
-        fix = "save its state_dict with safetensors.torch.save_file where it was made, then use --weights"
+        fix = "saccade adopt FILE --model NAME makes a model of its weights, saccade train --weights FILE learns from them"
         raise UserError("must be a safetensors file, got a pickle or zip file (.pt, .pth), which could run code", where=where, fix=fix)
     if len(start) < 8 or length < 2 or length > _LONGEST:
         raise UserError("must be a safetensors file, got something else", where=where, fix="name a model that saccade wrote")

@@ -89,12 +89,7 @@ def weights(name: str) -> Weights:
     that can be opened."""
     if name.startswith(TORCHVISION):
         return torchvisions(name)
-    from timm.models import get_pretrained_cfg
-
-    try:
-        config = get_pretrained_cfg(name)
-    except RuntimeError as error:
-        raise UserError(str(error), where="--model") from None
+    config = _config(name)
     if config is None or not (config.hf_hub_id or config.url):
         raise UserError(f"no weights are published for {name}", where="--pretrained", fix="leave --pretrained out")
     if not config.hf_hub_id:
@@ -110,6 +105,16 @@ def weights(name: str) -> Weights:
     size = (int(config.input_size[1]), int(config.input_size[2]))
     license = config.license or licenses.UNKNOWN
     return Weights(repo, file, address, license, tuple(config.mean), tuple(config.std), size, data=_learned_from(config.tag or ""))
+
+
+def _config(name: str) -> Any:
+    """What timm states of `name` or `name.tag`, None where it knows of no weights; raises UserError with the nearest for a wrong tag."""
+    from timm.models import get_pretrained_cfg
+
+    try:
+        return get_pretrained_cfg(name)
+    except RuntimeError:  # of the tag: that there is such a network was asked before
+        raise unknown("weights", name, tags(name.partition(".")[0]), where="--model") from None
 
 
 def tags(name: str) -> list[str]:
@@ -135,9 +140,7 @@ def colours(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if name.startswith(TORCHVISION):
         found = torchvisions(name)
         return found.mean, found.std
-    from timm.models import get_pretrained_cfg
-
-    config = get_pretrained_cfg(name) or get_pretrained_cfg(name.partition(".")[0])
+    config = _config(name) or _config(name.partition(".")[0])
     return (tuple(config.mean), tuple(config.std)) if config is not None else (MEAN, STD)
 
 
@@ -216,7 +219,7 @@ def fetch(name: str) -> Path:
 
 def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> Path:
     """The local copy of a file of a repository on the Hugging Face hub, with the weights of `name`; raises UserError as `fetch` does."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
@@ -226,7 +229,9 @@ def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> 
             problem = f"{repo} holds no {file}, and pickled weights are not fetched from there"
         else:
             problem = f"cannot fetch the weights of {name} ({type(error).__name__})"
-        raise UserError(f"{problem}: asked for {HUB}/{repo}/resolve/{revision}/{file}", where="--pretrained", fix=BY_HAND) from None
+        raise UserError(
+            f"{problem}: asked for {constants.ENDPOINT}/{repo}/resolve/{revision}/{file}", where="--pretrained", fix=BY_HAND
+        ) from None
 
 
 def stated(text: str) -> tuple[str, str]:

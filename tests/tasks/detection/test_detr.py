@@ -241,7 +241,7 @@ def test_without_network_one_line_says_what_to_bring(scenes: Path, tmp_path: Pat
     done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=200)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2
-    assert "https://huggingface.co/ustc-community/dfine-nano-coco/resolve/main/model.safetensors" in last and "--weights FILE" in last
+    assert "asked for http://127.0.0.1:9/ustc-community/dfine-nano-coco/resolve/main/model.safetensors" in last and "--weights FILE" in last
 
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
