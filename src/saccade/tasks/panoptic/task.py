@@ -17,7 +17,7 @@ from saccade.data.sample import Schema
 from saccade.objects import recipes
 from saccade.objects.room import GREY_MEAN, GREY_STD, MEAN, STD
 from saccade.queries import rows
-from saccade.task import Augment, Budget, Metric, ModelRow, Phase, refuse_changes
+from saccade.task import Augment, Budget, Metric, ModelRow, Phase, refuse_bands, refuse_changes
 from saccade.tasks.panoptic.metrics import PanopticMetric
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ class Panoptic:
         """Raise UserError, naming the nearest, for a model that is not known, and for what is not done here."""
         self._known(config.model)
         refuse_changes(config.augment, CHANGES, self.name)
-        if config.channels == 4:
-            raise UserError("segmentation takes 1 or 3 channels, got 4", where="channels", fix="transparent pixels are laid over white")
+        refuse_bands(config.channels, (1, 3), self.name)
         if config.pretrained:
             rows.check_license(self.name, config.model, config.license)
         if config.label_smoothing:
