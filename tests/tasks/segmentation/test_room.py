@@ -76,6 +76,13 @@ def test_images_are_seen_small_first_where_something_is_left_to_see() -> None:
         assert any(line.startswith("segmentation.coarse") for line in reasons) is bool(expected)
 
 
+@pytest.mark.parametrize(("images", "minutes", "scales"), [(130, None, True), (130, 30.0, True), (130, 2.0, False), (700, None, False)])
+def test_images_are_shown_at_other_scales_where_each_has_many_views(images: int, minutes: float | None, scales: bool) -> None:
+    config, reasons = TASK.recipe(replace(SCHEMA, totals={"train": images}), "cpu", Budget(minutes=minutes))
+    assert (config.augment.resize != (1.0, 1.0)) is scales
+    assert any(line.startswith("augment:") and ("at other scales" in line) is scales for line in reasons)
+
+
 @pytest.mark.parametrize(
     ("shares", "expected"),
     [((0.5, 0.3, 0.2), ()), ((0.9, 0.075, 0.025), (1.0, 3.46, 6.0)), ((0.999, 0.001, 0.0), (1.0, 10.0, 10.0)), ((), ())],

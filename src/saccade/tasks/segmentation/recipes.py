@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from saccade.core.config import AugmentConfig, SegmentationConfig, TrainConfig
 from saccade.core.geometry import fitting, padded
@@ -16,6 +17,7 @@ NATIVE = 768  # pixels of the longer side up to which they are
 SIDE = 384  # of larger images, which are scaled
 CPU_MINUTES = 18.0
 IMAGES_SEEN = 40_000  # training images over all epochs
+OFTEN = 100  # views of an image from which on it is shown at other scales too
 RARE = 0.1  # share of the pixels below which a class counts more
 MOST_WEIGHT = 10.0
 COARSE, LEAST_COARSE = 0.5, 64  # share of the run, and pixels of the shorter side from which on something is left to see
@@ -31,11 +33,12 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     images = schema.images.get("train", 0)
     batch = 4 if device == "cpu" else 8 if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
-    augment = CHANGES if schema.channels == 3 else without_colours(CHANGES, schema.channels)
+    epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
+    augment, why = _augment(schema, epochs * min(1.0, (budget.minutes or CPU_MINUTES) / CPU_MINUTES))
     banded = schema.channels not in (1, 3)
     reasons += [f"channels: {schema.channels}, the bands of the images"] if banded else []
     said = f"; {NO_COLOURS.format(schema.channels)}" if banded else ""
-    reasons.append(f"augment: mirrored, at other scales, coloured, as random weights need many views of each image{said}")
+    reasons.append(f"augment: {why}{said}")
     queries = model in QUERIES["segment"]
     weights, why = ((), "none, as the model has a loss of its own, of whole masks") if queries else _weights(schema)
     reasons.append(f"segmentation.class_weights: {why}")
@@ -48,7 +51,6 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         )
     if schema.multi:
         reasons.append("segmentation.multi: true, a pixel of these data may have several classes, or none")
-    epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
     epochs *= 1 if budget.minutes is None else 2
     minutes = budget.limit(device, CPU_MINUTES, reasons)
@@ -85,6 +87,14 @@ def _size(schema: Schema, budget: Budget) -> tuple[bool, tuple[int, int], str]:
     if not schema.uniform:
         return False, (SIDE, SIDE), f"into which images of about {about} are scaled, to learn fast{own}"
     return False, padded(fitting(schema.size, (SIDE, SIDE))), f"the shape of the images, {about}, scaled to learn fast{own}"
+
+
+def _augment(schema: Schema, views: float) -> tuple[AugmentConfig, str]:
+    """How images are changed: at other scales only where each will have many views (`benchmarks/segmentation.py --only shapes`)."""
+    changes = CHANGES if schema.channels == 3 else without_colours(CHANGES, schema.channels)
+    if views < OFTEN:
+        return replace(changes, resize=(1.0, 1.0)), "mirrored, coloured, at their own scale, as each will be seen a few times only"
+    return changes, "mirrored, at other scales, coloured, as random weights need many views of each image"
 
 
 def _weights(schema: Schema) -> tuple[tuple[float, ...], str]:
