@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import saccade
 from editing.conftest import make
 from saccade.core.progress import Silent
+from saccade.data.opening import open_dataset
 
 pytestmark = pytest.mark.slow
 EDITS = {
@@ -34,9 +36,10 @@ EDITS = {
 def test_an_edited_model_is_exported_with_proof(tmp_path: Path, task: str, model: str) -> None:
     network = make(task, model, (64, 64))
     saccade.data.make("shapes", task=task, n=20, size=(64, 64), out=tmp_path / "shapes", seed=1)
-    classes = list(saccade.data.stats(tmp_path / "shapes").to_dict()["classes"])
-    named = " ".join(f"{old!r}" for old in (f"{a}={b}" for a, b in zip(network.card.classes, classes, strict=False)))
-    file = saccade.edit(network.save(tmp_path / "m.safetensors"), f"set-classes {named}", *EDITS[task, model]).model
+    old, new = network.card.classes, open_dataset(tmp_path / "shapes", task=task).schema.classes
+    words = [f"{one}={other}" for one, other in zip(old, new, strict=False)] + [f"+{one}" for one in new[len(old) :]]
+    classes = f"set-classes {shlex.join(words + [f'-{one}' for one in old[len(new) :]])}"
+    file = saccade.edit(network.save(tmp_path / "m.safetensors"), classes, *EDITS[task, model]).model
     exported = saccade.export(file, data=tmp_path / "shapes", out=tmp_path / "onnx", device="cpu", progress=Silent())  # type: ignore[arg-type]
     assert exported.passed, exported.facts["checks"]
     assert [edit["text"] for edit in saccade.load(exported.file).card.edits][1:] == list(EDITS[task, model])  # type: ignore[arg-type]

@@ -437,7 +437,7 @@ def test_another_batch_where_images_are_of_several_shapes(tmp_path: Path) -> Non
         config = replace(one.config, model="small_unet", size=(128, 128), segmentation=replace(one.config.segmentation, native=False))
         loader = Loader(source, one.task.augment(config), seed=0, batch=config.batch)
         assert {tuple(parts[0].images.shape[2:]) for parts in map(loader.step, range(0, 60, 6))} == {(128, 64), (128, 128)}
-        return replace(one, config=config, loader=loader, progress=progress)
+        return replace(one, config=config, loader=loader, progress=progress, editor=Editor(one.task.build, 0))
 
     run = RunDir(tmp_path / "run")
     trainer = Trainer(made(run.path, Asks(run, 4, {"settings": {"batch": 4}})))
@@ -688,7 +688,7 @@ def test_the_images_that_are_left_are_told_anew(tmp_path: Path, settings: dict[s
 
     trainer = Trainer(editable(tmp_path, progress=Told(RunDir(tmp_path), 4, {"settings": settings})))
     trainer.fit()
-    assert totals[-1] == trainer.state.position != totals[0]
+    assert len(totals) > 1 and totals[-1] == trainer.state.position
 
 
 class Killed(BaseException):
