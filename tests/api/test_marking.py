@@ -56,4 +56,7 @@ def test_other_events_and_what_was_withdrawn() -> None:
         "not edited, widen nosuch 2",
         "paused",
     ]
+    assert [mark["anew"] for mark in told] == [True, False, False, False, False]
+    (exact,), (pruned,) = marks([EDIT], [], "accuracy"), marks([{**EDIT, "edit": {"promise": "changes the function"}}], [], "accuracy")
+    assert pruned["anew"] and not exact["anew"] and marks([{**EDIT, "edit": {"promise": "exact", "anew": True}}], [], "")[0]["anew"]
     assert [mark["effect"] for mark in told] == ["4,000 → 1,000 parameters", "", "", "", ""]

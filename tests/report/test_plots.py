@@ -42,6 +42,8 @@ def test_marks_stand_at_their_epoch_and_the_best_is_the_first() -> None:
         {"step": s, "epoch": s / 50, "split": "val", "metrics": {"accuracy": a}} for s, a in ((50, 0.5), (100, 0.9), (150, 0.9), (200, 0.7))
     ]
     made = plots.curves(rows, [{"step": 125, "text": "x"}, {"step": 999, "text": "y"}], "accuracy")
+    again = plots.curves(rows, [{"step": 100, "anew": True}, {"step": 150, "anew": False}], "accuracy")
+    assert again.best() == (3.0, 0.9) and plots.curves(rows, [{"step": 300, "anew": True}], "accuracy").best() == (2.0, 0.9)
     assert plots._together((1.0, 2.5, 2.5, 2.5, 4.0)) == {1.0: "1", 2.5: "2–4", 4.0: "5"}
     assert made.marks == (2.5, 4.0) and made.best() == (2.0, 0.9) and not made.rising()
 

@@ -47,10 +47,10 @@ def set(
 ) -> Changed:
     """Change how a run trains, between two of its steps.
 
-    settings: keys of TrainConfig that may change on the way (lr, epochs, batch, weight_decay, augment.mixup ...); state: "paused",
-    "running" or "stopped"; snapshot: have a checkpoint written now; undo: what was set last holds no longer, and what held before does
-    again (the answer has it). A run that was interrupted takes settings up when it is resumed. Raises
-    UserError for what cannot be set, and then nothing has changed.
+    settings: keys of TrainConfig that may change on the way (lr: the rate from then on, in the rise at the beginning what it rises to;
+    epochs, batch, weight_decay, augment.mixup ...); state: "paused", "running" or "stopped"; snapshot: have a checkpoint written now; undo:
+    what was set last holds no longer, and what held before does again (the answer has it). An interrupted run takes settings up when
+    it is resumed. Raises UserError for what cannot be set, and then nothing has changed.
     """
     place, given = found(run), dict(settings or {})
     if undo and (given or state or snapshot):

@@ -14,13 +14,21 @@ MANY = 1_000_000
 
 
 def marks(events: Sequence[Row], rows: Sequence[Row], primary: str) -> list[dict[str, Any]]:
-    """Each event without those that were withdrawn: {"step", "text", "effect"}, effect of an edit alone.
+    """Each event without those that were withdrawn: {"step", "text", "effect", "anew"}, effect of an edit alone.
 
     rows: of metrics.jsonl; primary: the figure whose evaluations before and after an edit are told.
     """
     gone = {event.get("number") for event in events if event.get("event") == "withdrawn"} - {None}
     kept = [event for event in events if "step" in event and event.get("number") not in gone]
-    return [{"step": event["step"], "text": _text(event), "effect": _effect(event, rows, primary)} for event in kept]
+    found = [{"step": event["step"], "text": _text(event), "effect": _effect(event, rows, primary)} for event in kept]
+    return [{**mark, "anew": _anew(event)} for mark, event in zip(found, kept, strict=True)]
+
+
+def _anew(event: Row) -> bool:
+    """Whether the best model is looked for from there on, since the one before was another function."""
+    edit = event.get("edit")
+    changed = isinstance(edit, Mapping) and (edit.get("promise") != "exact" or bool(edit.get("anew")))
+    return event.get("event") == "undo" or (event.get("event") == "edit" and changed)
 
 
 def _text(event: Row) -> str:

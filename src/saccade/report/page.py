@@ -34,7 +34,7 @@ class ReportData:
     `[H, W, 1|3|4]` (alpha straight) of any size, or None;
     curves: rows of metrics.jsonl: {"step", "epoch", "loss", "lr"} from training (or a loss by phase: "judge/loss"),
     {"step", "epoch", "split", "metrics": {}} from evaluation;
-    marks: events as [{"step", "text", "effect"}], effect "" of those that have none;
+    marks: events as [{"step", "text", "effect", "anew"}], effect "" of those that have none; anew: the best is looked for from there on;
     per_class: [{"class", any figures in 0..1, "images" or "support"}];
     classes, confusion: names and counts `[K][K]`, rows truth, columns answers;
     reliability: bins [{"low", "high", "count", "confidence", "accuracy"}];

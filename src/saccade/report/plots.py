@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,7 @@ class Curves:
     """What the rows of `metrics.jsonl` hold, by epoch where every row knows its epoch, else by step.
 
     losses: those of training by name ("loss", "judge/loss"), at most `MOST_LOSSES`; marks: x of each event;
-    score: the primary metric on the validation images, by the name `score_name`.
+    score: the primary metric on the validation images, by the name `score_name`; since: from where on the best is looked for.
     """
 
     unit: str
@@ -89,13 +90,16 @@ class Curves:
     score: Line
     score_name: str
     marks: tuple[float, ...]
+    since: float
 
     def best(self) -> tuple[float, float] | None:
-        """(x, value) of the best evaluation, the earliest among equals; None without any."""
-        if not len(self.score):
+        """(x, value) of the best evaluation behind `since`, the earliest among equals; None without any."""
+        later = self.score.x > self.since
+        x, y = (self.score.x[later], self.score.y[later]) if later.any() else (self.score.x, self.score.y)
+        if not len(x):
             return None
-        at = int(np.argmax(self.score.y) if measure(self.score_name).higher else np.argmin(self.score.y))
-        return float(self.score.x[at]), float(self.score.y[at])
+        at = int(np.argmax(y) if measure(self.score_name).higher else np.argmin(y))
+        return float(x[at]), float(y[at])
 
     def rising(self) -> bool:
         """Whether the last fifth of the evaluations still brought half a per cent over all that came before."""
@@ -108,6 +112,7 @@ def curves(rows: Sequence[Row], marks: Sequence[Row], primary: str) -> Curves:
     """Sort the rows into lines; values that are missing or not finite are left out."""
     by_epoch = bool(rows) and all(number(row.get("epoch")) is not None for row in rows)
     unit = "epoch" if by_epoch else "step"
+    places = _places(rows, marks, unit)
     training = [row for row in rows if "metrics" not in row]
     evaluations = [{**row["metrics"], unit: row.get(unit)} for row in rows if "metrics" in row]
     if evaluations and primary not in evaluations[0]:
@@ -119,7 +124,8 @@ def curves(rows: Sequence[Row], marks: Sequence[Row], primary: str) -> Curves:
         validation_loss=_line(evaluations, unit, "loss"),
         score=_line(evaluations, unit, primary),
         score_name=primary,
-        marks=_places(rows, marks, unit),
+        marks=places,
+        since=max((place for place, mark in zip(places, marks, strict=False) if mark.get("anew")), default=-math.inf),
     )
 
 
