@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from editing.conftest import make
+from editing.conftest import Network, make
 from saccade.core.errors import Interrupted
 from saccade.editing.live import Editor
 from saccade.training.learner import Learner
@@ -44,11 +44,14 @@ class Case:
         return replace(one, config=config, editor=Editor(one.task.build, 0), progress=Stopping(after))
 
 
-def classifying(model: str) -> Callable[[Path], Job]:
-    """A run on the room's example of a network of timm's."""
+def classifying(model: str, *before: str) -> Callable[[Path], Job]:
+    """A run on the room's example of a network of timm's, with edits that it begins with."""
 
     def made(path: Path) -> Job:
         network = make("classify", model, SIZE)
+        for text in before:
+            planned = network.plan(text)
+            network = Network(planned.network, planned.card, network.build)
         module = network.module.to(memory_format=torch.channels_last)
         return job(path, replace(CONFIG, model=model), model=module, card=network.card)
 
@@ -64,7 +67,9 @@ def usual(stage: str, other: str, thin: str, first: str, deep: str = "", leave: 
 
 CASES = {
     "resnet": Case(classifying("test_resnet"), usual("layer2", "layer3", "layer4", "layer1", leave="layer2")),
-    "vgg": Case(classifying("vgg11_bn"), usual("features.4", "features.8", "features.11", "features.0", leave="features.10")),
+    "vgg": Case(
+        classifying("vgg11_bn", "prune * 0.8"), usual("features.4", "features.8", "features.11", "features.0", leave="features.10")
+    ),
     "densenet": Case(
         classifying("densenet121"),
         usual(
