@@ -17,7 +17,7 @@ from saccade.core.errors import Interrupted
 from saccade.core.progress import Silent
 from saccade.core.results import Instances
 from saccade.data.opening import open_dataset
-from saccade.objects import library
+from saccade.objects import library, pyramid
 from small_jobs import Stopping, one_thread  # noqa: F401
 
 
@@ -113,7 +113,7 @@ def test_torchvisions_network_goes_through_the_same_verbs(cells: Path, tmp_path:
         return network
 
     monkeypatch.setattr(library, "_network", light)
-    monkeypatch.setattr(library, "WIDTH", 16)
+    monkeypatch.setattr(pyramid, "WIDTH", 16)
     monkeypatch.setattr(library, "MOST", 8)
     options: dict[str, Any] = {"model": "maskrcnn/mobilenetv3_small_050", "epochs": 1, "batch": 3, "size": (64, 64)}
     for folder in sorted(cells.glob("00*")):

@@ -120,7 +120,8 @@ class Detr(nn.Module):
         """Padded at the right and at the bottom to what the network divides by, and to as many places as there are queries. Without a
         branch on the size, so that one graph of it serves all."""
         height, width = (torch.sym_max(side + -side % self.multiple, self.least) for side in images.shape[2:])
-        return F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]), value=FILL)
+        room: Any = (0, width - images.shape[3], 0, height - images.shape[2])
+        return F.pad(images, room, value=FILL)
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Floats of three channels, enlarged where there would be fewer places than queries to choose from them."""

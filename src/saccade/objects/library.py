@@ -24,11 +24,9 @@ from saccade.nn import checkpoints, pretrained, weights
 from saccade.nn.layers.normalize import Normalize
 from saccade.objects.decode import NOTHING, Gridded
 from saccade.objects.models import Theirs
+from saccade.objects.pyramid import Pyramid
 from saccade.task import Losses
 
-WIDTH = 256  # channels of a pyramid, as in torchvision's own
-# Of the maps that a head's pyramid stands on.
-STRIDES = {"fasterrcnn": (4, 8, 16, 32), "maskrcnn": (4, 8, 16, 32), "fcos": (8, 16, 32), "retinanet": (8, 16, 32)}
 MOST_CLASSES = 100_000
 HALF = 128  # 255ths of a cell from which it is covered
 LEAST_SIDE = {"ssd300_vgg16": 288}  # pixels, below which its last maps have no place
@@ -112,36 +110,6 @@ class Library(nn.Module):
         down, across = (max(0, self.least - side) for side in images.shape[2:])
         normal: Tensor = self.normalize(F.pad(images, (0, across, 0, down), value=FILL) if down or across else images)
         return list(normal.expand(-1, 3, -1, -1))  # a grey image has three equal channels
-
-
-class Pyramid(nn.Module):
-    """Maps of a network of timm at some strides, made one width by a feature pyramid (Lin et al. 2017)."""
-
-    def __init__(self, name: str, head: str) -> None:
-        super().__init__()
-        import timm
-        from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
-
-        try:
-            with torch.device("meta"):  # only asked what it has
-                whole: Any = timm.create_model(name, features_only=True, pretrained=False)
-            reductions = whole.feature_info.reduction()
-            body: Any = timm.create_model(
-                name, features_only=True, pretrained=False, out_indices=[reductions.index(stride) for stride in STRIDES[head]]
-            )
-            channels = body.feature_info.channels()
-        except Exception as error:  # timm's constructors raise anything
-            strides = ", ".join(map(str, STRIDES[head]))
-            raise UserError(f"{name} gives no maps at strides {strides}, which {head} needs: {error}", where="--model") from None
-        self.body = body
-        more = LastLevelMaxPool() if head in ("fasterrcnn", "maskrcnn") else LastLevelP6P7(WIDTH, WIDTH)
-        self.fpn = FeaturePyramidNetwork(channels, WIDTH, extra_blocks=more)
-        self.out_channels = WIDTH
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps by name, finest first."""
-        found: dict[str, Tensor] = self.fpn({str(place): value for place, value in enumerate(self.body(images))})
-        return found
 
 
 @torch.no_grad()

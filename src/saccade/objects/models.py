@@ -38,8 +38,8 @@ class Theirs:
     """torchvision's networks that do what a room does.
 
     named: parameters with 91 classes, the average precision of its weights on COCO val2017 in percent, and their file, as its table of
-    weights states them (tests hold them); heads: those that stand on any network of timm which gives maps, as HEAD/NETWORK:
-    "fasterrcnn/densenet121".
+    weights states them (tests hold them); heads: those that stand on any network of timm or torchvision which gives maps, as
+    HEAD/NETWORK: "fasterrcnn/densenet121", "fcos/torchvision/shufflenet_v2_x1_0".
     """
 
     named: Mapping[str, tuple[int, float, str]]
@@ -66,7 +66,13 @@ class Theirs:
             return
         import timm
 
-        if "." in network or not timm.is_model(network):  # a tag is a set of weights
+        theirs, _, rest = network.rpartition("/")
+        if theirs == "torchvision":
+            from torchvision import models
+
+            if rest not in (known := models.list_models(module=models)):
+                raise unknown("model", rest, known, where="--model")
+        elif "." in network or not timm.is_model(network):  # a tag is a set of weights
             raise unknown("model", network, timm.list_models(), where="--model")
 
     def architecture(self, name: str, *, classes: int, channels: int) -> dict[str, Any]:

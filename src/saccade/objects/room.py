@@ -176,8 +176,7 @@ class Room:
 
     def score(self, outputs: Outputs, targets: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Class indices `[B]` -> the logit of the surest place for each, `[B]`; or of the place whose box overlaps that of `boxes`
-        `[B, 4]`, in pixels of the input, most. Raises UserError where a network has found nothing of a class, however unsure: it says no
-        more."""
+        `[B, 4]`, in pixels of the input, most. Raises UserError where a network has found nothing of a class, however unsure."""
         import torch
         from torchvision.ops import box_iou
 

@@ -17,6 +17,7 @@ from saccade.core.results import Detections
 from saccade.data.sample import Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
+from saccade.objects.pyramid import Pyramid
 from saccade.task import Budget
 from saccade.tasks.detection import models
 from saccade.tasks.detection.task import Detection
@@ -24,7 +25,13 @@ from saccade.training.step import Updater
 
 SCHEMA = Schema("detect", ("a", "b", "c"), {"train": (80, 80, 80)}, 3, (64, 64), True, {"train": 240, "val": 6})
 TASK = Detection()
-LIGHT = ("ssdlite320_mobilenet_v3_large", "fasterrcnn/resnet10t", "retinanet/mobilenetv3_small_050", "fcos/vgg11")
+LIGHT = (
+    "ssdlite320_mobilenet_v3_large",
+    "fasterrcnn/resnet10t",
+    "retinanet/mobilenetv3_small_050",
+    "fcos/vgg11",
+    "fcos/torchvision/shufflenet_v2_x0_5",
+)
 
 
 def made(name: str, **changes: Any) -> tuple[Any, Card, Any]:
@@ -79,6 +86,18 @@ def test_the_doors(name: str) -> None:
         TASK.build(read, 1000)
 
 
+@pytest.mark.parametrize(
+    "name", ["fasterrcnn/densenet121", "retinanet/vgg16_bn", "fasterrcnn/torchvision/resnet50", "fcos/torchvision/regnet_x_400mf"]
+)
+def test_heads_on_networks_of_many_kinds(name: str) -> None:
+    head, _, network = name.partition("/")
+    with torch.device("meta"):
+        maps = Pyramid(network, head).eval()(torch.zeros(2, 3, 96, 160))
+    finest = 4 if "rcnn" in head else 8
+    assert [tuple(value.shape[2:]) for value in maps.values()][:3] == [(96 // s, 160 // s) for s in (finest, 2 * finest, 4 * finest)]
+    assert {value.shape[1] for value in maps.values()} == {256}
+
+
 def test_images_without_objects_and_crowds_are_learned_from() -> None:
     network, _, config = made("ssdlite320_mobilenet_v3_large")
     batch = TASK.example(2, keys.generator(0, "library", 0))
@@ -107,7 +126,14 @@ def test_images_that_are_small_for_a_network() -> None:
 def test_a_name_is_found_without_its_task() -> None:
     from saccade.api.planning import settle
 
-    for name in ("fasterrcnn/resnet10t", "small_instances", "resnet18.a1_in1k", "vqvae", "ssd300_vgg16"):
+    for name in (
+        "fasterrcnn/resnet10t",
+        "fcos/torchvision/shufflenet_v2_x0_5",
+        "small_instances",
+        "resnet18.a1_in1k",
+        "vqvae",
+        "ssd300_vgg16",
+    ):
         assert settle(None, {"model": name})["model"] == name
     with pytest.raises(UserError, match="unknown model 'resnet51'"):
         settle(None, {"model": "fasterrcnn/resnet51"})
@@ -131,6 +157,9 @@ def test_grey_images() -> None:
         ("fasterrcnn/vit_tiny_patch16_224", "gives no maps at strides 4, 8, 16, 32, which fasterrcnn needs"),
         ("retinanet/local-dir:/etc", "unknown model"),
         ("fasterrcnn/resnet18.nonsense", "unknown model"),
+        ("fcos/torchvision/shufflenet_v2_x0_6", "did you mean shufflenet_v2_x0_5"),
+        ("fcos/torchvision/fasterrcnn_resnet50_fpn", "unknown model"),
+        ("fcos/torchvision/squeezenet1_1", "gives no maps at strides 8, 16, 32, which fcos needs"),
         ("fasterrcnn/swin_tiny_patch4_window7_224", "gives no maps for images of any size"),
     ],
 )

@@ -19,7 +19,7 @@ from saccade.core.run_lengths import Patch
 from saccade.data.sample import Objects, Sample, Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
-from saccade.objects import library
+from saccade.objects import library, pyramid
 from saccade.objects.augmentation import gathered
 from saccade.objects.room import MEAN, STD
 from saccade.task import Budget
@@ -36,7 +36,7 @@ TINY = "maskrcnn/mobilenetv3_small_050"
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrow maps, and masks of few objects: their head computes more than all else does."""
-    monkeypatch.setattr(library, "WIDTH", 32)
+    monkeypatch.setattr(pyramid, "WIDTH", 32)
     monkeypatch.setattr(library, "MOST", 16)
 
 
