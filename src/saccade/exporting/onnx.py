@@ -73,7 +73,8 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
 @contextlib.contextmanager
 def _measured(module: torch.nn.Module) -> Iterator[None]:
     """Within, what networks of transformers learn of the number and the sides of images is as the exporter knows it: `len`, and their own
-    `torch_int`, give plain numbers, which would stand in the graph in place of it."""
+    `torch_int`, give plain numbers, which would stand in the graph in place of it, and so does the length of torch's `linspace`."""
+    linspace = torch.linspace
 
     def length(values: Any) -> Any:
         return values.shape[0] if isinstance(values, torch.Tensor) else len(values)
@@ -81,7 +82,15 @@ def _measured(module: torch.nn.Module) -> Iterator[None]:
     def as_it_is(value: Any) -> Any:
         return value if isinstance(value, torch.SymInt) else int(value)
 
+    def spaced(start: Any, end: Any, steps: Any, **options: Any) -> torch.Tensor:
+        if not isinstance(steps, torch.SymInt):
+            return linspace(start, end, steps, **options)
+        each = (end - start) / torch.sym_max(steps - 1, 1)
+        found: torch.Tensor = start + torch.arange(steps, **options) * each
+        return found
+
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch, "linspace", spaced))
         for name in {type(part).__module__ for part in module.modules()}:
             if name.startswith("transformers."):
                 stack.enter_context(mock.patch.multiple(name, create=True, len=length, torch_int=as_it_is))
