@@ -93,6 +93,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "segmentation.lovasz": POSITIVE,
     "segmentation.boundary": POSITIVE,
     "segmentation.coarse": SHARE,
+    "objects.coarse": SHARE,
     "segmentation.class_weights": ([("[]", ()), ("[1, 2.5]", (1.0, 2.5))], ["[0]", "[-1, 1]", "x", "1"]),
     "generation.conditional": FLAG,
     "generation.latent": ([("0", 0), ("128", 128)], ["-1", "1.5", "65537", "x"]),

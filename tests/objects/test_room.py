@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from saccade.core.config import AugmentConfig, TrainConfig, override
 from saccade.core.errors import UserError
 from saccade.core.geometry import FILL
 from saccade.core.results import Detections
+from saccade.data.loader import Batch
 from saccade.data.sample import Objects, Sample, Schema
-from saccade.objects.augmentation import ObjectsAugment, gathered
+from saccade.objects.augmentation import ObjectsAugment, gathered, halved
 from saccade.objects.drawing import drawn
 from saccade.task import Budget
 from saccade.tasks.detection.task import Detection
@@ -50,6 +52,55 @@ def test_small_objects_are_enlarged(size: tuple[int, int], extent: float, expect
     config, reasons = Detection().recipe(replace(schema(size), extent=extent), "cpu", Budget())
     assert config.size == expected
     assert ("half of the objects" in reasons[0]) is (extent == 12.7)
+
+
+@pytest.mark.parametrize(
+    ("extent", "size", "budget", "expected"),
+    [
+        (99.0, (320, 320), Budget(), 0.5),
+        (99.0, (480, 640), Budget(), 0.0),  # of which half is seen: 50 pixels
+        (129.0, (480, 640), Budget(), 0.5),
+        (99.0, (320, 320), Budget(pretrained=True), 0.0),
+        (99.0, (320, 320), Budget(model="fasterrcnn/resnet18"), 0.0),
+        (None, (320, 320), Budget(), 0.0),
+    ],
+)
+def test_scenes_of_large_objects_are_seen_small_first(extent: float | None, size: tuple[int, int], budget: Budget, expected: float) -> None:
+    config, reasons = Detection().recipe(replace(schema(size), extent=extent), "cpu", budget)
+    assert config.objects.coarse == expected
+    assert any(line.startswith("objects.coarse") for line in reasons) is bool(expected)
+
+
+def test_a_batch_at_half_its_size_has_boxes_and_masks_of_half_the_size() -> None:
+    rows, columns = torch.arange(32)[:, None], torch.arange(64)
+    images = (10 * (rows // 2) + columns // 2)[None, None].expand(2, 3, -1, -1).byte()
+    targets = {
+        "boxes": torch.tensor([[[8.0, 4.0, 24.0, 20.0]]]).expand(2, -1, -1),
+        "labels": torch.tensor([[1], [-1]]),
+        "masks": torch.tensor([[0, 255], [255, 255]]).byte().repeat(4, 8)[None, None].expand(2, -1, -1, -1),
+    }
+    found = halved(Batch(images, targets, np.arange(2)))
+    assert torch.equal(found.images, (10 * torch.arange(16)[:, None] + torch.arange(32))[None, None].expand(2, 3, -1, -1).byte())
+    assert found.targets["boxes"][0].tolist() == [[4.0, 2.0, 12.0, 10.0]]
+    assert torch.equal(found.targets["labels"], targets["labels"])
+    assert found.targets["masks"].shape == (2, 1, 4, 8) and (found.targets["masks"] == 191).all()
+    assert targets["boxes"][0, 0, 0] == 8.0, "what the loader gave is left as it was"
+
+
+def test_only_the_first_part_of_a_run_is_seen_small() -> None:
+    config, _ = Detection().recipe(schema((64, 64)), "cpu", Budget())
+    config = override(config, {"objects.coarse": 0.5})
+    network: Any = Detection().create(config, schema((64, 64)))[0]
+    seen: list[tuple[int, ...]] = []
+    network.backbone.register_forward_pre_hook(lambda module, given: seen.append(tuple(given[0].shape[2:])))
+    (phase,) = Detection().phases(network, config)
+    sample = Objects(np.array([[8, 8, 40, 40]], np.float32), np.array([1]), np.array([False]), np.array([False]))
+    batch = Batch(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), gathered([sample, sample]), np.arange(2))
+    assert phase.pace is not None
+    for step in range(4):
+        phase.pace(step / 4)
+        assert phase.loss(batch, step).total.isfinite()
+    assert seen == [(32, 32), (32, 32), (64, 64), (64, 64)]
 
 
 def test_budgets_and_grey_images() -> None:

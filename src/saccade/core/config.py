@@ -124,9 +124,11 @@ class ObjectsConfig:
     """What only models that find objects have.
 
     nms: how doubles are suppressed (`core.nms`): those of one class, of all classes, softly, or not at all ("": the model's own way).
+    coarse: share of the run, from its start, in which images are seen at half their size, for a quarter of the work.
     """
 
     nms: Literal["", "class", "agnostic", "soft", "none"] = ""
+    coarse: Share = 0.0
 
 
 @dataclass(frozen=True)

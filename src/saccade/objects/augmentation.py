@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from saccade.data import augment, composing
 from saccade.data.cache import Preparation
 from saccade.data.loader import Batch
 from saccade.data.sample import Objects, Sample
+from saccade.nn.coarse import smaller
 from saccade.objects.loss import IGNORED, NONE
 
 
@@ -70,6 +72,14 @@ def gathered(targets: Sequence[Objects], size: tuple[int, int] | None = None, ce
         for cells, mask in zip(row, target.masks):
             _share(run_lengths.patch(mask), cells, cell)
     return found | {"masks": torch.from_numpy(masks)}
+
+
+def halved(batch: Batch) -> Batch:
+    """Images of half the height and width, which are even, with what `gathered` gives for them."""
+    targets = batch.targets | {"boxes": batch.targets["boxes"] / 2}
+    if "masks" in targets:
+        targets["masks"] = smaller(targets["masks"])
+    return replace(batch, images=smaller(batch.images), targets=targets)
 
 
 def _share(part: Patch, cells: NDArray[np.uint8], cell: int) -> None:

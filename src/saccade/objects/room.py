@@ -149,10 +149,15 @@ class Room:
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
         """One phase: the whole network on classes, boxes and sides."""
 
-        def loss(batch: Batch, step: int) -> Losses:
-            return self._losses(model, batch)
+        from saccade.nn.coarse import Coarse
+        from saccade.objects.augmentation import halved
 
-        return [Phase("train", [model], loss)]
+        coarse = Coarse(config.objects.coarse)
+
+        def loss(batch: Batch, step: int) -> Losses:
+            return self._losses(model, halved(batch) if coarse.now else batch)
+
+        return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None)]
 
     def decode(self, outputs: Outputs, size: tuple[int, int]) -> dict[str, Tensor]:
         """Outputs -> {"boxes", "scores", "labels"} of the best places, and of their masks "weights" and "prototypes", or "grids"."""

@@ -57,6 +57,8 @@ class Panoptic:
             rows.check_license(self.name, config.model, config.license)
         if config.label_smoothing:
             raise UserError("is for classify", where="label_smoothing", fix="leave it out")
+        if config.objects.coarse:
+            raise UserError("is for detect and instances", where="objects.coarse", fix="leave it out")
 
     def _known(self, name: str) -> None:
         if name not in rows.ROWS[self.name]:

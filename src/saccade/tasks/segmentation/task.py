@@ -131,8 +131,9 @@ class Segmentation:
 
     def phases(self, model: nn.Module, config: TrainConfig) -> Sequence[Phase]:
         """One phase: the whole network on the parts of the loss that the configuration weighs; Mask2Former and EoMT on their own."""
+        from saccade.nn.coarse import Coarse
         from saccade.queries.network import paced
-        from saccade.tasks.segmentation.coarse import Coarse
+        from saccade.tasks.segmentation.coarse import halved
         from saccade.tasks.segmentation.loss import losses
         from saccade.tasks.segmentation.models.semantic import Semantic
 
@@ -141,7 +142,7 @@ class Segmentation:
         coarse = Coarse(config.segmentation.coarse)
 
         def loss(batch: Batch, step: int) -> Losses:
-            seen = coarse.seen(batch)
+            seen = halved(batch) if coarse.now else batch
             return losses(model(seen.images), seen, config.segmentation)
 
         return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None)]
