@@ -76,7 +76,7 @@ def gathered(targets: Sequence[Objects], size: tuple[int, int] | None = None, ce
 
 def halved(batch: Batch) -> Batch:
     """Images of half the height and width, which are even, with what `gathered` gives for them."""
-    targets = batch.targets | {"boxes": batch.targets["boxes"] / 2}
+    targets = {**batch.targets, "boxes": batch.targets["boxes"] / 2}
     if "masks" in targets:
         targets["masks"] = smaller(targets["masks"])
     return replace(batch, images=smaller(batch.images), targets=targets)
