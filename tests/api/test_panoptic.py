@@ -180,7 +180,7 @@ def test_what_is_refused(fields: Path, learned: Run, tmp_path: Path) -> None:
         ({"model": "small_panoptic", "pretrained": True}, "small_panoptic has no published weights"),
         ({"pretrained": True}, "are under cc-by-nc-4.0"),
         ({"set": {"augment.paste": 0.5}}, "paste is no change of panoptic"),
-        ({"set": {"channels": 4}}, "takes? 1 or 3 channels"),
+        ({"set": {"channels": 4}}, "takes images of 1 or 3 channels"),
         ({"set": {"label_smoothing": 0.1}}, "is for classify"),
     ):
         with pytest.raises(UserError, match=words):
