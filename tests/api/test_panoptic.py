@@ -185,8 +185,6 @@ def test_what_is_refused(fields: Path, learned: Run, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             train(fields, tmp_path / "none", **options)
-    with pytest.raises(UserError, match="holds regions of pixels, this model is for panoptic"):
-        saccade.predict(learned.path, fields / "val/20.png", out=tmp_path / "x", format="geojson", progress=Silent())
     for options in ({"tile": 256}, {"tta": True}, {"nms": "soft"}):
         with pytest.raises(UserError, match="panoptic"):
             saccade.predict(learned.path, fields / "val/20.png", progress=Silent(), **options)  # type: ignore[arg-type]
