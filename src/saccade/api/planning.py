@@ -117,7 +117,7 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     given = _checked(values)
     size = given.size if "size" in values else None
     epochs = given.epochs if "epochs" in values else None
-    schema = dataset.looked_at() if task == "segment" else dataset.schema
+    schema = replace(dataset.schema, shares=dataset.shares()) if task == "segment" else dataset.schema
     learned = _learned(given, task) if given.weights else None
     budget = Budget(epochs, given.minutes, given.model, size, given.pretrained or bool(given.weights), learned)
     base, reasons = room(task).recipe(schema, device, budget)

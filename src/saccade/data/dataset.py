@@ -145,24 +145,19 @@ class Dataset:
             )
         return None
 
-    def looked_at(self) -> Schema:
-        """The schema with what up to LOOKED_AT masks tell, spread evenly over the training images: shares and halved; as it is where there
+    def shares(self) -> tuple[float, ...]:
+        """The share of each class in the pixels that count of up to LOOKED_AT masks spread evenly over the training images; () where there
         are none."""
         places = [place for place in self.splits.get("train", np.empty(0, np.int64)).tolist() if _masked(self.annotations.items[place])]
-        counts, alike = np.zeros(256, np.int64), np.zeros((2, 256), np.int64)
+        counts = np.zeros(256, np.int64)
         for number in np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)) if places else ():
             try:
                 classes = shapes.classes_of(self.annotations.items[places[number]], self.annotations)
             except UserError:
                 continue  # named with all the other bad files when the images are read
             counts += np.bincount(classes.ravel(), minlength=256)
-            alike += _halved(classes)
         known = counts[: len(self.schema.classes)]
-        if not known.sum():
-            return self.schema
-        same, either = alike[:, : len(self.schema.classes)]
-        halved = float((same[either > 0] / either[either > 0]).min(initial=1.0))
-        return replace(self.schema, shares=tuple((known / known.sum()).tolist()), halved=halved)
+        return tuple((known / known.sum()).tolist()) if known.sum() else ()
 
     def split(self, name: str) -> NDArray[np.int64]:
         """The indices of a split; raises UserError naming those there are."""
@@ -290,15 +285,6 @@ def _look(annotations: Annotations) -> tuple[tuple[int, int], bool, int]:
     if not bands and annotations.task == "generate" and any(header.alpha for header in seen):
         channels = 4
     return (height, width), len({header.size for header in seen}) == 1, channels
-
-
-def _halved(classes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Pixels `[2, 256]` by class that a mask and the same at half its size, enlarged again, share, and that either has."""
-    height, width = classes.shape[0] // 2 * 2, classes.shape[1] // 2 * 2
-    whole = classes[:height, :width]
-    again = whole[1::2, 1::2].repeat(2, 0).repeat(2, 1)
-    same = np.bincount(whole[whole == again].ravel(), minlength=256)
-    return np.stack([same, np.bincount(whole.ravel(), minlength=256) + np.bincount(again.ravel(), minlength=256) - same])
 
 
 def _extent(annotations: Annotations) -> float | None:

@@ -89,10 +89,9 @@ class Schema:
     looked at, uniform: whether all those had the same size; channels: 1 where all are grey, 4 where images to make more of have alpha
     (`core.alpha`), where they hold bands (`core.bands`) as many, else 3; totals: images by split, where classes do not count them
     (`images`); extent: the median side of objects in pixels, the root of their boxes' area, in some of the images, None where there is
-    none; shares: how much of the pixels each class covers in some of the training masks, () where that was not looked for; halved: how
-    alike those are to themselves at half their size, enlarged again, as the least IoU of a class, 0 where that was not looked for; ids:
-    the set's own numbers of the classes, () where it has none; multi: whether the classes of pixels overlap; stuff: places of the classes
-    that cannot be counted (panoptic).
+    none; shares: how much of the pixels each class covers in some of the training masks, () where that was not looked for; ids: the set's
+    own numbers of the classes, () where it has none; multi: whether the classes of pixels overlap; stuff: places of the classes that
+    cannot be counted (panoptic).
     """
 
     task: str
@@ -104,7 +103,6 @@ class Schema:
     totals: Mapping[str, int] | None = None
     extent: float | None = None
     shares: tuple[float, ...] = ()
-    halved: float = 0.0
     ids: tuple[int, ...] = ()
     multi: bool = False
     stuff: tuple[int, ...] = ()

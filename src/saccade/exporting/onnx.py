@@ -82,11 +82,11 @@ def _measured(module: torch.nn.Module) -> Iterator[None]:
     def as_it_is(value: Any) -> Any:
         return value if isinstance(value, torch.SymInt) else int(value)
 
-    def spaced(start: Any, end: Any, steps: Any, **options: Any) -> torch.Tensor:
+    def spaced(start: Any, end: Any, steps: Any, *, dtype: Any = None, device: Any = None) -> torch.Tensor:
         if not isinstance(steps, torch.SymInt):
-            return linspace(start, end, steps, **options)
+            return linspace(start, end, steps, dtype=dtype, device=device)
         each = (end - start) / torch.sym_max(steps - 1, 1)
-        found: torch.Tensor = start + torch.arange(steps, **options) * each
+        found: torch.Tensor = start + torch.arange(steps, dtype=dtype, device=device) * each
         return found
 
     with contextlib.ExitStack() as stack:

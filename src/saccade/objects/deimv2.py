@@ -121,10 +121,10 @@ class Deimv2(Detr):
         return hub.parted(found, FUSED)
 
 
-def _fused(self: Any, images: Tensor, **more: Any) -> list[Tensor]:
+def _fused(self: Any, images: Tensor) -> list[Tensor]:
     """Maps of a DINOv3, at the sizes of those of the convolutions beside it, and both together. As transformers has it for sides that are
     multiples of 32; it reckons the sizes as plain numbers, so that an export would be of one size."""
-    maps, details = self.backbone(images, **more).feature_maps, self.spatial_tuning_adapter(images)
+    maps, details = self.backbone(images).feature_maps, self.spatial_tuning_adapter(images)
     sized = [F.interpolate(one, detail.shape[2:], mode="bilinear") for one, detail in zip(maps, details, strict=True)]
     return [layer(torch.cat(both, 1)) for layer, *both in zip(self.fusion_proj, sized, details, strict=True)]
 

@@ -20,8 +20,7 @@ IMAGES_SEEN = 40_000  # training images over all epochs
 OFTEN = 100  # views of an image from which on it is shown at other scales too
 RARE = 0.1  # share of the pixels below which a class counts more
 MOST_WEIGHT = 10.0
-THIN, THICK, ALIKE = 0.5, 0.8, 0.9  # shares of the run at half the size, and how alike masks must be at it to count as thick
-LEAST_COARSE = 64  # pixels of the shorter side from which on something is left to see at half the size
+COARSE, LEAST_COARSE = 0.5, 64  # share of the run, and pixels of the shorter side from which on something is left to see
 CHANGES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.7, 1.4))
 
 
@@ -45,12 +44,11 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"segmentation.class_weights: {why}")
     if not queries:
         reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
-    coarse = 0.0
-    if model == DEFAULT and not budget.pretrained and min(size) >= LEAST_COARSE:
-        thin = schema.multi or schema.halved < ALIKE
-        coarse = THIN if thin else THICK
-        why = "for a quarter of the work, to learn from more" if thin else "where the masks are nearly the same, for a quarter of the work"
-        reasons.append(f"segmentation.coarse: {coarse:g} of the steps see images at half their size, {why}")
+    coarse = COARSE if model == DEFAULT and not budget.pretrained and min(size) >= LEAST_COARSE else 0.0
+    if coarse:
+        reasons.append(
+            f"segmentation.coarse: {coarse:g} of the run sees images at half their size, for a quarter of the work, to learn from more"
+        )
     if schema.multi:
         reasons.append("segmentation.multi: true, a pixel of these data may have several classes, or none")
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
