@@ -82,7 +82,8 @@ def spread(number: int) -> float:
 
 def measure_step(step: Callable[[int], None], *, paced: bool = False) -> float:
     """The median seconds of a training step; `step(i)` does the i-th on a copy of the model. paced: their mean, as steps change on the way
-    of a run, over which the probes are `spread`; each is done twice and the quicker counts, as the first step of each size prepares for it."""
+    of a run, over which the probes are `spread`; each is done twice and the quicker counts, as the first step of a size prepares for the
+    others."""
     seconds, spent = [], 0.0
     for i in range(PROBES):
         taken = []
