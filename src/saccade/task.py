@@ -80,7 +80,7 @@ class Phase:
 
     modules: the ones it trains (all others are frozen meanwhile); loss(batch, step) -> Losses;
     optimizer: "adamw" or "sgd"; every: takes part in each `every`-th step; after_step: called when its step is done; pace: told before it
-    what share of the run lies behind, 0..1.
+    what share of the run lies behind, 0..1; steady: from which share of the run on its steps take as long as any that follow.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Phase:
     every: int = 1
     after_step: Callable[[int], None] | None = None
     pace: Callable[[float], None] | None = None
+    steady: float = 0.0
 
 
 NO_COLOURS = "hue, saturation and grey copies left out: {} bands are no colours"

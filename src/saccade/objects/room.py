@@ -157,7 +157,7 @@ class Room:
         def loss(batch: Batch, step: int) -> Losses:
             return self._losses(model, halved(batch) if coarse.now else batch)
 
-        return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None)]
+        return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None, steady=coarse.share)]
 
     def decode(self, outputs: Outputs, size: tuple[int, int]) -> dict[str, Tensor]:
         """Outputs -> {"boxes", "scores", "labels"} of the best places, and of their masks "weights" and "prototypes", or "grids"."""

@@ -82,7 +82,7 @@ def spread(number: int) -> float:
 
 def measure_step(step: Callable[[int], None], *, paced: bool = False) -> float:
     """The median seconds of a training step; `step(i)` does the i-th on a copy of the model. paced: their mean, as steps change on the way
-    of a run, over which the probes are `spread`; each is done twice and the quicker counts, as the first step of a size prepares for the
+    of a run, over which the probes are `spread`; each is done twice and the second counts, as the first step of a size prepares for the
     others."""
     seconds, spent = [], 0.0
     for i in range(PROBES):
@@ -91,7 +91,7 @@ def measure_step(step: Callable[[int], None], *, paced: bool = False) -> float:
             begin = time.perf_counter()
             step(i)
             taken.append(time.perf_counter() - begin)
-        seconds.append(min(taken))
+        seconds.append(taken[-1])
         spent += sum(taken)
         if spent > LONGEST and len(seconds) > WARM_UP:
             break

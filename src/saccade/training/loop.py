@@ -34,6 +34,7 @@ from saccade.training.asking import Asking
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.changes import Changes
+from saccade.training.deadline import Deadline
 from saccade.training.learner import Editing, Kind, Learner, Workshop, blank, started
 from saccade.training.ranks import Ranks, reachable
 from saccade.training.recovery import BackError, Recovery
@@ -44,7 +45,6 @@ from saccade.training.state import State, read_events
 
 CHECKPOINT_SECONDS = 60.0
 LOGGED_STEPS = 500
-LATE = 1.03
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,7 @@ class Trainer:
         """Step until the end or a signal, whose number is returned (0: none)."""
         begun = saved_at = time.monotonic()
         stop, asking = 0, self.asking
+        deadline = Deadline(self.job.deadline, max(phase.steady for phase in self.learner.updater.phases), begun)
         asked = bool(self.job.ranks.highest([asking.asked()])[0])
         while True:
             if not stop and self.changes.take() and asked:
@@ -212,7 +213,7 @@ class Trainer:
                 continue
             self.saver.check()
             due = due or signals.noticed or (logged and time.monotonic() - saved_at > CHECKPOINT_SECONDS)
-            stop, total, due, asked = self._agreed(signals.received or 0, self._affordable(begun) or 0, due)
+            stop, total, due, asked = self._agreed(signals.received or 0, self._affordable(deadline) or 0, due)
             self._keep_time(total)
             if due:
                 signals.noticed = False
@@ -353,21 +354,12 @@ class Trainer:
         if self.job.ranks.is_first:
             self.job.run.append_event(event)
 
-    def _affordable(self, begun: float) -> int | None:
-        """The last step that the deadline allows at the speed so far, where that is clearly before the schedule's end."""
-        state, schedule, deadline = self.state, self.schedule, self.job.deadline
-        done = self.steps_taken
-        if deadline is None or state.shortened or state.free or self.planned is not None or done < 20:
+    def _affordable(self, deadline: Deadline) -> int | None:
+        """The step to end at, where the deadline calls for fewer."""
+        state = self.state
+        if state.shortened or state.free or self.planned is not None or state.step % self.log_every:
             return None
-        if state.step % self.log_every or schedule.progress(state.step) < 0.25:
-            return None
-        now = time.monotonic() - self.asking.away
-        per_step = (now - begun) / done
-        allowed = max(1.0, deadline - now)
-        if per_step * (schedule.total - state.step) <= allowed * LATE:
-            return None
-        total = state.step + max(1, math.floor(allowed * 0.97 / per_step))
-        return total if total < schedule.total else None
+        return deadline.affordable(state.step, self.steps_taken, self.schedule, time.monotonic() - self.asking.away)
 
     def _checkpoint(self) -> None:
         """Take a snapshot, which the saver writes while training goes on."""

@@ -145,7 +145,7 @@ class Segmentation:
             seen = halved(batch) if coarse.now else batch
             return losses(model(seen.images), seen, config.segmentation)
 
-        return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None)]
+        return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None, steady=coarse.share)]
 
     def decode(self, outputs: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
         """Logits `[B, K, H, W]` -> {"logits": the same}."""
