@@ -187,8 +187,12 @@ def test_what_is_explained_is_the_surest_place_or_that_of_a_box() -> None:
     assert score(rows, torch.tensor([0]), boxes=near).tolist() == [0]
     assert score(rows, torch.tensor([1]), boxes=torch.tensor([[0.0, 0, 9, 9]])).tolist() == [-1]
     assert score(rows, torch.tensor([0]), boxes=near).requires_grad
+    assert score(rows, torch.tensor([1]), boxes=near).tolist() == [3], "of places that tell of the class"
+    for label, far in ((0, [5000.0, 5000, 5100, 5100]), (1, [11.0, 11, 19, 19])):
+        with pytest.raises(UserError, match="--box: nothing that the network tells of this class overlaps the box"):
+            score(rows, torch.tensor([label]), boxes=torch.tensor([far]))
     with pytest.raises(UserError, match="--class: nothing is found of this class, however unsure"):
-        score(rows, torch.tensor([1]), boxes=near)
+        score(rows[:, 2:], torch.tensor([1]))
 
 
 def test_drawing() -> None:

@@ -180,8 +180,8 @@ class Room:
         return found
 
     def score(self, outputs: Outputs, targets: Tensor, boxes: Tensor | None = None) -> Tensor:
-        """Class indices `[B]` -> the logit of the surest place for each, `[B]`; or of the place whose box overlaps that of `boxes`
-        `[B, 4]`, in pixels of the input, most. Raises UserError where a network has found nothing of a class, however unsure."""
+        """Class indices `[B]` -> the logit of the surest place for each, `[B]`; or, of the places that tell of the class at all, of the one
+        whose box overlaps that of `boxes` `[B, 4]`, in pixels of the input, most. Raises UserError where there is none, however unsure."""
         import torch
         from torchvision.ops import box_iou
 
@@ -192,8 +192,11 @@ class Room:
         if boxes is None:
             found = logits.amax(1)
         else:
-            near = [box_iou(box[None], own[:, :4]).argmax() for box, own in zip(boxes, places.float(), strict=True)]
-            found = logits.gather(1, torch.stack(near)[:, None])[:, 0]
+            near = torch.stack([box_iou(box[None], own[:, :4])[0] for box, own in zip(boxes, places.float(), strict=True)])
+            most, best = near.masked_fill(logits <= NOTHING, -1).max(1)
+            if (most <= 0).any():
+                raise UserError("nothing that the network tells of this class overlaps the box", where="--box")
+            found = logits.gather(1, best[:, None])[:, 0]
         if (found <= NOTHING).any():
             raise UserError("nothing is found of this class, however unsure, so that there is nothing to explain", where="--class")
         return found
