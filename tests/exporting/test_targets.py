@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -182,6 +187,30 @@ def test_a_network_that_cannot_be_exported_is_one_line(to: str) -> None:
 
 
 # What is in the files
+
+
+def test_two_exports_at_once_leave_torch_and_the_process_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is patched is so for the whole process: the second begins when the first is done. Meanwhile others' calls go on as ever."""
+    linspace, stdout, both, made = torch.linspace, sys.stdout, threading.Barrier(2), []
+
+    def export(*args: Any, **options: Any) -> Any:
+        made.append(torch.linspace(0, 1, 3, requires_grad=True, out=None))
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        if threading.current_thread().name == "last":
+            time.sleep(0.2)
+        return SimpleNamespace(model_proto=None)
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    graph = graph_of(card())
+    threads = [threading.Thread(target=onnx_target._export, args=(graph, ["batch"]), name=name) for name in ("first", "last")]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert torch.linspace is linspace and sys.stdout is stdout
+    assert [row.requires_grad for row in made] == [True, True]
 
 
 def same(session: Any, original: Any, images: NDArray[np.uint8], atol: float = 1e-5) -> None:

@@ -28,6 +28,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "nesting": {},
     "kwargs": {
         "cli/*:*": "click hands a verb its options by name; they go on to the api as they are",
+        "exporting/onnx.py:*.spaced": "stands in the place of torch's linspace, whose options go on to it as they are",
         "editing/blocks.py:*": "modules that stand where any other stood are called as that was",
     },
     "print": {"cli/*": "the command line speaks"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from saccade.prediction.onnx_file import CARD
 from saccade.prediction.opening import STEM
 from saccade.prediction.session import INPUT
 
+_ALONE = threading.Lock()  # what is quiet or patched is so for the whole process
 MOST_BYTES = 2**31 - 1  # protobuf's own limit
 HALF_BLOCKED = ["Softmax", "ReduceMean", "GlobalAveragePool", "Resize"]  # sums over many values, and what ONNX Runtime has in float32 only
 
@@ -55,7 +57,7 @@ def _export(graph: Graph, axes: Sequence[str]) -> onnx.ModelProto:
     places = {"batch": 0, "height": 2, "width": 3}
     step = 1 if graph.card.input.resize == "crop" else MULTIPLE
     shapes = ({places[axis]: torch.export.Dim(axis) * (1 if axis == "batch" else step) for axis in axes},)
-    with _quiet(), _measured(graph.module):
+    with _ALONE, _quiet(), _measured(graph.module):
         program: Any = torch.onnx.export(  # None only without dynamo
             graph.module,
             (graph.sample,),
@@ -82,11 +84,11 @@ def _measured(module: torch.nn.Module) -> Iterator[None]:
     def as_it_is(value: Any) -> Any:
         return value if isinstance(value, torch.SymInt) else int(value)
 
-    def spaced(start: Any, end: Any, steps: Any, *, dtype: Any = None, device: Any = None) -> torch.Tensor:
+    def spaced(start: Any, end: Any, steps: Any, **options: Any) -> torch.Tensor:
         if not isinstance(steps, torch.SymInt):
-            return linspace(start, end, steps, dtype=dtype, device=device)
+            return linspace(start, end, steps, **options)  # of other threads too
         each = (end - start) / torch.sym_max(steps - 1, 1)
-        found: torch.Tensor = start + torch.arange(steps, dtype=dtype, device=device) * each
+        found: torch.Tensor = start + torch.arange(steps, **options) * each
         return found
 
     with contextlib.ExitStack() as stack:
@@ -134,7 +136,7 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = [*DEFAULT_OP_BLOCK_LIST, *HALF_BLOCKED]
-    with _quiet():
+    with _ALONE, _quiet():
         half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
         OnnxModel(half).topological_sort(is_deterministic=True)  # the converter appends its casts at the end
     return half
