@@ -102,6 +102,14 @@ class AttributeDict(dict):  # type: ignore[type-arg]
     pass
 
 
+class ConfigDict(dict):  # type: ignore[type-arg]
+    """Of mmcv: with attributes of its own."""
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(values)
+        self.frozen, self.parent = True, self
+
+
 class ModelCheckpoint:
     pass
 
@@ -128,6 +136,7 @@ def test_what_trainers_leave_beside_weights_is_passed_over(trainer: str, tmp_pat
         (ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint"),
         (HistoryBuffer, "mmengine.logging.history_buffer"),
         (DictConfig, "omegaconf.dictconfig"),
+        (ConfigDict, "mmcv.utils.config"),
     ):
         for at in range(1, package.count(".") + 2):
             name = ".".join(package.split(".")[:at])
@@ -135,7 +144,7 @@ def test_what_trainers_leave_beside_weights_is_passed_over(trainer: str, tmp_pat
         monkeypatch.setattr(kind, "__module__", package)
         setattr(sys.modules[package], kind.__name__, kind)
     weights = torch.nn.Linear(3, 2).state_dict()
-    beside: dict[str, Any] = {"meta": {"epoch": 3}, "message_hub": {"log": HistoryBuffer()}}
+    beside: dict[str, Any] = {"meta": {"epoch": 3, "cfg": ConfigDict(model=ConfigDict(depth=3))}, "message_hub": {"log": HistoryBuffer()}}
     if trainer == "lightning":
         settings = AttributeDict(lr=0.1, config=DictConfig(), data=tmp_path)
         beside = {"hyper_parameters": settings, "callbacks": {ModelCheckpoint: {"best": tmp_path}}, "counts": defaultdict(int, a=1)}

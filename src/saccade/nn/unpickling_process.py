@@ -68,10 +68,10 @@ class StandIn:
 
 
 class PlainDict:
-    """In the place of one of the many kinds of dictionaries: a plain one."""
+    """In the place of one of the many kinds of dictionaries: torch's unpickler lets this one have attributes, which nobody reads."""
 
-    def __new__(cls, *args: object) -> dict[Any, Any]:  # type: ignore[misc]
-        return {}
+    def __new__(cls, *args: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
 
 
 class NoWeightsError(Exception):
