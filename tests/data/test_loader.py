@@ -177,6 +177,21 @@ def test_dealing_is_the_same_for_workers_and_ranks() -> None:
     with_workers.close()
 
 
+@pytest.mark.parametrize(("world", "micro"), [(2, 0), (2, 3), (4, 1), (4, 0)])
+def test_all_ranks_make_as_many_passes(world: int, micro: int) -> None:
+    """Or those that share normalisation or weights wait for each other for good; of three shapes, where they meet."""
+    alone, split = shaped(), 0
+    alone.micro_batch = micro or alone.batch
+    for number in range(2 * WINDOW):
+        ranks = [alone.share(rank, world).step(8 * number) for rank in range(world)]
+        assert len(set(map(len, ranks))) == 1
+        assert all(sum(map(len, parts)) == 8 // world and min(map(len, parts)) > 0 for parts in ranks)
+        split += sum(len(parts) > len({part.images.shape[1:] for part in parts}) for parts in ranks)
+        together = np.concatenate([part.positions for parts in ranks for part in parts])
+        assert sorted(together.tolist()) == sorted(np.concatenate([part.positions for part in alone.step(8 * number)]).tolist())
+    assert split
+
+
 def test_partners_come_from_their_position() -> None:
     room = Uncropped()
     room.partner_of = 1

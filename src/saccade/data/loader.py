@@ -112,7 +112,8 @@ class Loader:
         return other
 
     def share(self, rank: int, world: int) -> Loader:
-        """The same stream for one of `world` processes: of each step it prepares its own part, in the order of the ranks."""
+        """The same stream for one of `world` processes: of each step it prepares its own part, in the order of the ranks, in as many
+        micro-batches as the others, since processes that share normalisation or weights wait for each other in every one."""
         part = copy.copy(self)
         part._rank, part._world = rank, world
         return part
@@ -120,8 +121,8 @@ class Loader:
     def step(self, position: int) -> list[Batch]:
         """The micro-batches of the optimizer step that starts at `position`: a pure function of it."""
         count = self.batch // self._world
-        first = position + self._rank * count
-        positions = self._dealt(np.arange(first, first + count)).tolist()
+        whole = self._dealt(np.arange(position, position + count * self._world)).reshape(self._world, count)
+        positions = whole[self._rank].tolist()
         wanted = [[place, *self.augment.partners(place)] for place in positions]
         flat = np.array([place for group in wanted for place in group])
         found = iter(keys.sample_indices(self.seed, len(self.source), flat).tolist())
@@ -131,7 +132,20 @@ class Loader:
             samples = [self.source[next(found)] for _ in needed]
             sample = self.augment.apply(samples, numbers.at(place))
             groups.setdefault(sample.image.shape, []).append((sample, place))
-        return [self._collate(part) for group in groups.values() for part in self._parts(group)]
+        parts = [part for group in groups.values() for part in self._parts(group)]
+        for _ in range(self._most(whole) - len(parts)):
+            largest = max(range(len(parts)), key=lambda place: len(parts[place]))
+            half = -(-len(parts[largest]) // 2)
+            parts[largest : largest + 1] = [parts[largest][:half], parts[largest][half:]]
+        return [self._collate(part) for part in parts]
+
+    def _most(self, whole: NDArray[np.int64]) -> int:
+        """The most micro-batches that any process needs of a step, `[ranks, images]` positions of the stream, by the shapes; 0 where all
+        need as many. As each has as many images, none has fewer than that."""
+        if self._kinds is None or self._world == 1:
+            return 0
+        kinds = self._kinds[keys.sample_indices(self.seed, len(self.source), whole.ravel())].reshape(whole.shape)
+        return max(int((-(-np.unique(own, return_counts=True)[1] // self.micro_batch)).sum()) for own in kinds)
 
     def _dealt(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """The positions of the stream that are taken at these places of it."""
