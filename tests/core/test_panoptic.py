@@ -135,5 +135,13 @@ def test_what_is_none() -> None:
     raw["segments"][1]["mask"] = raw["segments"][0]["mask"]
     with pytest.raises(UserError, match="lies over another"):
         Panoptic.from_dict(raw, CLASSES)
+    for odd in (-5, 0, 1 << 24, 1.0, "1", True, None):
+        told = made([[1, 0]], {1: 0}).to_dict()
+        told["segments"][0]["id"] = odd
+        with pytest.raises(UserError, match="ids must be 1 to 16777215, was"):
+            Panoptic.from_dict(told, CLASSES)
+    for odd in (-5, 1 << 24):
+        with pytest.raises(ValueError, match="ids must be 1 to 16777215"):
+            made([[odd]], {odd: 0})
     with pytest.raises(UserError, match="not segments"):
         Panoptic.from_dict({"size": [1, 1], "segments": [{}]}, CLASSES)

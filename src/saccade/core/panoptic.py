@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from saccade.core.segmentation import Segmentation
 
 VOID = 0  # the segment of pixels that are of none
+MOST = 1 << 24  # ids that three bytes tell apart
 MATCHED = 0.5  # overlap above which a told segment is a true one: no two can be so much of the same
 SHADES = (1.0, 0.7, 0.85, 0.55)  # of a class: the things of it take turns
 Array = NDArray[Any]
@@ -68,10 +69,10 @@ class Panoptic:
         cls, map: NDArray[np.int32], segments: Sequence[Segment], classes: tuple[str, ...], source: str = "", notes: tuple[str, ...] = ()
     ) -> Panoptic:
         """map: int32 `[H, W]`, the `id` of the segment of each pixel, VOID where it is of none. Raises ValueError where the map does not
-        hold each segment, the segments not each number of the map once, or labels are of no class."""
+        hold each segment, the segments not each number of the map once, ids are none of 1 to MOST - 1, or labels are of no class."""
         if map.ndim != 2 or map.dtype != np.int32:
             raise ValueError(f"the map must be int32 [H, W], is {map.dtype} {list(map.shape)}")
-        told = [one.id for one in segments]
+        told = [_checked(one.id) for one in segments]
         there = set(np.unique(map).tolist()) - {VOID}
         if len(set(told)) < len(told) or set(told) != there:
             odd = sorted(set(told) ^ there)[:5] or sorted(told)
@@ -184,7 +185,7 @@ class Panoptic:
                 inside = run_lengths.to_mask(run_lengths.checked(str(row["mask"]).encode(), (height, width)))
                 if found[inside].any():
                     raise ValueError(f"segment {row['id']} lies over another")
-                found[inside] = row["id"]
+                found[inside] = _checked(row["id"])
                 label, sure = classes.index(row["label"]), float(row.get("score", 1.0))
                 segments.append(Segment(row["id"], label, sure, bool(row.get("crowd", False)), bool(row.get("thing", True))))
             made = cls.of(found, segments, classes, where, tuple(raw.get("notes", ())))
@@ -237,6 +238,13 @@ class Panoptic:
             for one, area in list(zip(self.segments, self.areas.tolist(), strict=True))[:20]
         )
         return f"<table><caption>{html.escape(self.source)}: {len(self.segments)} segments</caption>{rows}</table>"
+
+
+def _checked(identity: Any) -> int:
+    """The id of a segment; raises ValueError for what a file of them cannot hold."""
+    if not isinstance(identity, int) or isinstance(identity, bool) or not VOID < identity < MOST:
+        raise ValueError(f"ids must be 1 to {MOST - 1}, was {identity!r}")
+    return identity
 
 
 class PanopticQuality:

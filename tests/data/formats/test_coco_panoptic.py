@@ -185,6 +185,36 @@ def test_what_cannot_be_right(tmp_path: Path, segments: list[Any], change: dict[
     assert problem.code == code and words in problem.message and problem.path == "annotations/panoptic_val.json"
 
 
+def test_names_of_things_are_those_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blanks around them, or numbers; a category without a name is named as such."""
+    rows = [{"id": 1, "name": "a ", "isthing": 1}, {"id": 2, "name": 7, "isthing": 1}, {"id": 3, "name": "c", "isthing": 0}]
+    monkeypatch.setattr(f"{__name__}.CATEGORIES", [*rows, {"id": 4, "isthing": 1}, "x"])
+    found = open_annotations(made(tmp_path, [[5, 6]], [segment(5, 1), segment(6, 2)]))
+    assert (found.classes, found.stuff, len(found.problems)) == (("a", "7", "c"), (2,), 2)
+
+
+def test_an_image_has_its_segments_once(tmp_path: Path) -> None:
+    file = made(tmp_path, [[5, 6]], [segment(5), segment(6, 4)]) / "annotations/panoptic_val.json"
+    raw = json.loads(file.read_text())
+    file.write_text(json.dumps({**raw, "annotations": raw["annotations"] * 2}))
+    found = open_annotations(tmp_path)
+    (problem,) = found.problems
+    assert problem.code == "duplicate-id" and "the segments of 'val/a.png' stand twice" in problem.message
+    assert len(found.items[0].objects) == 2
+
+
+@pytest.mark.parametrize("count", [255, 256])
+def test_as_many_classes_as_a_mask_holds(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.CATEGORIES", [{"id": number, "name": str(number)} for number in range(1, count + 1)])
+    made(tmp_path, [[5, 0]], [segment(5, count)])
+    assert open_dataset(tmp_path)[0].target.labels.tolist() == [count - 1]
+    if count == 255:
+        assert open_dataset(tmp_path, task="segment")[0].target.tolist() == [[254, IGNORED]]
+    else:
+        with pytest.raises(UserError, match="a mask holds at most 255 classes, these are 256"):
+            open_dataset(tmp_path, task="segment")
+
+
 def test_pixels_of_no_segment_and_segments_of_no_pixel(tmp_path: Path) -> None:
     """`data check` names both, and what `--fix` writes is clean."""
     made(tmp_path / "in", [[5, 6, 6], [5, 0, 0]], [segment(5), segment(9, 4)])

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from saccade.core.class_masks import IGNORED
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
-from saccade.core.panoptic import Panoptic, Segment
+from saccade.core.panoptic import MOST, Panoptic, Segment
 from saccade.data import reading, records, shapes
 from saccade.data.annotations import Annotations, Item, Object, Picture
 from saccade.data.formats import coco
@@ -26,7 +28,6 @@ from saccade.data.writing import Output, by_split
 
 TASKS = ("panoptic",)
 HOLDS = frozenset({"boxes", "polygons", "masks", "crowd", "splits"})
-MOST = 1 << 24  # ids that three bytes tell apart
 SPREAD = 0x5F356D  # odd: the multiples of it modulo MOST are all different, and neighbours are of colours that people can tell apart
 _EXPECTED = "expected annotations/panoptic_*.json with segments_info, and a folder of PNGs named as each"
 
@@ -50,15 +51,20 @@ def read(tree: Tree, task: str) -> Annotations:
 
 @dataclass
 class _Reader(coco.Reader):
-    """every: all pictures, masks among them; things: names of the classes that some category says can be counted."""
+    """every: all pictures, masks among them; things: names of the classes that some category says can be counted; told: paths of the
+    images whose segments were taken."""
 
     every: Pictures = field(kw_only=True)
     things: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
     def _take_categories(self, path: str, rows: list[Any], annotations: list[Any]) -> dict[int | str, int]:
         segments = [one for row in annotations if isinstance(row, dict) for one in _listed(row.get("segments_info"))]
         labels = super()._take_categories(path, rows, segments)
-        self.things |= {row["name"] for row in rows if isinstance(row, dict) and row.get("isthing", 1) and isinstance(row.get("name"), str)}
+        for row in rows:
+            with suppress(Fault):  # said of the category
+                if isinstance(row, dict) and row.get("isthing", 1):
+                    self.things.add(reading.name(row.get("name")))
         return labels
 
     def _take_annotation(self, row: Any, path: str, known: Mapping[int | str, coco.Image | None], labels: Mapping[int | str, int]) -> None:
@@ -71,6 +77,9 @@ class _Reader(coco.Reader):
         mask = self.every.find(name, [stem(path), posixpath.dirname(path)], split_of(path))
         if mask is None or mask.path == image.item.path:
             raise Fault("missing-mask", f"{reading.shown(name)} is not there")
+        if image.item.path in self.told:
+            raise Fault("duplicate-id", f"the segments of {reading.shown(image.item.path)} stand twice")
+        self.told.add(image.item.path)
         seen: set[int] = set()
         for one in segments:
             try:
@@ -81,8 +90,11 @@ class _Reader(coco.Reader):
                 image.objects.append(found)
 
     def annotations(self) -> Annotations:
-        """What was read, for the task that was asked for."""
+        """What was read, for the task that was asked for; raises UserError for more classes than a mask of them can hold."""
         found = super().annotations()
+        if self.task == "segment" and len(found.classes) > IGNORED:
+            fix = "read it for panoptic, or for instances"
+            raise UserError(f"a mask holds at most {IGNORED} classes, these are {len(found.classes)}", where=str(self.tree.root), fix=fix)
         stuff = tuple(label for label, name in enumerate(found.classes) if name not in self.things)
         found = replace(found, format="coco_panoptic", stuff=stuff)
         return _things(found) if self.task == "instances" else found
