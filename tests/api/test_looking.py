@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from saccade.cli.main import main
 from saccade.core import config as configs
 from saccade.core.card import Card
 from saccade.core.progress import Silent
+from saccade.data.annotations import Object, Picture
+from saccade.data.dataset import Dataset
 from saccade.data.opening import open_dataset
 from saccade.data.sample import Schema
 from saccade.prediction.views import Looks
@@ -84,6 +86,20 @@ def test_large_and_broken_images_when_measured(scenes: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"val/2\.png"):
         evaluating._measure(FINDER, dataset, "val", "auto", 0, Silent(), looks=Looks(128))
     left = evaluating._measure(FINDER, dataset, "val", "auto", 0, Silent(), looks=Looks(128), skip_bad=True)
+    assert left.images == 3 and left.metrics["map"] == pytest.approx(1)
+
+
+def test_truths_that_cannot_be_read_when_measured(scenes: Path, tmp_path: Path) -> None:
+    """A mask in a file of its own is read as its image has been looked at: at fault, too, unless it may be left out."""
+    shutil.copytree(scenes, tmp_path / "set")
+    (tmp_path / "set/bad.png").write_bytes(b"none")
+    dataset = open_dataset(tmp_path / "set")
+    bad = (Object(0, shape=Picture("bad.png")),)
+    items = tuple(replace(item, objects=bad) if item.path == "val/2.png" else item for item in dataset.annotations.items)
+    broken = Dataset.of(replace(dataset.annotations, items=items))
+    with pytest.raises(UserError, match=r"bad\.png"):
+        evaluating._measure(FINDER, broken, "val", "auto", 0, Silent(), looks=Looks(128))
+    left = evaluating._measure(FINDER, broken, "val", "auto", 0, Silent(), looks=Looks(128), skip_bad=True)
     assert left.images == 3 and left.metrics["map"] == pytest.approx(1)
 
 

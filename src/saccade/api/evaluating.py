@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.api.exiting import measured
 from saccade.api.runs import read_record
@@ -294,13 +295,7 @@ def _measure_looking(  # as `_measure`
     )
     progress.start(f"evaluate {name}", len(places), "images")
     try:
-        for place, result in zip(places, answers, strict=True):
-            if isinstance(result, Failed) and not skip_bad:
-                raise UserError(result.reason, where=result.source)
-            if isinstance(result, Failed):
-                progress.message(f"{result.source}: {result.reason}")
-                continue
-            truth = dataset.target(place, result.size)
+        for result, truth in _with_truths(dataset, zip(places, answers, strict=True), progress, skip_bad=skip_bad):
             metric.update([result], [truth])
             rows.append(metric.row(result, truth))
             progress.advance()
@@ -309,6 +304,22 @@ def _measure_looking(  # as `_measure`
     if not rows:
         raise UserError(f"none of the {len(places)} images of {name} can be read", where=str(dataset.root))
     return summarise(metric, rows, task=model.card.task, split=name, seconds=time.perf_counter() - began, seed=seed)
+
+
+def _with_truths(dataset: Dataset, answers: Iterable[tuple[int, Any]], progress: Progress, *, skip_bad: bool) -> Iterator[tuple[Any, Any]]:
+    """Answers, each with the place of its image, as answers with their truths; with `skip_bad` without those of which either cannot be
+    read."""
+    for place, result in answers:
+        try:
+            if isinstance(result, Failed):
+                raise UserError(result.reason, where=result.source)
+            truth = dataset.target(place, result.size)
+        except UserError as error:
+            if not skip_bad:
+                raise
+            progress.message(str(error))
+        else:
+            yield result, truth
 
 
 def _source(dataset: Dataset, path: str) -> Source:
