@@ -135,6 +135,11 @@ def test_masks_of_attention_go_as_the_run_goes_on() -> None:
         assert network.masked == tuple(share > 0.5 for share in found[-1])
     half = round(0.5**0.9, 3)
     assert found == [[1, 1], [1, 1], [half, 1], [0, 1], [0, half], [0, 0], [0, 0]]
+    told: list[float] = []
+    (both,) = paced([replace(phase, pace=told.append)], network, TrainConfig())
+    assert both.pace is not None
+    both.pace(0.5)
+    assert told == [0.5] and network.shares.tolist() == pytest.approx([0, 1]), "what the phase did before is done as well"
     for known in ({"pretrained": True}, {"weights": "x.safetensors"}):
         (same,) = paced([phase], network, replace(TrainConfig(), **known))  # type: ignore[arg-type]
         assert same is phase, "weights that have learned to do without"

@@ -7,8 +7,9 @@ has learned are resampled to it, bicubically, as its authors do where they train
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -140,13 +141,15 @@ def paced(phases: Sequence[Phase], network: nn.Module, config: TrainConfig) -> l
     if shares is None or config.pretrained or config.weights:
         return list(phases)
 
-    def pace(done: float) -> None:
-        """Each goes in one of the middle parts of the run, of which there are two more than blocks."""
+    def anneal(before: Callable[[float], None] | None, done: float) -> None:
+        """Each goes in one of the middle parts of the run, of which there are two more than blocks; before: what the phase does as well."""
+        if before is not None:
+            before(done)
         place = torch.arange(len(shares), device=shares.device)
         left = 1 - (done * (len(shares) + 2) - 1 - place).clamp(0, 1)
         shares.copy_(left**POWER)
 
-    return [replace(phase, pace=pace) for phase in phases]
+    return [replace(phase, pace=partial(anneal, phase.pace)) for phase in phases]
 
 
 def start_from_published(network: Queries, task: str, name: str) -> tuple[dict[str, str], ...]:
