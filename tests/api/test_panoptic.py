@@ -14,10 +14,12 @@ from PIL import Image
 
 import saccade
 from saccade import Run, UserError, data
+from saccade.api import labelling
 from saccade.core import run_lengths
+from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import IGNORED
 from saccade.core.errors import Interrupted
-from saccade.core.panoptic import Panoptic
+from saccade.core.panoptic import Panoptic, Segment
 from saccade.core.progress import Silent
 from saccade.core.run_lengths import Rle
 from saccade.data.annotations import Annotations, Item, Object
@@ -149,6 +151,17 @@ def test_formats(learned: Run, fields: Path, tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "yolo", task="detect").annotations.format == "yolo"
     scored = saccade.eval_predictions(learned.path / "predictions/val.jsonl", fields, progress=Silent())
     assert scored.task == "panoptic" and scored.metrics == pytest.approx(saccade.eval(learned.path, progress=Silent()).metrics)
+
+
+def test_stuff_that_a_format_does_not_hold(tmp_path: Path) -> None:
+    """Objects alone: what is left out is said."""
+    segments = [Segment(1, 0), Segment(2, 1, thing=False), Segment(3, 2, thing=False)]
+    answer = Panoptic.of(np.array([[1, 1, 2], [1, 1, 3]], np.int32), segments, CLASSES, "x.png")
+    card = Card("panoptic", CLASSES, {}, InputSpec(3, (64, 64), "fit"), stuff=(1, 2))
+    image = np.zeros((2, 3, 3), np.uint8)
+    for form, kept in (("yolo", 1), ("voc", 1), ("coco", 3), ("masks", 3)):
+        lines = labelling.write([(image, answer)], card, tmp_path / form, form, 1000)
+        assert (f"{form} does not hold regions of stuff: 2 left out" in lines) is (kept == 1), (form, lines)
 
 
 def test_explain(learned: Run, fields: Path, tmp_path: Path) -> None:

@@ -60,7 +60,11 @@ def write(
         out,
         format,
     )
-    return [f"{format} does not hold {row['what']}: {row['count']:,} left out" for row in told["lost"]]
+    lost = [(row["what"], row["count"]) for row in told["lost"]]
+    if task == "instances":
+        regions = sum(not one.thing for _, answer in answers if isinstance(answer, Panoptic) for one in answer.segments)
+        lost += [("regions of stuff", regions)] if regions else []
+    return [f"{format} does not hold {what}: {count:,} left out" for what, count in lost]
 
 
 def _as(task: str, format: str) -> tuple[str, str]:
