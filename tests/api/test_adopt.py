@@ -135,3 +135,18 @@ def test_training_goes_on_from_pickled_weights(tiny_folder: Path, tmp_path: Path
     with pytest.raises(UserError, match="weights_share"):
         saccade.train(tiny_folder, model="small_resnet_8px", weights=file, out=tmp_path / "s", epochs=1, progress=HERE)
     assert not (tmp_path / "s").exists()
+
+
+def test_which_of_several_tasks(tmp_path: Path) -> None:
+    """Networks of one name may be there for several; weights do not say for which."""
+    file, out = saved(torch.nn.Linear(2, 2), tmp_path / "x.pt"), tmp_path / "m.safetensors"
+    for request, words in (
+        ({"model": "eomt_large"}, "is a network for instances, panoptic and segment .say which with --task"),
+        ({"model": "eomt_large", "task": "panoptic"}, "which of their classes are things and which stuff"),
+        ({"model": "small_panoptic"}, "which of their classes are things and which stuff"),
+        ({"model": "eomt_large", "task": "detect"}, "unknown model 'eomt_large'"),
+        ({"model": "lenet5", "task": "classifi"}, "unknown task 'classifi'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            saccade.adopt(file, out=out, **request)  # type: ignore[arg-type]
+    assert not out.exists()

@@ -70,20 +70,22 @@ def adopt(  # the verb's options, by name
     license: str = licenses.UNKNOWN,
     source: str = "",
     data: str = "",
+    task: str | None = None,
 ) -> Adopted:
     """Make a model file `out` of a file of weights (.safetensors, or pickled: .pt, .pth, .th, .bin, .ckpt) for the network `model`.
 
     classes: names in the order of the weights, a text with commas between them, or a file of a name a line; None numbers them. size,
     channels, mean, std: what the weights expect of their input, None as the network's table says; mean and std by channel, of values in
     0..1, or of values in 0..255 where a mean is above 1; bgr: blue comes first, in them too. license, source, data: of the weights, as
-    their makers state it, where they are from and what they learned from, which the file carries on. All of the network must be filled.
+    their makers state it, where they are from and what they learned from, which the file carries on. task: which, where networks of this
+    name are there for several. All of the network must be filled.
     Raises UserError, and then nothing is written.
     """
     seen = _Pixels(configs.parse_size(str(size)) if isinstance(size, str | int) else size, channels, mean, std, bgr)
     target = Path(out)
     if target.suffix != ".safetensors" or target.exists():
         raise UserError("must be a new file, NAME.safetensors", where=str(out), fix="give another --out")
-    task = planning.knowing(model)
+    task = _task(model, task)
     from saccade.nn import checkpoints
 
     checkpoint = checkpoints.read(Path(file))
@@ -102,6 +104,18 @@ def adopt(  # the verb's options, by name
     modelfile.save(target, weights.to_buffers(network), card)
     report = taken.report
     return Adopted(str(target), task, named, report.loaded, taken.match.ordered, taken.match.without, checkpoint.inside, report.unexpected)
+
+
+def _task(model: str, asked: str | None) -> str:
+    """The task of the weights; raises UserError where that is one of several, or one that they alone cannot say enough for."""
+    able = planning.able(model)
+    if asked is None and len(able) > 1:
+        raise UserError(f"is a network for {', '.join(able[:-1])} and {able[-1]}", where=f"--model {model}", fix="say which with --task")
+    task = asked or able[0]
+    if task == "panoptic":
+        fix = "train --weights FILE on data that say"
+        raise UserError("weights do not say which of their classes are things and which stuff", where=f"--model {model}", fix=fix)
+    return task
 
 
 def _config(task: str, model: str, seen: _Pixels) -> TrainConfig:

@@ -49,7 +49,7 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
     checked = _checked(values)
     room(checked.task)
     if "model" in values:
-        _check_model(checked, [checked.task] if "task" in values else _able(checked.model))
+        _check_model(checked, [checked.task] if "task" in values else able(checked.model))
     if checked.weights and (card := _card(checked.weights)) is not None and values.get("task", card.task) == card.task:
         name = str(card.architecture.get("name", ""))
         if "model" not in values and any(row.name == name for row in room(card.task).models()):
@@ -84,7 +84,7 @@ def _check_model(config: TrainConfig, tasks: Sequence[str]) -> None:
     raise reasons[0]
 
 
-def _able(model: str) -> list[str]:
+def able(model: str) -> list[str]:
     """The tasks that have a model of this name; raises UserError as `knowing`."""
     return [task for task in ROOMS if any(row.name == model for row in room(task).models())] or [knowing(model)]
 

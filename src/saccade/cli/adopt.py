@@ -30,6 +30,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--license", default="unknown", show_default=True, metavar="NAME", help="Of the weights, as their makers state it.")
 @click.option("--source", default="", metavar="TEXT", help="Where the file is from: kept beside its licence and sum.")
 @click.option("--data", default="", metavar="TEXT", help="The data set that the weights learned from: kept too.")
+@options.task(None, "Of the weights, where networks of this name are there for several.")
 @options.output
 def command(as_json: bool, quiet: bool, **request: Any) -> None:
     """Make a model file of weights that others have trained: then every verb works on it."""
