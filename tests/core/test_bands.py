@@ -96,6 +96,9 @@ def test_an_orientation_turns_bands(tmp_path: Path) -> None:
     write(tmp_path / "a.tif", values, extratags=[(274, 3, 1, 6, True)])
     assert np.array_equal(images.read(tmp_path / "a.tif", channels=5).pixels, np.rot90(values, 3))
     assert images.probe(tmp_path / "a.tif").size == SHAPE[::-1]
+    write(tmp_path / "a.tif", values, extratags=[(274, 3, 1, 9, True)])  # there is no such one
+    assert np.array_equal(images.read(tmp_path / "a.tif", channels=5).pixels, values)
+    assert images.probe(tmp_path / "a.tif").size == SHAPE
 
 
 def test_pages_are_bands_where_as_many_are_asked_for(tmp_path: Path) -> None:
@@ -105,6 +108,31 @@ def test_pages_are_bands_where_as_many_are_asked_for(tmp_path: Path) -> None:
     assert np.array_equal(found.pixels, np.floor(np.sqrt(values)))
     with pytest.raises(UserError, match="must have 6 channels, has 5"):
         images.read(tmp_path / "a.tif", channels=6)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 9])
+def test_pages_are_turned_once(tmp_path: Path, orientation: int) -> None:
+    values = drawn(2, "uint8")
+    pages = [Image.fromarray(values[..., band]) for band in range(2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], tiffinfo={274: orientation})
+    upright = {3: values[::-1, ::-1], 6: np.rot90(values, 3)}.get(orientation, values)
+    found = images.read(tmp_path / "a.tif", channels=2)
+    assert np.array_equal(found.pixels, upright) and found.pixels.flags.c_contiguous
+
+
+def test_pages_of_single_bits_are_black_and_white(tmp_path: Path) -> None:
+    values = drawn(2, "uint8") > 99
+    pages = [Image.fromarray(values[..., band]) for band in range(2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    found = images.read(tmp_path / "a.tif", channels=2)
+    assert np.array_equal(found.pixels, values * np.uint8(255)) and found.notes == ()
+
+
+def test_a_page_that_claims_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    small, large = Image.new("L", (11, 17)), Image.new("L", (300, 200))
+    small.save(tmp_path / "a.tif", save_all=True, append_images=[large])
+    with pytest.raises(UserError, match=r"of 2 bands must have at most 1,000 pixels, but has 60,000"):
+        images.read(tmp_path / "a.tif", channels=2, max_pixels=1000)
 
 
 def test_colours_and_near_infrared_are_four_bands_and_alpha_is_none(tmp_path: Path) -> None:

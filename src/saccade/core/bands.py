@@ -63,16 +63,17 @@ def read(file: IO[bytes], tags: Any, where: str, max_pixels: int) -> tuple[Pixel
 
 
 def of_pages(image: Image.Image, wanted: int, where: str, max_pixels: int) -> tuple[Pixels, str]:
-    """The grey pages of a file as bands: uint8 `[H, W, wanted]`, and a note. Raises UserError where there are others."""
+    """The grey pages of a file as bands, upright: uint8 `[H, W, wanted]`, and a note. Raises UserError where there are others."""
     there = getattr(image, "n_frames", 1)
     pages = there if there > 1 else len(image.getbands())
     if not isinstance(image, TiffImagePlugin.TiffImageFile) or there != wanted:
         raise unequal(pages, wanted, where)
-    check((image.height, image.width, wanted), where, max_pixels)
-    found = []
+    found: list[NDArray[Any]] = []
     for number in range(wanted):
         image.seek(number)
-        found.append(np.asarray(image))
+        check((image.height, image.width, wanted), where, max_pixels)
+        page = np.asarray(image)  # which Pillow has turned
+        found.append(page.astype(np.uint8) * 255 if page.dtype == np.bool_ else page)
         if found[-1].ndim != 2 or found[-1].shape != found[0].shape or image.mode == "P":
             raise UserError("must have grey pages of one size to be read as bands", where=where, fix="save them as one page of bands")
     return eight_bit(np.stack(found, axis=2), where)

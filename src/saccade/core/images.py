@@ -180,7 +180,7 @@ def _probe_bands(source: str | os.PathLike[str] | bytes) -> Header | None:
         return None
     with Decoding("bytes" if isinstance(source, bytes) else os.fsdecode(source)):
         sides = int(tags[tiff.HEIGHT]), int(tags[tiff.WIDTH])
-        height, width = sides[::-1] if tags.get(tiff.ORIENTATION, 1) >= 5 else sides
+        height, width = sides[::-1] if tags.get(tiff.ORIENTATION, 1) in (5, 6, 7, 8) else sides
         return Header(height, width, False, False, there)
 
 
@@ -294,10 +294,11 @@ def _read_bands(file: IO[bytes], where: str, tags: Any, channels: int, max_pixel
     with Decoding(where):
         if there:
             pixels, note = bands.read(file, tags, where, max_pixels)
+            pixels = _turned(pixels, tags.get(tiff.ORIENTATION, 1))
         else:
             with open_image(file, where, local=True) as image:
                 pixels, note = bands.of_pages(image, channels, where, max_pixels)
-        pixels = np.ascontiguousarray(_turned(pixels, tags.get(tiff.ORIENTATION, 1)))
+        pixels = np.ascontiguousarray(pixels)
     return Picture(pixels, where, _size(pixels), (note,) if note else ())
 
 
