@@ -222,7 +222,14 @@ def test_thinned(tmp_path: Path) -> None:
     pixels = smooth(HEIGHT, WIDTH, 3)
     for step in (1, 2, 3, 30):
         for source in (encoding.png(pixels), pixels):
-            np.testing.assert_array_equal(strips.thinned(source, step, channels=3), pixels[::step, ::step])
+            for channels in (3, 4, 7):  # of a model of others people are shown colours
+                np.testing.assert_array_equal(strips.thinned(source, step, channels=channels), pixels[::step, ::step])
+
+
+def test_four_channels_are_those_of_the_image_read_whole() -> None:
+    pixels = smooth(HEIGHT, WIDTH, 4)
+    with strips.opened(encoding.png(pixels), channels=4) as rows:
+        np.testing.assert_array_equal(rows.take(0, HEIGHT), images.read(encoding.png(pixels), channels=4).pixels)
 
 
 def test_any_damage_ends_in_pixels_or_one_line() -> None:

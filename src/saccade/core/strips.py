@@ -82,15 +82,15 @@ class Rows:
 
 @contextmanager
 def opened(source: str | bytes, *, channels: int, max_pixels: int = images.MAX_PIXELS) -> Iterator[Rows]:
-    """The rows of a file that stays open in the block, with 1 or 3 channels: uint8 `[H, W, channels]`. Raises Unreadable for all that
-    `images.read` refuses."""
+    """The rows of a file that stays open in the block, with as many channels: uint8 `[H, W, channels]`. Raises Unreadable for all
+    that `images.read` refuses. Other channels than 1 or 3 are decoded whole."""
     where = "bytes" if isinstance(source, bytes) else source
     images.allow(max_pixels)
     with ExitStack() as stack:
         try:
             file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else images.open_file(source))
-            banded = bands.count(tiff.directory(file)) == channels
-            rows = None if banded else _rows(file, where, channels, max_pixels, stack)
+            whole = channels not in (1, 3) or bands.count(tiff.directory(file)) == channels
+            rows = None if whole else _rows(file, where, channels, max_pixels, stack)
             rows = rows or of(images.read(source, channels=channels, max_pixels=max_pixels))
         except UserError as error:
             raise Unreadable(error.message, where=error.where, fix=error.fix) from None
@@ -117,7 +117,7 @@ def thinned(source: images.Source, step: int, *, channels: int, max_pixels: int 
     if step == 1 or not isinstance(source, str | os.PathLike | bytes) or images.bands_of(source):
         return images.shown(source, channels=channels, max_pixels=max_pixels).pixels[::step, ::step]
     path = source if isinstance(source, bytes) else os.fsdecode(source)
-    with opened(path, channels=channels, max_pixels=max_pixels) as rows:
+    with opened(path, channels=channels if channels in (1, 3) else 3, max_pixels=max_pixels) as rows:
         return np.concatenate([rows.take(top, top + 1)[:, ::step].copy() for top in range(0, rows.size[0], step)])
 
 
