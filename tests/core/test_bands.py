@@ -83,6 +83,30 @@ def test_lzw_is_read() -> None:
     assert np.array_equal(images.read(packed, channels=3).pixels, values)
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_differences_of_floats_are_of_their_bits(byteorder: str) -> None:
+    """tifffile reads such, as GDAL writes them, but writes none itself: whole numbers of 32 bit that are called floats."""
+    values, file = drawn(2, "float32"), io.BytesIO()
+    write(file, values.view(np.int32), compression="zlib", predictor=2, byteorder=byteorder)
+    data = bytearray(file.getvalue())
+    kinds = np.array([339, 3], byteorder + "u2").tobytes() + np.array([2], byteorder + "u4").tobytes()  # two shorts
+    place = data.index(kinds) + 8
+    data[place : place + 4] = np.array([3, 3], byteorder + "u2").tobytes()
+    assert np.array_equal(tifffile.imread(io.BytesIO(data)), values)
+    assert np.array_equal(images.read(bytes(data), channels=2).pixels, np.rint(values * 255))
+
+
+def test_differences_are_passed_over_where_the_compression_has_none() -> None:
+    """As libtiff does."""
+    values, file = drawn(5, "uint8"), io.BytesIO()
+    write(file, values, compression="zlib", predictor=2)
+    packed = b"".join(b"\x0a" + row.tobytes() for row in values.reshape(-1, 11))  # PackBits: 11 bytes as they are, and so on
+    before = file.getvalue()
+    assert np.array_equal(images.read(before, channels=5).pixels, values)
+    data = patched(before, {259: 32773, 273: len(before), 279: len(packed)}) + packed
+    assert np.array_equal(images.read(data, channels=5).pixels, values)
+
+
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([2, 5, 7]), st.integers(0, 99))
 def test_what_is_encoded_is_read_again(height: int, width: int, count: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, count)).astype(np.uint8)

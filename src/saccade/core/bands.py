@@ -31,6 +31,7 @@ _KINDS: dict[tuple[int, int], type[np.generic]] = {
     (3, 32): np.float32,
 }  # kind and bits of a sample
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, whatever these mean
+_PREDICTED = (5, 8, 32946, 34925, 50000)  # those that may hold differences
 _SHARED, _APART = 1, 2  # whether the bands stand together at each pixel, or one after the other
 _DIFFERENCES = 2  # of a value and the one before it, of the same band
 _GREY, _COLOURS = (0, 1), 2
@@ -207,6 +208,7 @@ class _Layout:
         order = np.dtype(self.dtype).newbyteorder("<" if self.tags.prefix == b"II" else ">")
         image = tiff.decoded(self.tags, data, (held, self.piece[1] * each * order.itemsize), others)
         found = np.asarray(image).view(order).astype(self.dtype).reshape(held, self.piece[1], each)[:rows]
-        if self.tags.get(tiff.PREDICTOR, 1) == _DIFFERENCES and self.tags.get(tiff.COMPRESSION, 1) != 1:
-            found = np.cumsum(found, axis=1, dtype=self.dtype)
+        if self.tags.get(tiff.PREDICTOR, 1) == _DIFFERENCES and self.tags.get(tiff.COMPRESSION, 1) in _PREDICTED:
+            whole = np.dtype(f"u{order.itemsize}")  # differences are of the bits, those of floats too, as libtiff takes them
+            found = np.cumsum(found.view(whole), axis=1, dtype=whole).view(self.dtype)
         return found
