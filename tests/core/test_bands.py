@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from saccade.core import bands, images
+from saccade.core import bands, images, tiff
 from saccade.core.card import InputSpec
 from saccade.core.errors import UserError
 from saccade.core.prepare import prepare, resample
@@ -218,6 +218,37 @@ def test_a_header_that_claims_too_much_is_refused_before_anything_is_made(tmp_pa
     write(tmp_path / "a.tif", drawn(5, "uint8"))
     with pytest.raises(UserError, match=r"of 5 bands must have at most 120 pixels, but has 187"):
         images.read(tmp_path / "a.tif", channels=5, max_pixels=200)
+
+
+def test_tiles_far_larger_than_the_image_are_refused() -> None:
+    file = io.BytesIO()
+    write(file, np.zeros((2000, 8000, 2), np.uint8), tile=(2000, 8000), compression="zlib")
+    with pytest.raises(UserError, match="it has tiles far larger than the image") as caught:
+        images.read(patched(file.getvalue(), {256: 1, 257: 1}), channels=2)
+    assert "\n" not in str(caught.value)
+    small = io.BytesIO()
+    write(small, drawn(2, "uint8", (1, 1)), tile=(512, 512))
+    assert np.array_equal(images.read(small.getvalue(), channels=2).pixels, drawn(2, "uint8", (1, 1)))
+
+
+def test_of_data_no_more_are_read_than_a_piece_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = drawn(5, "uint8")
+    plain, asked = bands.encoded(values), []
+    at = tiff.at
+    monkeypatch.setattr(tiff, "at", lambda file, place: asked.append(place[1]) or at(file, place))
+    assert np.array_equal(images.read(patched(plain, {279: 1 << 30}), channels=5).pixels, values)
+    assert asked == [values.size]
+    with pytest.raises(UserError, match="damaged or cut short"):
+        images.read(patched(plain, {279: values.size - 1}), channels=5)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_the_bytes_of_a_strip_are_no_pixels(monkeypatch: pytest.MonkeyPatch, compression: str | None) -> None:
+    """Pillow counts 17 x 11 x 13 x 2 of them, and refuses more pixels than twice its limit."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    values, file = drawn(13, "uint16"), io.BytesIO()
+    write(file, values, compression=compression)
+    assert np.array_equal(images.read(file.getvalue(), channels=13, max_pixels=1000).pixels, np.floor(np.sqrt(values)))
 
 
 def test_arrays_and_tensors_of_bands() -> None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Self
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from saccade.core import modes, tiff
+from saccade.core import encoding, modes, tiff
 from saccade.core.errors import UserError
 from saccade.core.pillow import Decoding
 
@@ -31,6 +32,7 @@ _KINDS: dict[tuple[int, int], type[np.generic]] = {
     (3, 32): np.float32,
 }  # kind and bits of a sample
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, whatever these mean
+_RAW, _DEFLATE = 1, (8, 32946)
 _PREDICTED = (5, 8, 32946, 34925, 50000)  # those that may hold differences
 _SHARED, _APART = 1, 2  # whether the bands stand together at each pixel, or one after the other
 _DIFFERENCES = 2  # of a value and the one before it, of the same band
@@ -57,6 +59,9 @@ def read(file: IO[bytes], tags: Any, where: str, max_pixels: int) -> tuple[Pixel
     values that are not read, and, beside it, anything for a damaged one."""
     layout = _Layout.of(tags, where)
     check((layout.height, layout.width, layout.bands), where, max_pixels)
+    (down, across), (high, wide) = layout.grid, layout.piece
+    if down * high * across * wide > 4 * max(layout.height * layout.width, min(1 << 20, most(layout.bands, max_pixels))):
+        raise UserError("is damaged: it has tiles far larger than the image", where=where, fix="replace it or leave it out")
     found = np.empty((layout.height, layout.width, layout.bands), layout.dtype)
     for rows, columns, channels, data in layout.pieces(file):
         found[rows, columns, channels] = layout.values(data, rows.stop - rows.start)[:, : columns.stop - columns.start]
@@ -101,10 +106,15 @@ def check(shape: tuple[int, int, int], where: str, max_pixels: int) -> None:
     height, width, bands = shape
     if height < 1 or width < 1:
         raise UserError(f"must have pixels, but is {width} wide and {height} high", where=where)
-    most = max_pixels * 3 // max(bands, 3)
-    if height * width > most:
-        said = f"of {bands} bands must have at most {most:,} pixels, but has {height * width:,} (height {height}, width {width})"
+    limit = most(bands, max_pixels)
+    if height * width > limit:
+        said = f"of {bands} bands must have at most {limit:,} pixels, but has {height * width:,} (height {height}, width {width})"
         raise UserError(f"an image {said}", where=where, fix="raise max_pixels (--max-pixels) if you trust it")
+
+
+def most(bands: int, max_pixels: int) -> int:
+    """How many pixels an image of bands may have."""
+    return max_pixels * 3 // max(bands, 3)
 
 
 def eight_bit(values: NDArray[Any], where: str) -> tuple[Pixels, str]:
@@ -189,9 +199,15 @@ class _Layout:
         piece = (tags[tiff.TILE_HEIGHT], tags[tiff.TILE_WIDTH]) if tiled else (min(tags.get(tiff.ROWS, height), height), width)
         return cls(tags, height, width, bands, dtype, piece, tuple(zip(offsets, lengths, strict=True)), apart)
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """How many pieces stand one below the other, and side by side."""
+        down, across = (-(-side // part) for side, part in zip((self.height, self.width), self.piece, strict=True))
+        return down, across
+
     def pieces(self, file: IO[bytes]) -> Iterator[tuple[slice, slice, slice, bytes]]:
         """Rows, columns and bands of each piece, and its data."""
-        down, across = (-(-side // part) for side, part in zip((self.height, self.width), self.piece, strict=True))
+        down, across = self.grid
         planes = self.bands if self.apart else 1
         if len(self.places) != planes * down * across:
             raise ValueError(f"{len(self.places)} strips or tiles where {planes * down * across} are needed")
@@ -199,16 +215,31 @@ class _Layout:
             plane, rest = divmod(number, down * across)
             top, left = rest // across * self.piece[0], rest % across * self.piece[1]
             rows, columns = slice(top, min(top + self.piece[0], self.height)), slice(left, min(left + self.piece[1], self.width))
+            if self.tags.get(tiff.COMPRESSION, _RAW) == _RAW:  # a length may be untrue, and the file as large
+                place = place[0], min(place[1], math.prod(self._piece(rows.stop - rows.start)) * np.dtype(self.dtype).itemsize)
             yield rows, columns, slice(plane, plane + 1) if self.apart else slice(None), tiff.at(file, place)
 
     def values(self, data: bytes, rows: int) -> NDArray[Any]:
-        """The first `rows` of a piece, `[rows, columns, bands of it]`. Pillow sees each byte as a grey pixel."""
-        each, held = 1 if self.apart else self.bands, self.piece[0] if tiff.TILE_WIDTH in self.tags else rows
-        others = {tiff.BITS: (8,), tiff.COLOURS: 1, tiff.SAMPLES: 1, tiff.EXTRAS: None, tiff.KINDS: None, tiff.PREDICTOR: None}
+        """The first `rows` of a piece, `[rows, columns, bands of it]`."""
+        held, wide, each = self._piece(rows)
         order = np.dtype(self.dtype).newbyteorder("<" if self.tags.prefix == b"II" else ">")
-        image = tiff.decoded(self.tags, data, (held, self.piece[1] * each * order.itemsize), others)
-        found = np.asarray(image).view(order).astype(self.dtype).reshape(held, self.piece[1], each)[:rows]
-        if self.tags.get(tiff.PREDICTOR, 1) == _DIFFERENCES and self.tags.get(tiff.COMPRESSION, 1) in _PREDICTED:
+        unpacked = self._unpacked(data, held, wide * each * order.itemsize)
+        found = np.frombuffer(unpacked, order, held * wide * each).reshape(held, wide, each)[:rows].astype(self.dtype)
+        if self.tags.get(tiff.PREDICTOR, 1) == _DIFFERENCES and self.tags.get(tiff.COMPRESSION, _RAW) in _PREDICTED:
             whole = np.dtype(f"u{order.itemsize}")  # differences are of the bits, those of floats too, as libtiff takes them
             found = np.cumsum(found.view(whole), axis=1, dtype=whole).view(self.dtype)
         return found
+
+    def _piece(self, rows: int) -> tuple[int, int, int]:
+        """Rows, columns and bands that the data of a piece hold of which `rows` are of the image: a tile is always whole."""
+        return self.piece[0] if tiff.TILE_WIDTH in self.tags else rows, self.piece[1], 1 if self.apart else self.bands
+
+    def _unpacked(self, data: bytes, rows: int, row: int) -> bytes | NDArray[Any]:
+        """Data of `rows` of `row` bytes each, perhaps fewer where they are cut short. Pillow sees each byte as a grey pixel."""
+        packing = self.tags.get(tiff.COMPRESSION, _RAW)
+        if self.tags.get(tiff.ORDER, 1) == 1 and packing == _RAW:
+            return data
+        if self.tags.get(tiff.ORDER, 1) == 1 and packing in _DEFLATE:
+            return next(encoding.inflated([data], [rows * row]), b"")
+        others = {tiff.BITS: (8,), tiff.COLOURS: 1, tiff.SAMPLES: 1, tiff.EXTRAS: None, tiff.KINDS: None, tiff.PREDICTOR: None}
+        return np.asarray(tiff.decoded(self.tags, data, (rows, row), others))

@@ -10,12 +10,12 @@ from PIL import Image, TiffImagePlugin
 
 from saccade.core.pillow import Decoding
 
-WIDTH, HEIGHT, BITS, COMPRESSION, COLOURS, ORIENTATION, SAMPLES = 256, 257, 258, 259, 262, 274, 277
+WIDTH, HEIGHT, BITS, COMPRESSION, COLOURS, ORDER, ORIENTATION, SAMPLES = 256, 257, 258, 259, 262, 266, 274, 277
 ROWS, PLANES, PREDICTOR, EXTRAS, KINDS = 278, 284, 317, 338, 339
 STRIPS, STRIP_BYTES, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 273, 279, 322, 323, 324, 325
 # What a strip's own TIFF must say as the whole one does: samples, compression, colours, order of bits, CCITT's options, predictor,
 # tables, subsampling.
-_KEPT = (BITS, COMPRESSION, COLOURS, 266, SAMPLES, 292, 293, PREDICTOR, 320, EXTRAS, KINDS, 347, 529, 530, 531, 532)
+_KEPT = (BITS, COMPRESSION, COLOURS, ORDER, SAMPLES, 292, 293, PREDICTOR, 320, EXTRAS, KINDS, 347, 529, 530, 531, 532)
 # Compressions whose strips and tiles stand alone: none, CCITT's, LZW, JPEG, deflate, PackBits, LZMA, Zstandard, WebP.
 ALONE = (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001)
 
