@@ -191,6 +191,22 @@ def test_others_are_refused_in_one_line(tmp_path: Path, make: object, channels: 
     assert words in str(caught.value) and str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("largest", "divisor"), [(0.5, 1), (1.001, 1), (1.02, 0), (2.0, 0), (2.5, 255), (255.0, 255)])
+@pytest.mark.parametrize("count", [1, 5])
+def test_floats_between_two_scales_are_refused(count: int, largest: float, divisor: int) -> None:
+    values, file = drawn(count, "float32") * np.float32(0.5), io.BytesIO()
+    values[3, 4] = largest
+    tifffile.imwrite(file, values.squeeze(), photometric="minisblack", planarconfig="contig" if count > 1 else None)
+    if not divisor:
+        words = rf"floats must lie in 0..1 or 0..255: the largest, {largest:.4g}, is neither \(clip or rescale them\)"
+        with pytest.raises(UserError, match=words):
+            images.read(file.getvalue(), channels=count)
+        return
+    found = images.read(file.getvalue(), channels=count)
+    assert np.array_equal(found.pixels, np.rint(values * (255 / divisor)))
+    assert f"float values of 0..{divisor} " in found.notes[0]
+
+
 def test_damaged_files_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Cut short at any place, and with any byte changed: pixels or one line, never another exception."""
     good = io.BytesIO()
@@ -257,6 +273,12 @@ def test_arrays_and_tensors_of_bands() -> None:
     pixels = drawn(6, "uint8")
     for one in (pixels, torch.from_numpy(pixels).permute(2, 0, 1)):
         assert np.array_equal(images.read(one, channels=6).pixels, pixels)
+        assert images.bands_of(one) == 6 and images.shown(one).pixels.shape == (*SHAPE, 3)
+    data = bands.encoded(pixels)
+    for kind in (bytes, bytearray, memoryview):
+        assert images.bands_of(kind(data)) == 6 and images.shown(kind(data)).pixels.shape == (*SHAPE, 3)
+    for plain in (pixels[..., :3], torch.zeros(3, 9, 9), torch.zeros(9, 9), Image.new("L", (9, 9)), b"", 7):
+        assert images.bands_of(plain) == 0  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"must have shape \[H, W, 5\], has \[17, 11, 6\]"):
         images.read(pixels, channels=5)
     with pytest.raises(UserError, match="must have 5 channels, has 3"):

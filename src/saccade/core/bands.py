@@ -4,7 +4,7 @@
   several grey pages may be read as bands too, a page each, where as many are asked for.
 - 8 bit values stay as they are. Of 16 bit ones, 0..65535, the root is taken, 0..255, and what follows the point is left out: most sensors
   fill the lower part of their range only, and the steps grow with the value as its noise does (Bernstein et al. 2010, "Noise and bias in
-  square-root compression schemes"). Floats must lie in 0..1 or, where the largest exceeds 1, in 0..255.
+  square-root compression schemes"). Floats must lie in 0..1 or, where the largest exceeds 2, in 0..255.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def eight_bit(values: NDArray[Any], where: str) -> tuple[Pixels, str]:
     if values.dtype == np.uint8:
         return values, ""
     if values.dtype.kind == "f":
-        return modes.from_unit(values / 255 if values.max() > 1 else values, where), "float values scaled to 8 bit"
+        return modes.from_floats(values, where)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise UserError(f"bands must hold values of 0 to 65535, these lie in {low}..{high}", where=where, fix="rescale them")

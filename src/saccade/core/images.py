@@ -6,7 +6,7 @@ What a file's pixels become:
 - EXIF orientation is applied (damaged EXIF is passed over, and said so); of an animation the first frame is read (said so);
 - palettes, CMYK, YCbCr and LAB are converted to RGB; for one or three channels alpha and transparent colours are laid over white;
 - 16 bit grey keeps the upper 8 bits of each value, as Pillow does for 16 bit RGB; 32 bit integers are clipped to 0..65535 first;
-- floats must lie in 0..1 or, where the largest exceeds 1, in 0..255;
+- floats must lie in 0..1 or, where the largest exceeds 2, in 0..255; a largest in between is refused;
 - one channel is ITU-R 601 luminance (Pillow's "L"), three channels of a grey image are three copies;
 - four channels are red, green and blue, premultiplied by alpha, and alpha, which is 255 where an image has no transparency (`core.alpha`);
 - any other number of channels is a TIFF's bands as they stand, and so are 3 and 4 of a TIFF that holds as many bands (`core.bands`).
@@ -123,11 +123,13 @@ def shown(source: Source, *, channels: int = 3, max_pixels: int = MAX_PIXELS, co
 
 
 def bands_of(source: Source) -> int:
-    """How many bands a file holds that is no picture, or an array of more than 4 channels; 0 for all else, and for what cannot be read."""
-    if isinstance(source, np.ndarray):
-        return source.shape[2] if source.ndim == 3 and source.shape[2] > 4 else 0
+    """How many bands a file holds that is no picture, or an array or tensor of more than 4 channels; 0 for all else, also what is damaged."""
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
     if not isinstance(source, str | os.PathLike | bytes):
-        return 0
+        shape = getattr(source, "shape", ())
+        channels = int(shape[2 if isinstance(source, np.ndarray) else 0]) if len(shape) == 3 else 0
+        return channels if channels > 4 else 0
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             return bands.count(tiff.directory(file))

@@ -39,6 +39,18 @@ def from_unit(array: NDArray[Any], where: str) -> Pixels:
     return values.astype(np.uint8)
 
 
+def from_floats(array: NDArray[Any], where: str) -> tuple[Pixels, str]:
+    """Floats in 0..1 or, where the largest exceeds 2, in 0..255, as uint8, and a note; UserError for others: whether the largest is 1.02 of
+    1 or of 255 cannot be told."""
+    high = float(array.max())
+    if np.rint(high * 255) <= 255 or np.isnan(high):
+        return from_unit(array, where), "float values of 0..1 scaled to 8 bit (times 255)"
+    if high <= 2:
+        message = f"floats must lie in 0..1 or 0..255: the largest, {high:.4g}, is neither"
+        raise UserError(message, where=where, fix="clip or rescale them")
+    return from_unit(array / 255, where), "float values of 0..255 rounded to 8 bit"
+
+
 def is_grey(image: Image.Image) -> bool:
     """Whether its mode is grey, or it has a palette of nothing but greys; told without its pixels."""
     if image.mode != "P" or image.palette is None:
@@ -104,9 +116,8 @@ def _narrow(image: Image.Image, where: str, *, with_alpha: bool) -> tuple[Pixels
     """16 and 32 bit grey as 8 bit."""
     array = np.asarray(image)
     if image.mode == "F":
-        if array.max() > 1:
-            array = array / 255
-        return np.atleast_3d(from_unit(array, where)), "float values scaled to 8 bit"
+        pixels, note = from_floats(array, where)
+        return np.atleast_3d(pixels), note
     grey = np.atleast_3d((np.clip(array, 0, 65535) >> 8).astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
