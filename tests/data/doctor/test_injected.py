@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from saccade.core import run_lengths
+from saccade.core import bands, run_lengths
 from saccade.core.progress import Silent
 from saccade.core.run_lengths import Rle
 from saccade.data import doctor, formats, scenes
@@ -250,6 +250,27 @@ def test_large_jpegs_are_told_apart_by_all_their_pixels(tmp_path: Path) -> None:
     looks = list(look.at_all(annotations, Silent(), 1))
     assert likeness.exact(annotations, looks) == [[0, 1]]
     assert doctor.alike(annotations, Silent()) == [[0, 1, 2]]
+
+
+def test_bands_are_the_same_where_all_of_them_are(tmp_path: Path) -> None:
+    """Of those that differ only in the last, or in their scale, people are shown the same picture. b is a, d is e; none is near another."""
+    shape = np.linspace(20, 60, 17 * 11).reshape(17, 11, 1) * np.ones(5)
+    last = np.where(np.arange(5) == 4, 255 - shape, shape)
+    (tmp_path / "x").mkdir()
+    for name, values in (("a", shape), ("b", shape), ("c", last), ("d", shape * 2), ("e", shape * 2)):
+        (tmp_path / "x" / f"{name}.tif").write_bytes(bands.encoded(values.astype(np.uint8)))
+    annotations = open_annotations(tmp_path)
+    assert doctor.alike(annotations, Silent()) == [[0, 1], [3, 4]]
+    assert [one.code for one in examined(annotations)].count("duplicate-image") == 2
+
+
+def test_bands_are_blank_where_all_of_them_are(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    values = np.full((17, 11, 5), 9, np.uint8)
+    (tmp_path / "x" / "blank.tif").write_bytes(bands.encoded(values))
+    values[3, 4, 4] = 200
+    (tmp_path / "x" / "last.tif").write_bytes(bands.encoded(values))
+    assert [one.path for one in examined(open_annotations(tmp_path)) if one.code == "blank-image"] == ["x/blank.tif"]
 
 
 def test_a_pattern_finer_than_the_reduced_size_is_not_blank(tmp_path: Path) -> None:

@@ -35,19 +35,21 @@ def exact(annotations: Annotations, looks: Sequence[Look]) -> list[list[int]]:
 
 
 def _truly_the_same(annotations: Annotations, looks: Sequence[Look], group: list[int]) -> list[list[int]]:
-    """JPEGs were compared at a reduced size: those that agree there are compared in full."""
-    found: dict[bytes, list[int]] = {}
+    """JPEGs were compared at a reduced size, bands by the first three, scaled: those that agree there are compared in full."""
+    found: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
     for index in group:
         try:
-            pixels = images.shown(annotations.tree.image(annotations.items[index].path)).pixels
+            source = annotations.tree.image(annotations.items[index].path)
+            pixels = images.read(source, channels=images.bands_of(source) or 3).pixels
         except UserError:  # gone since
             continue
-        found.setdefault(pixels.tobytes(), []).append(index)
+        found.setdefault((pixels.shape, pixels.tobytes()), []).append(index)
     return [same for same in found.values() if len(same) > 1]
 
 
 def near(looks: Sequence[Look], same: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Groups of images that nearly show the same, each with those that are exactly so (`same`); every group holds two that differ.
+    """Groups of images that nearly show the same, each with those that are exactly so (`same`); every group holds two that differ. Bands are
+    left out: what is shown of them does not tell.
 
     Pairs are sought among images that agree in one of BITS + 1 parts of their hash: by the pigeonhole principle no pair is missed that
     differs in BITS bits at most, but for parts that more than STEPS images share.
@@ -56,7 +58,7 @@ def near(looks: Sequence[Look], same: Sequence[Sequence[int]]) -> list[list[int]
     from scipy.sparse.csgraph import connected_components
 
     twins = {index: group[0] for group in same for index in group}
-    shown = [(index, look.pixels) for index, look in enumerate(looks) if look.pixels and not look.pixels.blank]
+    shown = [(index, look.pixels) for index, look in enumerate(looks) if look.pixels and not (look.pixels.blank or look.bands)]
     shown = [(index, pixels) for index, pixels in shown if twins.get(index, index) == index]
     pairs = _pairs([pixels for _, pixels in shown])
     if not len(pairs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -52,7 +52,7 @@ class Pixels:
 @dataclass(frozen=True, slots=True)
 class Look:
     """findings: what is wrong with the file itself; size: (height, width), None where it cannot be read; lying: the same as a program
-    sees it that passes over EXIF; kind: grey, colour, palette, ...; pixels: None where they cannot be read."""
+    sees it that passes over EXIF; kind: grey, colour, palette, ...; pixels: None where they cannot be read; bands: how many, 0 of a picture."""
 
     findings: tuple[Finding, ...]
     size: Size | None = None
@@ -60,6 +60,7 @@ class Look:
     kind: str = ""
     turned: bool = False
     pixels: Pixels | None = None
+    bands: int = 0
 
 
 def at_all(annotations: Annotations, progress: Progress, workers: int) -> Iterator[Look]:
@@ -79,14 +80,17 @@ def at_one(item: Item, annotations: Annotations) -> Look:
     try:
         source = annotations.tree.image(item.path)
         kind, lying, turned, wrong = _header(item, source)
+        there = images.bands_of(source)
         picture = images.shown(source, covering=(SIDE, SIDE))
         pixels = known_by(picture.pixels, picture.size)
         if pixels.blank and picture.pixels.shape[:2] != picture.size:  # perhaps only as small as this
             pixels = known_by(images.shown(source).pixels, picture.size)
+        if pixels.blank and there:  # perhaps only the first bands, as they are shown
+            pixels = replace(pixels, blank=_of_one_colour(images.read(source, channels=there).pixels))
     except UserError as error:
         code = "too-large-image" if error.fix == TOO_LARGE else "unreadable-image"
         return Look((of_item(code, item, error.message),))
-    return Look((wrong,) if wrong else (), picture.size, lying, kind, turned, pixels)
+    return Look((wrong,) if wrong else (), picture.size, lying, kind, turned, pixels, there)
 
 
 def _header(item: Item, source: str | os.PathLike[str] | bytes) -> tuple[str, Size, bool, Finding | None]:
@@ -126,7 +130,11 @@ def known_by(pixels: NDArray[np.uint8], size: Size) -> Pixels:
     digest = blake2b(repr(size).encode(), digest_size=16)
     digest.update(pixels.tobytes())
     likeness = int.from_bytes(np.packbits(bits).tobytes(), "big")
-    return Pixels(digest.digest(), likeness, np.rint(cells).astype(np.uint8), bool((pixels == pixels[0, 0]).all()))
+    return Pixels(digest.digest(), likeness, np.rint(cells).astype(np.uint8), _of_one_colour(pixels))
+
+
+def _of_one_colour(pixels: NDArray[np.uint8]) -> bool:
+    return bool((pixels == pixels[0, 0]).all())
 
 
 @lru_cache(maxsize=1)
