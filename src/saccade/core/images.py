@@ -123,7 +123,8 @@ def shown(source: Source, *, channels: int = 3, max_pixels: int = MAX_PIXELS, co
 
 
 def bands_of(source: Source) -> int:
-    """How many bands a file holds that is no picture, or an array or tensor of more than 4 channels; 0 for all else, also what is damaged."""
+    """How many bands a file holds that is no picture, or an array or tensor of more than 4 channels; 0 for all else, and what is
+    damaged."""
     if isinstance(source, bytearray | memoryview):
         source = bytes(source)
     if not isinstance(source, str | os.PathLike | bytes):

@@ -48,8 +48,8 @@ def _truly_the_same(annotations: Annotations, looks: Sequence[Look], group: list
 
 
 def near(looks: Sequence[Look], same: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Groups of images that nearly show the same, each with those that are exactly so (`same`); every group holds two that differ. Bands are
-    left out: what is shown of them does not tell.
+    """Groups of images that nearly show the same, each with those that are exactly so (`same`); every group holds two that differ. Bands
+    are left out: what is shown of them does not tell.
 
     Pairs are sought among images that agree in one of BITS + 1 parts of their hash: by the pigeonhole principle no pair is missed that
     differs in BITS bits at most, but for parts that more than STEPS images share.

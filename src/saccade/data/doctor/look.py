@@ -52,7 +52,8 @@ class Pixels:
 @dataclass(frozen=True, slots=True)
 class Look:
     """findings: what is wrong with the file itself; size: (height, width), None where it cannot be read; lying: the same as a program
-    sees it that passes over EXIF; kind: grey, colour, palette, ...; pixels: None where they cannot be read; bands: how many, 0 of a picture."""
+    sees it that passes over EXIF; kind: grey, colour, palette, ...; pixels: None where they cannot be read; bands: how many, 0 of a
+    picture."""
 
     findings: tuple[Finding, ...]
     size: Size | None = None
