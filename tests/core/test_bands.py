@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -249,9 +250,14 @@ def test_tiles_far_larger_than_the_image_are_refused() -> None:
 
 def test_of_data_no_more_are_read_than_a_piece_has(monkeypatch: pytest.MonkeyPatch) -> None:
     values = drawn(5, "uint8")
-    plain, asked = bands.encoded(values), []
-    at = tiff.at
-    monkeypatch.setattr(tiff, "at", lambda file, place: asked.append(place[1]) or at(file, place))
+    plain, at = bands.encoded(values), tiff.at
+    asked: list[int] = []
+
+    def counted(file: IO[bytes], place: tuple[int, int]) -> bytes:
+        asked.append(place[1])
+        return at(file, place)
+
+    monkeypatch.setattr(tiff, "at", counted)
     assert np.array_equal(images.read(patched(plain, {279: 1 << 30}), channels=5).pixels, values)
     assert asked == [values.size]
     with pytest.raises(UserError, match="damaged or cut short"):
