@@ -25,6 +25,7 @@ from saccade.core.modelfile import Buffer
 from saccade.core.nms import WAYS
 from saccade.data.loader import Batch
 from saccade.nn import hub, pretrained
+from saccade.nn.hooks import of_place
 from saccade.nn.layers.normalize import Normalize
 from saccade.objects.detr_rows import FAMILIES, Row, architecture, check
 from saccade.task import Losses, Outputs
@@ -129,6 +130,7 @@ class Detr(nn.Module):
         return normal if self.factor == 1 else F.interpolate(normal, scale_factor=float(self.factor), mode="bilinear")
 
 
+@of_place
 def ranked(head: nn.Module, given: Any, logits: Tensor) -> Tensor | None:
     """In evaluation, a hook of what scores the places `[B, P, K]` among which queries are chosen: `[B, P, 1]`, higher for those that are
     surer, and of those that are as sure, by steps, for the first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import nn
 from saccade.core import modelfile
 from saccade.core.config import override
 from saccade.core.errors import UserError
+from saccade.editing.blocks import Followed
+from saccade.editing.steps import Adapt, Draws, Factor, Merge
+from saccade.editing.steps.base import put
 from saccade.nn import weights
 from saccade.objects.detr import ranked
 from saccade.tasks.detection.models.detr_rows import ROWS
@@ -86,6 +90,28 @@ def test_the_authors_own_code_gives_the_same(name: str, side: tuple[int, int], e
         found = network.network(torch.rand(1, 3, *side, generator=torch.Generator().manual_seed(0)))
     told = [found.logits.mean(), found.logits.std(), *found.pred_boxes.mean((0, 1))]
     assert [float(one) for one in told] == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_queries_are_ranked_by_whatever_an_edit_puts_there(name: str) -> None:
+    """By all of LoRA's logits and not by ranks to which its own are added; merged, factored or followed by something too."""
+    network, _, _ = made(name)
+    place = next(key for key, part in network.named_modules() if ranked in part._forward_hooks.values())
+    x = torch.randn(2, 50, network.get_submodule(place).in_features, generator=torch.Generator().manual_seed(0))
+
+    def follow() -> None:
+        put(network, place, Followed(network.get_submodule(place), nn.GELU()))
+
+    adapt, merge, factor = (partial(one.apply, network, Draws(0, 0)) for one in (Adapt(place, 1), Merge(place), Factor(place, 2)))
+    for edit in (adapt, merge, factor, follow):
+        edit()
+        head = network.get_submodule(place)
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            logits = head.train()(x)
+            found = head.eval()(x)
+        assert logits.shape == (2, 50, 3) and torch.equal(found, ranked(head, None, logits)), type(head).__name__
 
 
 def test_windows_are_parts_of_the_image() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from saccade.core.errors import UserError
 from saccade.editing.pieces import FRESH
 from saccade.editing.sources import Source
+from saccade.nn.hooks import hand_over
 
 Count = Annotated[int, Ge(1), Le(1 << 24)]
 Place = Annotated[int, Ge(FRESH), Le(1 << 24)]
@@ -37,9 +38,13 @@ def part(network: nn.Module, name: str) -> Any:
 
 
 def put(network: nn.Module, name: str, module: nn.Module) -> None:
-    """A module in the place of another."""
+    """A module in the place of another, to which the hooks of the place go over (`nn.hooks`)."""
     parent, _, last = name.rpartition(".")
-    network.get_submodule(parent)._modules[last] = module
+    modules = network.get_submodule(parent)._modules
+    old = modules.get(last)
+    if old is not None and old is not module:
+        hand_over(old, module)
+    modules[last] = module
 
 
 def set_tensor(network: nn.Module, name: str, value: Tensor) -> None:
