@@ -12,6 +12,7 @@ from torch import nn
 
 import saccade
 from editing.conftest import Network, answers, pixels
+from saccade.editing.classes import SetInputChannels
 from saccade.editing.edit import edits_of
 from saccade.editing.pieces import index
 
@@ -165,6 +166,7 @@ def test_alpha_is_taken_without_a_change_for_opaque_images(networks: Get, tmp_pa
     assert loaded.card.input.channels == 4
     for given in (opaque, clear):
         assert (answers(loaded.module, given) - before).abs().max() <= 1e-5  # type: ignore[union-attr]
+    assert [SetInputChannels(count).promised(loaded.card) for count in (3, 5)] == ["changes the function"] * 2, "alpha may have learned"
 
 
 def test_a_network_for_grey_images_sees_them_in_colour_as_before(networks: Get, tmp_path: Path) -> None:

@@ -178,7 +178,8 @@ class SetInputChannels(Operation):
         """Exact for images that both forms show alike: grey ones, from 3 to 4 opaque ones, else those whose bands come again in turn."""
         spec = card.input
         alike = self.count == 1 and spec.channels != fitting.ALPHA and len({*zip(spec.mean, spec.std, strict=True)}) == 1
-        return "exact" if self.count > spec.channels or alike else "changes the function"
+        more = self.count > spec.channels and spec.channels != fitting.ALPHA  # what alpha adds has no weights beyond
+        return "exact" if more or alike else "changes the function"
 
     def plan(self, subject: Subject) -> dict[str, Any]:
         """Another normalisation, and other weights in the layers that take the image."""
