@@ -376,13 +376,13 @@ def test_a_run_without_an_editor_says_so(tmp_path: Path) -> None:
     assert "cannot be edited" in (requests.answered(file) or {})["error"]["message"]
 
 
+class Failing(Classification):
+    def fault(self, metrics: Any, best: Any) -> str:
+        return "collapsed" if metrics["accuracy"] < 0.1 else ""
+
+
 def test_going_back_past_an_edit(tmp_path: Path) -> None:
     """A run that goes back to a checkpoint from before an edit makes it again."""
-
-    class Failing(Classification):
-        def fault(self, metrics: Any, best: Any) -> str:
-            return "collapsed" if metrics["accuracy"] < 0.1 else ""
-
     answers = [0.5, 0.0, 0.6, 0.7]
     config = replace(CONFIG, on_nan="back", edits=("at step 6: widen features.0.0 1.5",))
     made = editable(tmp_path, config, facts=resolved(every=4), task=Failing(), evaluate=lambda module: {"accuracy": answers.pop(0)})
@@ -405,6 +405,9 @@ def test_going_back_past_an_edit(tmp_path: Path) -> None:
         lambda loop: loop | {"deals": [[0, 6], [0, 4]]},
         lambda loop: loop | {"deals": [[3, 6]]},
         lambda loop: loop | {"deals": [[0, 0]]},
+        lambda loop: loop | {"deals": [[0, 1 << 23]]},
+        lambda loop: loop | {"deals": [[0, 1 << 23], [60, 6]]},
+        lambda loop: loop | {"settings": {"batch": 4}},
         lambda loop: loop | {"ends": [[1 << 70, 3]]},
         lambda loop: loop | {"changes": 0},
     ],
@@ -649,6 +652,17 @@ def test_a_rate_that_is_set_is_the_rate_from_here_on(tmp_path: Path) -> None:
     assert fit(editable(again.path, progress=heard)).loop["settings"] == {"lr": CONFIG.lr}
     assert rates(again) == theirs
     assert "lr=0.001" in heard.messages[0] and f"undo: lr={again.events()[1]['rate']}" in heard.messages[1]
+
+
+def test_advice_is_by_the_rate_that_was_set(tmp_path: Path) -> None:
+    """And not by the peak of the schedule that leads to it, which nobody has seen."""
+    answers, heard = [0.5, 0.5, 0.0], Asks(RunDir(tmp_path), 6, {"settings": {"lr": 1e-3}})
+    made = editable(tmp_path, facts=resolved(every=4), task=Failing(), evaluate=lambda _: {"accuracy": answers.pop(0)}, progress=heard)
+    trainer = Trainer(made)
+    with pytest.raises(UserError, match="collapsed, at step 12") as told:
+        trainer.fit()
+    rate = trainer.learner.config.lr * trainer.schedule.factor(11)
+    assert rate < 1e-3 < trainer.learner.config.lr and f"lr={rate / 4:g}," in told.value.fix
 
 
 def test_a_rate_that_is_set_in_the_rise_is_what_it_rises_to(tmp_path: Path) -> None:

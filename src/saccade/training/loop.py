@@ -122,7 +122,7 @@ class Trainer:
         if ranks.is_first:
             run.truncate_metrics(saved.metrics_bytes)
         self.state = saved.loop
-        self.loader.deals = tuple(self.state.deals) or ((0, self.job.config.batch),)
+        self.loader.deals = self.state.dealt(self.job.config.batch, self.loader.batch, len(self.loader.source), where)
         self.schedule.ends = []
         for at, end in saved.loop.ends:
             self._end_at(at, end, where)
@@ -252,7 +252,7 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> None:
         state, config, learner = self.state, self.learner.config, self.learner
         moved = [batch.to(self.device, channels_last=config.channels_last) for batch in batches]
-        means = self.recovery.step(moved, state.step, self.schedule.factor(state.step), self.schedule.total)
+        means = self.recovery.step(moved, state.step, self.schedule)
         if learner.average is not None:
             learner.average.update(learner.model, state.step)
         state.take(means, config.batch)
@@ -316,7 +316,7 @@ class Trainer:
         }
         self.rows.append(row)
         board.add(row)
-        self.recovery.judge(job.task.fault(metrics, state.best_metrics), state.step, state.good)
+        self.recovery.judge(job.task.fault(metrics, state.best_metrics), state.step, state.good, self.schedule)
         value = metrics.get(self.primary)
         better = value is not None and not math.isnan(value) and (state.best is None or self.sign * value > self.sign * state.best)
         if better:

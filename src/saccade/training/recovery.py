@@ -13,6 +13,7 @@ from saccade.core.rundir import RunDir
 from saccade.data.loader import Batch, Loader
 from saccade.task import Phase
 from saccade.training import diagnosis
+from saccade.training.schedule import Schedule
 from saccade.training.state import read_events
 from saccade.training.step import NotFiniteError, OutOfMemoryError, Updater, refusal
 
@@ -30,30 +31,35 @@ class Recovery:
 
     def __init__(self, updater: Updater, loader: Loader, run: RunDir, config: TrainConfig, progress: Progress) -> None:
         self.updater, self.loader, self.run, self.config, self.progress = updater, loader, run, config, progress
-        self.ranks = updater.ranks
+        self.ranks, self._peak = updater.ranks, config.lr
         self.events = [event for event in read_events(run, list(updater.optimizers)) if event["event"] != "shorten"]
 
     def slowdown(self, step: int) -> float:
         """What the rate at `step` is multiplied by, since the run has gone back to it or to a step before it."""
         return float(SLOWER ** sum(event["event"] == "back" and event["to"] <= step for event in self.events))
 
-    def step(self, batches: Sequence[Batch], step: int, factor: float, steps: int) -> dict[str, float]:
-        """Do step number `step` of `steps`. Raises UserError where the run must end, BackError where it must go back."""
+    def rate(self, step: int, schedule: Schedule) -> float:
+        """The run's highest rate as its user means it: the peak, or, once `lr` was set on the way, the highest from `step` on."""
+        set_since = self.config.lr != self._peak
+        return self.config.lr * self.slowdown(step) * (schedule.highest(step) if set_since else 1.0)
+
+    def step(self, batches: Sequence[Batch], step: int, schedule: Schedule) -> dict[str, float]:
+        """Do step number `step`. Raises UserError where the run must end, BackError where it must go back."""
         means: dict[str, float] = {}
-        factor *= self.slowdown(step)
         for phase in self.updater.due(step):
-            means |= self._phase(phase, self._fitting(batches, step, phase), step, factor, steps)
+            means |= self._phase(phase, self._fitting(batches, step, phase), step, schedule)
         self.updater.finish(step)
         return means
 
-    def _phase(self, phase: Phase, batches: Sequence[Batch], step: int, factor: float, steps: int) -> dict[str, float]:
+    def _phase(self, phase: Phase, batches: Sequence[Batch], step: int, schedule: Schedule) -> dict[str, float]:
+        factor = schedule.factor(step) * self.slowdown(step)
         while True:
             try:
                 return self.updater.phase(phase, batches, step, factor)
             except OutOfMemoryError as error:
                 batches = self._halved(error, batches, step)
             except NotFiniteError as error:
-                self._answer(error, batches, step, steps)
+                self._answer(error, batches, step, schedule)
                 return {}
 
     def _fitting(self, batches: Sequence[Batch], step: int, phase: Phase) -> Sequence[Batch]:
@@ -79,18 +85,18 @@ class Recovery:
         self.progress.message(f"not enough memory at step {step}: {largest} images at once are now {to}; a step has as many as before")
         return [part for batch in batches for part in batch.split(to)]
 
-    def _answer(self, error: NotFiniteError, batches: Sequence[Batch], step: int, steps: int) -> None:
+    def _answer(self, error: NotFiniteError, batches: Sequence[Batch], step: int, schedule: Schedule) -> None:
         """End the run, leave the phase out of this step, or go back, as the configuration says."""
         told = self.ranks.first(lambda: self._look(error, batches, step))
         finding = str(told.pop("said"))
         done = {kind: sum(event["event"] == kind for event in self.events) for kind in ("skip", "back")}
-        if self.config.on_nan == "skip" and done["skip"] < max(MOST_SKIPPED, steps // 100):
+        if self.config.on_nan == "skip" and done["skip"] < max(MOST_SKIPPED, schedule.total // 100):
             self._record({"event": "skip", **told})
             self.progress.message(f"{error} at step {step}{finding}; the step is left out")
         elif self.config.on_nan == "back" and done["back"] < MOST_BACK:
             raise BackError(f"{error} at step {step}{finding}", told, None) from error
         else:
-            raise refusal(error, step, finding, self.config) from error
+            raise refusal(error, step, finding, self.rate(step, schedule)) from error
 
     def _look(self, error: NotFiniteError, batches: Sequence[Batch], step: int) -> dict[str, Any]:
         """What is known of the fault, as the event that tells of it; the first process looks at the images of all."""
@@ -107,7 +113,7 @@ class Recovery:
         told: dict[str, Any] = {"step": step, "phase": error.phase.name, "what": error.what, "images": list(finding.images)}
         return {**told, "module": finding.module, "said": str(finding)}
 
-    def judge(self, fault: str, step: int, good: int) -> None:
+    def judge(self, fault: str, step: int, good: int, schedule: Schedule) -> None:
         """Go back to step `good`, end the run or only say it, as the configuration says, where an evaluation found a `fault`."""
         if not fault:
             return
@@ -119,7 +125,7 @@ class Recovery:
             self.progress.message(message)
             return
         again = f" {done} times" if done else ""
-        fix = f"lower the rate, e.g. --set lr={self.config.lr / 4:g}, or see the other losses and penalties of generation.*"
+        fix = f"lower the rate, e.g. --set lr={self.rate(step - 1, schedule) / 4:g}, or see the other losses and penalties of generation.*"
         raise UserError(f"{message}; gone back{again} already" if done else message, fix=fix)
 
     def went_back(self, told: dict[str, Any], to: int) -> None:

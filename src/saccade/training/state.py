@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -46,6 +46,13 @@ class State:
         places = [-1, *(place for place, _ in self.deals)]
         if self.deals and (places[1] or any(one >= other for one, other in pairwise(places))):
             raise ValueError("deals must rise from 0")
+
+    def dealt(self, first: int, batch: int, images: int, where: str) -> Sequence[tuple[int, int]]:
+        """The deals of a loader of batches of `batch`, of a run that began with `first`; raises DamagedError where it cannot have these."""
+        deals = self.deals or [(0, first)]
+        if deals[-1][1] != batch or any(size > max(first, images) for _, size in deals):
+            raise DamagedError(f"deals must end with the batch, {batch:,}, and have none that cannot be set, got {deals[-3:]}", where=where)
+        return tuple(deals)
 
     def take(self, means: Mapping[str, float], images: int) -> None:
         """A step on so many images is done; means: its losses."""

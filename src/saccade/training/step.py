@@ -244,7 +244,7 @@ def is_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
 
 
-def refusal(error: NotFiniteError, step: int, found: str, config: TrainConfig) -> UserError:
-    """The one line that ends a run whose numbers are no longer finite."""
-    fix = f"lower the rate, e.g. --set lr={config.lr / 4:g}, set clip=1, or use --on-nan skip or back"
+def refusal(error: NotFiniteError, step: int, found: str, rate: float) -> UserError:
+    """The one line that ends a run whose numbers are no longer finite. rate: its highest, of which a part is advised."""
+    fix = f"lower the rate, e.g. --set lr={rate / 4:g}, set clip=1, or use --on-nan skip or back"
     return UserError(f"{error} at step {step}{found}; the weights are as they were before that step", fix=fix)
