@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from saccade.cli.edit import show
 from saccade.core import requests
 from saccade.core.class_masks import Packed
 from saccade.core.config import TrainConfig
@@ -520,6 +521,20 @@ def test_an_edit_that_fails_for_any_reason_is_withdrawn(tmp_path: Path, monkeypa
     assert [event["event"] for event in outcome.events] == ["edit", "withdrawn"]
     plain = fit(job(tmp_path / "plain"))
     assert [name for name in outcome.differs(plain) if name.endswith(".safetensors")] == []
+
+
+def test_an_undo_that_is_made_is_answered_though_its_effect_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Any, *_: Any) -> None:
+        raise MemoryError
+
+    run = RunDir(tmp_path / "run")
+    files = asking(run, {"edits": ["widen features.0.0 1.5"]}, {"undo": True})
+    monkeypatch.setattr(Editor, "effect", fails)
+    outcome = fit(editable(run.path))
+    assert [event["event"] for event in outcome.events] == ["edit", "undo"]
+    (row,) = (requests.answered(files[1]) or {})["edits"]
+    assert row["text"] == "undo widen features.0.0 1.5" and "parameters_after" not in row
+    show(row)
 
 
 def test_a_request_is_made_once(tmp_path: Path) -> None:

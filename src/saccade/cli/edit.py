@@ -59,6 +59,9 @@ def command(target: str, edits: tuple[str, ...], as_json: bool, quiet: bool, **r
 def show(row: Mapping[str, Any]) -> None:
     """What one edit changes."""
     output.say(row["text"])
+    if "difference" not in row:  # of a run, which has said why
+        output.say("  what it changes is not known")
+        return
     kept = row["difference"]
     output.pairs(
         [

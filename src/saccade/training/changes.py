@@ -93,8 +93,12 @@ class Changes:
             self._record(change)
         new, row = self._trainer.learner, {"text": f"undo {last['text']}", "promise": last["promise"], "modules": []}
         if (editor := workshop.editor) is not None:
-            before, after = ((workshop.copied(one, one.whole()), one.card) for one in (old, new))
-            row |= editor.effect(before, after)
+            wholes = [one.whole() for one in (old, new)]  # by all processes together, before what one of them may fail at
+            try:
+                before, after = ((workshop.copied(one, whole), one.card) for one, whole in zip((old, new), wholes, strict=True))
+                row |= editor.effect(before, after)
+            except Exception as error:  # it is taken back all the same
+                self.say(f"what it changes is not known: {said(error)}")
         self.say(str(row["text"]))
         return row
 
