@@ -85,7 +85,13 @@ def test_images_are_shown_at_other_scales_where_each_has_many_views(images: int,
 
 @pytest.mark.parametrize(
     ("shares", "expected"),
-    [((0.5, 0.3, 0.2), ()), ((0.9, 0.075, 0.025), (1.0, 3.46, 6.0)), ((0.999, 0.001, 0.0), (1.0, 10.0, 10.0)), ((), ())],
+    [
+        ((0.5, 0.3, 0.2), ()),
+        ((0.9, 0.075, 0.025), ()),
+        ((0.93, 0.065, 0.005), (1.0, 1.0, 2.0)),
+        ((0.9999, 0.0001, 0.0), (1.0, 10.0, 10.0)),
+        ((), ()),
+    ],
 )
 def test_rare_classes_count_more(shares: tuple[float, ...], expected: tuple[float, ...]) -> None:
     config, reasons = TASK.recipe(replace(SCHEMA, shares=shares), "cpu", Budget())

@@ -18,7 +18,7 @@ SIDE = 384  # of larger images, which are scaled
 CPU_MINUTES = 18.0
 IMAGES_SEEN = 40_000  # training images over all epochs
 OFTEN = 100  # views of an image from which on it is shown at other scales too
-RARE = 0.1  # share of the pixels below which a class counts more
+RARE = 0.02  # share of the pixels below which a class counts more: above it, weights only move edges outwards (docs/results.md)
 MOST_WEIGHT = 10.0
 COARSE, LEAST_COARSE = 0.5, 64  # share of the run, and pixels of the shorter side from which on something is left to see
 CHANGES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.7, 1.4))
@@ -98,10 +98,10 @@ def _augment(schema: Schema, views: float) -> tuple[AugmentConfig, str]:
 
 
 def _weights(schema: Schema) -> tuple[tuple[float, ...], str]:
-    """What a pixel of each class counts: by the root of how rare it is, where one is."""
+    """What a pixel of each class counts: those of rare classes by the root of how rare it is."""
     shares = [share for share in schema.shares if share > 0]
     if not shares or min(shares) >= RARE:
-        return (), "none, as no class is rare"
-    raw = [min(MOST_WEIGHT, (max(shares) / share) ** 0.5) if share > 0 else MOST_WEIGHT for share in schema.shares]
+        return (), f"none, as no class has less than {RARE:.0%} of the pixels"
+    raw = [min(MOST_WEIGHT, max(1.0, RARE / share) ** 0.5) if share > 0 else MOST_WEIGHT for share in schema.shares]
     rarest = schema.classes[min(range(len(raw)), key=lambda label: schema.shares[label])]
     return tuple(round(value, 2) for value in raw), f"rare classes count more: {rarest} has {100 * min(schema.shares):.2g} % of the pixels"
