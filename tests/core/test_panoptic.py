@@ -68,6 +68,32 @@ def test_void_and_crowds() -> None:
     assert quality((wrong, right)).compute()["rq"] == pytest.approx((1 + 1 / 1.5) / 2)
 
 
+CASES = (  # the truth, its classes and crowds; what is told, its classes
+    ([[1, 1, 1, 1, 2, 2, 3, 3, 3, 3]], {1: 0, 2: 0, 3: 2}, (), [[5, 5, 5, 6, 6, 6, 7, 7, 7, 0]], {5: 0, 6: 0, 7: 2}),
+    ([[1, 1, 0, 0, 0, 2, 2, 2, 3, 3]], {1: 0, 2: 0, 3: 1}, (2,), [[4, 4, 4, 5, 5, 6, 6, 6, 7, 7]], {4: 0, 5: 1, 6: 0, 7: 1}),
+    ([[1, 1, 0, 0, 0, 2, 2, 2, 3, 3]], {1: 0, 2: 0, 3: 1}, (2,), [[4, 4, 4, 5, 5, 6, 6, 6, 7, 7]], {4: 0, 5: 1, 6: 1, 7: 1}),
+    ([[1, 1, 1, 2, 2, 2], [1, 1, 2, 2, 2, 2]], {1: 1, 2: 2}, (), [[4, 4, 4, 4, 5, 0], [4, 4, 5, 5, 5, 5]], {4: 1, 5: 2}),
+    ([[1, 1, 1, 2, 2, 2]], {1: 1, 2: 2}, (), [[4, 4, 4, 4, 5, 0]], {4: 2, 5: 1}),
+)
+
+
+def test_equal_to_panopticapi() -> None:
+    """What `pq_compute_single_core` of github.com/cocodataset/panopticapi, commit 7bb4655, printed for these five images together."""
+    metric = quality(*((made(said, told), made(right, labels, crowds)) for right, labels, crowds, said, told in CASES))
+    assert metric.compute() == pytest.approx({
+        "pq": 0.6572971781305115, "sq": 0.8435846560846562, "rq": 0.7777777777777777,
+        "pq_things": 0.7418981481481481, "pq_stuff": 0.48809523809523814,
+    }, abs=1e-12)  # fmt: skip
+    wanted = {
+        "cat": (0.8541666666666666, 0.8541666666666666, 1.0),
+        "dog": (0.6296296296296297, 0.9444444444444445, 0.6666666666666666),
+        "grass": (0.48809523809523814, 0.7321428571428572, 0.6666666666666666),
+    }
+    assert {row["class"]: (row["pq"], row["sq"], row["rq"]) for row in metric.per_class()} == {
+        name: pytest.approx(figures, abs=1e-12) for name, figures in wanted.items()
+    }
+
+
 def by_the_rules(said: Panoptic, right: Panoptic) -> dict[int, tuple[float, int, int, int]]:
     """Class -> sum of overlaps, TP, FP, FN, pixel by pixel, as the evaluation of panopticapi describes itself."""
     found = {}
