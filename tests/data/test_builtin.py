@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.core import run_lengths
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
 from saccade.data import builtin, drawing
 from saccade.data.builtin import make_shapes, write_digits
-from saccade.data.drawing import SHAPES, draw_shape
+from saccade.data.drawing import GROUNDS, SHAPES, draw_scene, draw_shape
+from saccade.data.opening import open_dataset
 
 
 def names(folder: Path) -> set[str]:
@@ -92,6 +94,44 @@ def test_figure_and_ground_differ() -> None:
         distance = drawing._distance(shape, (48, 48))
         inside, outside = pixels[distance < -1], pixels[distance > 1]
         assert np.linalg.norm(inside.mean(0) - outside.mean(0)) > 45
+
+
+def test_scenes_of_things_and_stuff(tmp_path: Path) -> None:
+    """Every pixel is in one segment: the shapes of scenes without kinds of ground, and what is seen of each kind below them."""
+    told = make_shapes(tmp_path / "s", task="panoptic", n=24, size=(40, 56), seed=2)
+    dataset, kinds = open_dataset(tmp_path / "s"), Counter[int]()
+    assert dataset.annotations.format == "coco_panoptic" and told["classes"] == list(dataset.schema.classes) == [*SHAPES, *GROUNDS]
+    assert dataset.schema.stuff == (6, 7, 8) and told["splits"] == {"train": 12, "val": 6, "test": 6} == dict(dataset.schema.images)
+    for place in range(24):
+        sample = dataset[place]
+        index = int(Path(sample.source).stem) - 1
+        scene, plain = (draw_scene(index, size=(40, 56), seed=2, kinds=kinds) for kinds in (True, False))
+        np.testing.assert_array_equal(sample.image, scene.pixels)
+        masks = [run_lengths.to_mask(mask) for mask in sample.target.masks]
+        assert (np.sum(masks, 0) == 1).all()
+        shapes = [mask for mask, label in zip(masks, sample.target.labels, strict=True) if label < len(SHAPES)]
+        np.testing.assert_array_equal(shapes, [mask for _, mask in plain.shapes])
+        for mask, label in zip(masks, sample.target.labels.tolist(), strict=True):
+            assert label < len(SHAPES) or (scene.below[mask] == label - len(SHAPES)).all()
+        stuff = [label for label in sample.target.labels.tolist() if label >= len(SHAPES)]
+        assert 1 <= len(stuff) == len(set(stuff)) <= 2
+        kinds.update(stuff)
+    assert set(kinds) == {6, 7, 8} and sum(kinds.values()) > 30, "most have two kinds"
+
+
+def test_kinds_of_ground_look_different() -> None:
+    """The spread of the grey values of what is seen of each."""
+    found: dict[str, list[float]] = {name: [] for name in GROUNDS}
+    for index in range(60):
+        scene = draw_scene(index, size=(96, 96), seed=3, kinds=True)
+        free = ~np.any([mask for _, mask in scene.shapes], axis=0)
+        grey = scene.pixels.mean(2)
+        for kind, name in enumerate(GROUNDS):
+            where = free & (scene.below == kind)
+            if where.sum() > 500:
+                found[name].append(float(grey[where].std()))
+    medians = {name: float(np.median(values)) for name, values in found.items()}
+    assert min(map(len, found.values())) >= 10 and medians["plain"] < 0.7 * min(medians["checks"], medians["stripes"]), medians
 
 
 def test_smallest_set_and_smallest_image(tmp_path: Path) -> None:

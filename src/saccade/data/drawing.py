@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from saccade.core import keys
 
 SHAPES = ("circle", "cross", "ring", "square", "star", "triangle")
+GROUNDS = ("checks", "plain", "stripes")  # what shapes lie on where it is of several kinds
 MOST = 12  # shapes in a scene
 Window: TypeAlias = tuple[slice, slice]  # rows and columns
 ALL: Window = (slice(None), slice(None))
@@ -29,6 +30,16 @@ class Shape:
     angle: float
 
 
+@dataclass(frozen=True)
+class Scene:
+    """pixels: uint8 `[H, W, 3]`; shapes: each with the pixels (bool `[H, W]`) that those drawn later leave open, at least one; below: what
+    lies below each pixel, a place in GROUNDS, uint8 `[H, W]`, all 0 where there are no kinds of ground."""
+
+    pixels: NDArray[np.uint8]
+    shapes: list[tuple[Shape, NDArray[np.bool_]]]
+    below: NDArray[np.uint8]
+
+
 def draw_shape(index: int, *, size: tuple[int, int], seed: int) -> tuple[NDArray[np.uint8], Shape]:
     """Image `index` of the made-up set: uint8 `[H, W, 3]` and what is on it."""
     rng = keys.generator(seed, "shapes", index)
@@ -43,14 +54,19 @@ def draw_shape(index: int, *, size: tuple[int, int], seed: int) -> tuple[NDArray
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), shape
 
 
-def draw_scene(index: int, *, size: tuple[int, int], seed: int) -> tuple[NDArray[np.uint8], list[tuple[Shape, NDArray[np.bool_]]]]:
-    """Scene `index`: uint8 `[H, W, 3]`, and each shape with the pixels (bool `[H, W]`) that those drawn later leave open, at least one.
+def draw_scene(index: int, *, size: tuple[int, int], seed: int, kinds: bool = False) -> Scene:
+    """Scene `index`; with `kinds` the same shapes lie on one or two of GROUNDS.
 
     Every tenth shape or so reaches over the edge of the image. A shape that would be covered too much is not drawn.
     """
     rng = keys.generator(seed, "scenes", index)
     ground, _ = _two_colours(rng)
     image = _texture(rng, size, ground)
+    below, grounds = np.zeros(size, np.uint8), ground[None]
+    if kinds:
+        below, grounds, pattern = _grounds(keys.generator(seed, "grounds", index), size)
+        image += grounds[below] + pattern - ground
+    lying = grounds[np.unique(below), None]
     found: list[tuple[Shape, NDArray[np.bool_], int]] = []  # each with the pixels that are left of it, and how many there were
     for _ in range(int(rng.integers(1, MOST + 1))):
         shape = _placed(rng, SHAPES[int(rng.integers(len(SHAPES)))], size)
@@ -63,11 +79,34 @@ def draw_scene(index: int, *, size: tuple[int, int], seed: int) -> tuple[NDArray
         for _, seen, _ in found:
             seen[window] &= ~mask[window]
         figure = rng.uniform(20, 235, (64, 3))
-        colour = figure[int(np.argmax(np.linalg.norm(figure - ground, axis=1) >= 90))]
+        colour = figure[int(np.argmax(np.linalg.norm(figure - lying, axis=2).min(0) >= 90))]
         image[window] += (_texture(rng, size, colour, window) - image[window]) * cover[:, :, None]
         found.append((shape, mask, int(mask.sum())))
     image += rng.normal(0, rng.uniform(2, 14), image.shape)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8), [(shape, seen) for shape, seen, _ in found if seen.any()]
+    return Scene(np.clip(np.rint(image), 0, 255).astype(np.uint8), [(shape, seen) for shape, seen, _ in found if seen.any()], below)
+
+
+def _grounds(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """Where which of GROUNDS lies, uint8 `[H, W]`, the colour of each `[3, 3]`, and what it adds to that, `[H, W, 1]`: mostly two, with a
+    wavy line between them."""
+    (height, width), side = size, min(size)
+    x, y = np.arange(width)[None] - width * rng.uniform(0.3, 0.7), np.arange(height)[:, None] - height * rng.uniform(0.3, 0.7)
+    along, across = _turned(x, y, rng.uniform(0, 2 * math.pi))
+    wave = side * rng.uniform(0, 0.08) * np.sin(2 * math.pi * across / (side * rng.uniform(0.4, 1.0)))
+    first, second = rng.permutation(len(GROUNDS))[:2].tolist()
+    below = np.where((along < wave) | (rng.random() < 0.25), first, second).astype(np.uint8)
+    period = max(4.0, side * rng.uniform(0.08, 0.14))
+    rows, columns = (np.clip(2 * np.sin(2 * math.pi * axis / period), -1, 1) for axis in _turned(x, y, rng.uniform(0, 2 * math.pi)))
+    patterns = {"checks": rows * columns, "plain": 0.0 * rows, "stripes": rows}
+    pattern = rng.uniform(25, 45) * np.choose(below, [patterns[name] for name in GROUNDS])
+    return below, rng.uniform(60, 195, (len(GROUNDS), 3)), pattern[:, :, None]
+
+
+def _turned(
+    x: NDArray[np.float64], y: NDArray[np.float64], angle: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates turned by an angle in radians."""
+    return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
 
 
 def _placed(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Shape:
@@ -121,7 +160,7 @@ def _distance(shape: Shape, size: tuple[int, int], window: Window = ALL) -> NDAr
     if shape.name == "ring":
         return np.abs(far - 0.75 * shape.radius) - 0.25 * shape.radius
     turn = math.radians(shape.angle)
-    x, y = dx * math.cos(turn) + dy * math.sin(turn), dy * math.cos(turn) - dx * math.sin(turn)
+    x, y = _turned(dx, dy, turn)
     return _to_polygon(x / shape.radius, y / shape.radius, _outline(shape.name)) * shape.radius
 
 

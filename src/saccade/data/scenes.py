@@ -17,13 +17,12 @@ from saccade.core.images import MAX_PIXELS
 from saccade.core.progress import Progress
 from saccade.data import formats, shapes
 from saccade.data.annotations import Annotations, Item, Legend, Object
-from saccade.data.drawing import SHAPES, Shape, draw_scene
+from saccade.data.drawing import GROUNDS, SHAPES, Scene, draw_scene
 from saccade.data.tree import File
 from saccade.data.writing import Output, new_folder
 
 FORMATS = {"detect": "coco", "segment": "masks", "instances": "coco", "panoptic": "coco_panoptic"}
 BACKGROUND = "background"
-GROUND = "ground"  # the stuff that all shapes lie on
 IMAGES, MASKS = "images", "masks"
 
 
@@ -32,8 +31,8 @@ class SceneTree:
 
     max_pixels = MAX_PIXELS
 
-    def __init__(self, size: tuple[int, int], seed: int) -> None:
-        self.root, self._size, self._seed = Path("shapes"), size, seed
+    def __init__(self, size: tuple[int, int], seed: int, *, kinds: bool = False) -> None:
+        self.root, self._size, self._seed, self._kinds = Path("shapes"), size, seed, kinds
 
     def folders(self, path: str = "") -> list[str]:
         return [] if path else [IMAGES, MASKS]
@@ -51,31 +50,32 @@ class SceneTree:
         return self.image(path)
 
     def image(self, path: str) -> bytes:
-        pixels, found = self.scene(path)
+        scene = self.scene(path)
+        pixels = scene.pixels
         if path.startswith(MASKS):
             pixels = np.zeros(self._size, np.uint8)
-            for shape, mask in found:
+            for shape, mask in scene.shapes:
                 pixels[mask] = 1 + SHAPES.index(shape.name)
         return _png(pixels)
 
-    def scene(self, path: str) -> tuple[NDArray[np.uint8], list[tuple[Shape, NDArray[np.bool_]]]]:
+    def scene(self, path: str) -> Scene:
         """The picture of this name and what is on it."""
-        return _scene(int(path.rpartition("/")[2].partition(".")[0]) - 1, self._size, self._seed)
+        return _scene(int(path.rpartition("/")[2].partition(".")[0]) - 1, self._size, self._seed, self._kinds)
 
 
 @lru_cache(maxsize=4)
-def _scene(index: int, size: tuple[int, int], seed: int) -> tuple[NDArray[np.uint8], list[tuple[Shape, NDArray[np.bool_]]]]:
-    return draw_scene(index, size=size, seed=seed)
+def _scene(index: int, size: tuple[int, int], seed: int, kinds: bool) -> Scene:
+    return draw_scene(index, size=size, seed=seed, kinds=kinds)
 
 
 def made(task: str, splits: list[str], size: tuple[int, int], seed: int) -> Annotations:
-    """A set of scenes, image i in split `splits[i]`: detect, instances (visible pixels), segment (0 is the background) or panoptic (the
-    ground is stuff)."""
-    tree = SceneTree(size, seed)
+    """A set of scenes, image i in split `splits[i]`: detect, instances (visible pixels), segment (0 is the background) or panoptic (kinds
+    of ground are stuff)."""
+    tree = SceneTree(size, seed, kinds=task == "panoptic")
     items = tuple(_item(tree, task, number, split, size) for number, split in enumerate(splits, 1))
-    classes = {"segment": (BACKGROUND, *SHAPES), "panoptic": (*SHAPES, GROUND)}.get(task, SHAPES)
+    classes = {"segment": (BACKGROUND, *SHAPES), "panoptic": (*SHAPES, *GROUNDS)}.get(task, SHAPES)
     legend = Legend({value: value for value in range(len(classes))}) if task == "segment" else Legend({})
-    stuff = (classes.index(GROUND),) if task == "panoptic" else ()
+    stuff = tuple(range(len(SHAPES), len(classes))) if task == "panoptic" else ()
     return Annotations("shapes", task, classes, items, tree, legend=legend, stuff=stuff)
 
 
@@ -84,14 +84,16 @@ def _item(tree: SceneTree, task: str, number: int, split: str, size: tuple[int, 
     image = File(f"{IMAGES}/{name}", 0, 0)
     if task == "segment":
         return Item(image, split, mask=f"{MASKS}/{name}", size=size)
-    objects = []
-    for shape, mask in tree.scene(image.path)[1]:
+    objects, scene = [], tree.scene(image.path)
+    for shape, mask in scene.shapes:
         one = Object(SHAPES.index(shape.name), shape=run_lengths.from_mask(mask))
         box = shapes.box(one, size, tree)
         objects.append(Object(one.label, box, one.shape if task != "detect" else None))
     if task == "panoptic":
-        rest = ~np.any([mask for _, mask in tree.scene(image.path)[1]], axis=0)
-        objects.append(Object(len(SHAPES), shape=run_lengths.from_mask(rest)))
+        rest = ~np.any([mask for _, mask in scene.shapes], axis=0)
+        for kind in range(len(GROUNDS)):
+            if (region := rest & (scene.below == kind)).any():
+                objects.append(Object(len(SHAPES) + kind, shape=run_lengths.from_mask(region)))
     return Item(image, split, objects=tuple(objects), size=size)
 
 
