@@ -405,10 +405,10 @@ def test_an_export_of_any_size_answers_the_same(learned: Run, mixed: Path, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["detect", "instances"])
-def test_quickstart(tmp_path: Path, task: str) -> None:
+@pytest.mark.parametrize(("task", "figure"), [("detect", "map"), ("instances", "map"), ("segment", "miou"), ("panoptic", "pq")])
+def test_quickstart(tmp_path: Path, task: str, figure: str) -> None:
     quick = tmp_path / "quick"
     run = saccade.quickstart(task=task, out=quick, device="cpu", progress=Silent())
     text = "\n".join(run.summary)
-    assert "drawn scenes" in text and "measured  map 0." in text and "pass" in text
+    assert "drawn scenes" in text and f"measured  {figure} 0." in text and "pass" in text
     assert (quick / "run/exports/onnx-fp32/model.onnx").is_file()

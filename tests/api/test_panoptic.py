@@ -84,6 +84,13 @@ def learned(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(fields, tmp_path_factory.mktemp("runs") / "learned", epochs=25, set={"lr": 2e-3, "augment.mosaic": 0})
 
 
+@pytest.fixture(scope="module")
+def ours(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Our own network, after a few passes; read-only but for what verbs write into a run."""
+    out = tmp_path_factory.mktemp("runs") / "ours"
+    return train(fields, out, model="small_panoptic", epochs=15, set={"lr": 2e-3, "augment.mosaic": 0})
+
+
 def test_it_learns(learned: Run, fields: Path, page: Any) -> None:
     facts = learned.to_dict()
     assert facts["task"] == "panoptic" and list(facts["metrics"]) == ["pq", "sq", "rq", "pq_things", "pq_stuff"]
@@ -97,7 +104,18 @@ def test_it_learns(learned: Run, fields: Path, page: Any) -> None:
     assert page(html).faults == [] and "panoptic segmentation" in html and "panoptic quality" in html
 
 
-def test_figures_do_not_depend_on_the_batch(learned: Run, fields: Path, tmp_path: Path) -> None:
+def test_our_own_learns_in_seconds(ours: Run, fields: Path) -> None:
+    facts = ours.to_dict()
+    assert facts["metrics"]["pq_stuff"] > 0.8 and facts["metrics"]["pq"] > 0.4, facts["metrics"]
+    assert ours.config.objects.stuff == (1, 2)
+    (answer,) = saccade.predict(ours.path, fields / "val/20.png", progress=Silent())
+    assert isinstance(answer, Panoptic) and {one.label for one in answer.segments if not one.thing} == {1, 2}
+    assert saccade.explain(ours.path, fields / "val/20.png", target_class="sky", progress=Silent())[0].map.max() > 0.9
+
+
+@pytest.mark.parametrize("model", ["learned", "ours"])
+def test_figures_do_not_depend_on_the_batch(model: str, request: pytest.FixtureRequest, fields: Path, tmp_path: Path) -> None:
+    learned: Run = request.getfixturevalue(model)
     one_shape = tmp_path / "set"
     shutil.copytree(fields, one_shape)
     raw = json.loads((one_shape / "annotations/panoptic_val.json").read_text())
@@ -170,10 +188,28 @@ def test_explain(learned: Run, fields: Path, tmp_path: Path) -> None:
     assert set(found.mistakes[0]) == {"source", "pq"}
 
 
-def test_going_on_to_the_bit(fields: Path, tmp_path: Path) -> None:
-    whole = train(fields, tmp_path / "whole")
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["learned", "ours"])
+def test_export_and_its_proof(model: str, request: pytest.FixtureRequest, fields: Path, tmp_path: Path) -> None:
+    """The file's answers are the model's, and the proof is repeated where the data have moved."""
+    run: Run = request.getfixturevalue(model)
+    found = saccade.export(run.path, to="onnx", device="cpu", progress=Silent())
+    assert found.passed and found.file is not None, found.facts["checks"]
+    before, after = (found.facts["metrics"][name]["pq"] for name in ("reference", "exported"))
+    assert before == pytest.approx(run.to_dict()["metrics"]["pq"], abs=1e-6) and before > 0.2 and after == pytest.approx(before, abs=1e-3)
+    again = saccade.verify(found.file, shutil.copytree(fields, tmp_path / "moved"), progress=Silent())
+    assert again.passed and again.facts["images"] == found.facts["images"] == 8
+    inputs = sorted((fields / "val").glob("*.png"))[:3]
+    answers, wanted = (saccade.predict(target, inputs, progress=Silent()) for target in (found.file, run.path))
+    for one, other in zip(answers, wanted, strict=True):
+        assert isinstance(one, Panoptic) and isinstance(other, Panoptic) and other.segments and one.agreement(other) > 0.99
+
+
+@pytest.mark.parametrize("model", [MODEL, "small_panoptic"])
+def test_going_on_to_the_bit(fields: Path, tmp_path: Path, model: str) -> None:
+    whole = train(fields, tmp_path / "whole", model=model)
     with pytest.raises(Interrupted):
-        train(fields, tmp_path / "again", progress=Stopping(4))
+        train(fields, tmp_path / "again", model=model, progress=Stopping(4))
     again = saccade.train(out=tmp_path / "again", resume=True, progress=Silent())
     assert again.model.read_bytes() == whole.model.read_bytes()
     assert again.record["metrics"] == whole.record["metrics"]

@@ -94,6 +94,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "segmentation.boundary": POSITIVE,
     "segmentation.coarse": SHARE,
     "objects.coarse": SHARE,
+    "objects.stuff": ([("[]", ()), ("[0, 6]", (0, 6))], ["[-1]", "[0.5]", "x", "1"]),
     "segmentation.class_weights": ([("[]", ()), ("[1, 2.5]", (1.0, 2.5))], ["[0]", "[-1, 1]", "x", "1"]),
     "generation.conditional": FLAG,
     "generation.latent": ([("0", 0), ("128", 128)], ["-1", "1.5", "65537", "x"]),

@@ -118,3 +118,98 @@ def test_outputs_that_are_none() -> None:
             finish.results({**good, name: value}, card(), [(32, 32)], ["x"])
     with pytest.raises(UserError, match="must give 'masks'"):
         finish.results({"classes": good["classes"]}, card(), [(32, 32)], ["x"])
+
+
+# Things as objects, and the class of each pixel beside them
+
+KINDS = ("cat", "dog", "grass", "sky")
+
+
+def found_in(side: int = 32) -> Card:
+    return Card("panoptic", KINDS, {}, InputSpec(3, (side, side), "fit"), stuff=(2, 3))
+
+
+def told(things: list[tuple[list[float], float, int]], pixels: Any) -> dict[str, Any]:
+    """Boxes x1, y1, x2, y2 of the input that are covered whole, each with its score and class, and logits `[K, h, w]`."""
+    boxes, scores, labels = zip(*(things or [([0.0, 0, 1, 1], 0.0, 0)]), strict=True)
+    given = {"boxes": [boxes], "scores": [scores], "labels": [labels], "grids": np.ones((1, len(boxes), 4, 4)), "pixels": pixels[None]}
+    return {name: np.array(value, np.float32) for name, value in given.items()}
+
+
+def filled(things: list[tuple[list[float], float, int]], pixels: Any, size: tuple[int, int] = (32, 32), side: int = 32) -> Panoptic:
+    (found,) = finish.results(told(things, pixels), found_in(side), [size], ["x.png"], [("a remark",)], complete=True)
+    assert isinstance(found, Panoptic)
+    return found
+
+
+def below(side: int = 8) -> np.ndarray[Any, Any]:
+    """Sky above grass, of as many cells."""
+    pixels = np.zeros((4, side, side), np.float32)
+    pixels[3, : side // 2], pixels[2, side // 2 :] = 4.0, 4.0
+    return pixels
+
+
+def test_things_by_hand_and_what_lies_below() -> None:
+    """A surer cat leaves next to nothing of a dog; what was found of grass as an object, and of a cat too unsure, is nothing; where a thing
+    is likeliest but none was found the pixels are void."""
+    pixels = below()
+    pixels[0, 6:, 6:] = 9.0
+    things = [
+        ([0.0, 0, 32, 32], 0.95, 2),
+        ([4, 4, 12, 12], 0.9, 0),
+        ([4, 4, 12, 13], 0.8, 1),
+        ([20, 4, 28, 12], 0.7, 1),
+        ([9, 20, 19, 30], 0.1, 0),
+    ]
+    found = filled(things, pixels)
+    assert [(one.id, one.label, one.thing) for one in found.segments] == [(1, 0, True), (2, 1, True), (3, 2, False), (4, 3, False)]
+    assert [one.score for one in found.segments] == pytest.approx([0.9, 0.7, 0.9, 0.93], abs=0.05)
+    whole = found.map
+    assert (whole[4:12, 4:12] == 1).all() and (whole[4:12, 20:28] == 2).all() and (whole == 1).sum() == (whole == 2).sum() == 64
+    assert (whole[17:, :22] == 3).all() and (whole[:4] == 4).all() and (whole[27:, 27:] == 0).all()
+    assert (found.source, found.notes) == ("x.png", ("a remark",))
+
+
+def test_the_surer_of_two_things_has_what_both_cover() -> None:
+    for first, second in ((0.9, 0.8), (0.8, 0.9)):
+        found = filled([([4, 4, 16, 12], first, 0), ([12, 4, 24, 12], second, 1)], below())
+        scores = {one.id: one.score for one in found.segments}
+        assert scores[int(found.map[8, 14])] == pytest.approx(0.9) and scores[int(found.map[8, 6])] == pytest.approx(first)
+
+
+def test_a_stuff_of_less_than_a_hundredth_is_left_out() -> None:
+    pixels = np.zeros((4, 16, 16), np.float32)
+    pixels[2] = 4.0
+    pixels[3, 8, 8] = 9.0
+    found = filled([], pixels, (64, 64), 64)
+    assert [one.label for one in found.segments] == [2] and 0 < (found.map == 0).sum() < 41
+    assert filled([], np.zeros((4, 8, 8), np.float32)).segments == (), "a cat is likeliest, if only by its place, and none was found"
+
+
+@pytest.mark.parametrize("size", [(17, 11), (1, 1), (90, 41), (64, 90)], ids=str)
+def test_things_and_stuff_band_by_band(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    height, width = fitting(size, (64, 64))
+    pixels = np.zeros((4, 16, 16), np.float32)
+    pixels[3, :, : round(width / 8)], pixels[2, :, round(width / 8) :] = 9.0, 9.0
+    things = [([0.0, 0, width / 2, height / 2], 0.9, 1)]
+    whole = filled(things, pixels, size, 64)
+    assert whole.size == size and (whole.map == 1).sum() == pytest.approx(size[0] * size[1] / 4, abs=max(1, sum(size) / 2))
+    assert size[1] == 1 or (whole.map[-1, 0], whole.map[-1, -1]) == (3, 2), "numbers of stuff follow those of the classes"
+    monkeypatch.setattr(segments, "ROOM", 50)
+    np.testing.assert_array_equal(filled(things, pixels, size, 64).map, whole.map)
+
+
+def test_things_and_pixels_that_are_none() -> None:
+    good = told([([4, 4, 12, 12], 0.9, 0)], below())
+    for name, value, words in (
+        ("pixels", good["pixels"][:, :3], r"must give pixels \[1, 4, h, w\], got \[1, 3, 8, 8\]"),
+        ("pixels", good["pixels"][:, :, :7], "pixels of 8x8 cells at least, got 7x8"),
+        ("pixels", good["pixels"] * np.nan, "pixels must be finite"),
+        ("boxes", good["boxes"] * np.nan, "boxes and scores must be finite"),
+        ("grids", good["grids"][:, :, :3], "finite grids"),
+    ):
+        with pytest.raises(UserError, match=words):
+            finish.results({**good, name: value}, found_in(), [(32, 32)], ["x"])
+    for name in ("boxes", "scores"):
+        with pytest.raises(UserError, match=f"must give '{name}'"):
+            finish.results({key: value for key, value in good.items() if key != name}, found_in(), [(32, 32)], ["x"])

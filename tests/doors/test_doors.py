@@ -112,7 +112,9 @@ def test_which_tensors_have_rows_of_classes_is_known(name: str, model: str) -> N
     other, _ = task.create(config(name, model), wider)
     rows = weights.rows_of_classes(network, other, len(card.classes))
     layers = {one.rpartition(".")[0] for one in rows}
-    assert len(layers) == (5 if model == "small_unet" else 1) and len(rows) <= 2 * len(layers), "weight and bias of the last layers"
+    assert len(layers) == {"small_unet": 5, "small_panoptic": 2}.get(model, 1) and len(rows) <= 2 * len(layers), (
+        "weight and bias of the last layers"
+    )
     assert all(part.first == 0 and part.each in (1, 4) for part in rows.values())
 
 

@@ -17,9 +17,10 @@ from saccade.objects.one_stage import OneStage
 from saccade.objects.room import MEAN, STD
 from saccade.tasks.detection.task import Detection
 from saccade.tasks.instances.task import Instances
+from saccade.tasks.panoptic.task import Panoptic
 
 SPEC = InputSpec(3, (96, 128), "fit", MEAN, STD)
-ROOMS = (Detection(), Instances())
+ROOMS = (Detection(), Instances(), Panoptic())
 SMALL = {"widths": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "head": 8}
 
 

@@ -1,4 +1,4 @@
-"""EoMT and Mask2Former as ONNX, for images of any size."""
+"""EoMT and Mask2Former, and our own network of things and stuff, as ONNX, for images of any size."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def compared(file: bytes, room: Any, network: Any, shipped: graph.Graph, size: t
     with torch.no_grad():
         wanted = room.decode(network.eval()(images), size)
     for name, told in zip(shipped.names, session.run(None, {"images": images.numpy()}), strict=True):
-        if name in ("logits", "scores", "prototypes", "classes", "masks"):
+        if name in ("logits", "scores", "prototypes", "classes", "masks", "pixels"):
             np.testing.assert_allclose(told, wanted[name].numpy(), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(
-    ("task", "name"), [("segment", "eomt_large"), ("instances", "eomt_dinov3_large"), ("panoptic", "mask2former_swin_tiny")]
+    ("task", "name"),
+    [("segment", "eomt_large"), ("instances", "eomt_dinov3_large"), ("panoptic", "mask2former_swin_tiny"), ("panoptic", "small_panoptic")],
 )
 def test_any_size_and_number_of_images(task: str, name: str) -> None:
     """The same as torch, for images of another size than the file was made at."""

@@ -52,10 +52,8 @@ def test_the_table_is_true(task: str, name: str) -> None:
     row = rows.ROWS[task][name]
     assert sum(one.numel() for one in network.parameters()) == row.parameters
     (listed,) = [one for one in rows.listed(task) if one.name == name]
-    assert (listed.license, listed.weights, listed.metric) == (row.license, row.repository, row.figure and round(row.figure / 100, 3))
-    assert row.license == (
-        "" if name == "small_panoptic" else "mit" if name == "eomt_large" else "dinov3-license" if "dinov3" in name else "cc-by-nc-4.0"
-    )
+    assert (listed.license, listed.weights, listed.metric) == (row.license, row.repository, round(row.figure / 100, 3))
+    assert row.license == ("mit" if name == "eomt_large" else "dinov3-license" if "dinov3" in name else "cc-by-nc-4.0")
 
 
 @pytest.mark.usefixtures("tiny")

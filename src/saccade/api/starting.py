@@ -42,13 +42,15 @@ DATA: Mapping[str, Callable[[Path], tuple[Path, str]]] = {
     "detect": partial(_scenes, "detect", "yolo", "boxes in YOLO's format"),
     "instances": partial(_scenes, "instances", "coco", "masks in COCO's format"),
     "segment": partial(_scenes, "segment", "masks", "a mask of classes beside each"),
+    "panoptic": partial(_scenes, "panoptic", "coco_panoptic", "things and what they lie on in COCO's panoptic format"),
 }
-MINUTES = {"detect": 0.75, "instances": 0.75, "segment": 2.0}
+MINUTES = {"detect": 0.75, "instances": 0.75, "segment": 2.0, "panoptic": 2.0}
 OWN = {
     "classify": "images, in a folder per class",
     "detect": "images with boxes, in COCO's, YOLO's or any other format",
     "instances": "images with masks of objects, in COCO's or any other format",
     "segment": "images/ and masks/ of the same names",
+    "panoptic": "images with their segments, in COCO's panoptic format",
 }
 
 

@@ -125,10 +125,12 @@ class ObjectsConfig:
 
     nms: how doubles are suppressed (`core.nms`): those of one class, of all classes, softly, or not at all ("": the model's own way).
     coarse: share of the run, from its start, in which images are seen at half their size, for a quarter of the work.
+    stuff: places of the classes that cannot be counted, which the data tell (panoptic).
     """
 
     nms: Literal["", "class", "agnostic", "soft", "none"] = ""
     coarse: Share = 0.0
+    stuff: tuple[Annotated[int, Ge(0)], ...] = ()
 
 
 @dataclass(frozen=True)

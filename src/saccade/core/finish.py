@@ -24,7 +24,7 @@ NEEDED = {  # outputs by task
     "detect": ("boxes", "scores", "labels"),
     "instances": ("boxes", "scores", "labels"),  # and one of the forms of masks
     "segment": ("logits",),
-    "panoptic": segments.NEEDED,
+    "panoptic": segments.NEEDED,  # or those of instances, and "pixels"
 }
 BY_RANK = ("boxes", "labels", "weights", "grids")  # outputs whose rows stand in the order of the scores
 LEAST = 0.001  # score below which a detection is none, for figures over all scores too
@@ -47,15 +47,15 @@ def results(
     outputs: what the room's `decode` gives, as anything `np.asarray` takes; for "classify" that is "probabilities", float32 `[B, K]`, for
     "detect" "boxes" `[B, N, 4]` in pixels of the model's input, "scores" and "labels" `[B, N]`, a score of 0 where there is none, for
     "instances" also the masks in one of the forms of `core.object_masks`, for "segment" "logits" `[B, K, h, w]`, one at each pixel of
-    the input, for "panoptic" what `core.segments` takes. sizes: (height, width) of the original images; sources: what each is called;
-    notes: remarks on each. complete: also what is too unsure to be told, as figures over all scores need it; of pixels, then, not how sure
-    they are. Raises UserError where the outputs are not those of the card (its file is at fault), ValueError where the lists differ in
-    length.
+    the input, for "panoptic" what `core.segments` takes: of queries, or as for "instances" and "pixels" `[B, K, h, w]`. sizes: (height,
+    width) of the original images; sources: what each is called; notes: remarks on each. complete: also what is too unsure to be told, as
+    figures over all scores of objects need it; of pixels, then, not how sure they are. Raises UserError where the outputs are not those of
+    the card (its file is at fault), ValueError where the lists differ in length.
     """
     if card.task not in NEEDED:
         known = " or ".join(map(repr, NEEDED))
         raise UserError(f"the task must be {known}, the model's card says {card.task!r}", fix="a newer saccade may know it")
-    for name in (*NEEDED[card.task], *(object_masks.form(outputs) if card.task == "instances" else ())):
+    for name in _needed(card.task, outputs):
         if name not in outputs:
             raise UserError(f"the model must give {name!r}, it gives {', '.join(map(repr, outputs)) or 'nothing'}")
     notes = [()] * len(sources) if notes is None else notes
@@ -67,8 +67,17 @@ def results(
     if card.task == "segment":
         return list(pixel_classes.segmentations(numbers(outputs["logits"], "logits"), card, sizes, sources, notes, doubts=not complete))
     if card.task == "panoptic":
-        return list(segments.panoptics(outputs, card, sizes, sources, notes))
+        if "pixels" not in outputs:
+            return list(segments.panoptics(outputs, card, sizes, sources, notes))
+        things: Any = detections(outputs, card, sizes, sources, notes, told_from(card))
+        return list(segments.filled(things, numbers(outputs["pixels"], "pixels"), card))
     return list(detections(outputs, card, sizes, sources, notes, LEAST if complete else told_from(card)))
+
+
+def _needed(task: str, outputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of what a task's results are made of."""
+    masked = task == "instances" or (task == "panoptic" and "pixels" in outputs)
+    return (*NEEDED["instances"], *object_masks.form(outputs)) if masked else NEEDED[task]
 
 
 def detections(
@@ -82,7 +91,7 @@ def detections(
     """Detections of at least a score, at most MOST an image, in pixels of the original images, after suppression (`core.nms`) by class, or
     as the card's architecture says: "nms", one of its ways, or False for none; "boxes": "masks": those about the masks."""
     boxes, scores, labels = (numbers(outputs[name], name) for name in NEEDED["detect"])
-    masks = object_masks.of(outputs, len(sources), scores.shape[1:]) if card.task == "instances" else None
+    masks = object_masks.of(outputs, len(sources), scores.shape[1:]) if card.task != "detect" else None
     if boxes.shape != (len(sources), *scores.shape[1:], 4) or scores.shape != labels.shape or scores.ndim != 2:
         raise UserError(
             f"the model must give boxes [B, N, 4] and scores and labels [B, N] for {len(sources)} images, got {boxes.shape}, "

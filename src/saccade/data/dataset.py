@@ -298,5 +298,6 @@ def _extent(annotations: Annotations) -> float | None:
             objects = Objects.of(item, size, annotations.tree, with_masks=False)
         except UserError:
             continue  # named with all the other bad files when the images are read
-        found += np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(1)).tolist()
+        boxes = objects.boxes[~np.isin(objects.labels, annotations.stuff)]
+        found += np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)).tolist()
     return float(np.median(found)) if found else None

@@ -91,9 +91,8 @@ def _item(tree: SceneTree, task: str, number: int, split: str, size: tuple[int, 
         objects.append(Object(one.label, box, one.shape if task != "detect" else None))
     if task == "panoptic":
         rest = ~np.any([mask for _, mask in scene.shapes], axis=0)
-        for kind in range(len(GROUNDS)):
-            if (region := rest & (scene.below == kind)).any():
-                objects.append(Object(len(SHAPES) + kind, shape=run_lengths.from_mask(region)))
+        kinds = [(len(SHAPES) + kind, rest & (scene.below == kind)) for kind in range(len(GROUNDS))]
+        objects += [Object(label, shape=run_lengths.from_mask(region)) for label, region in kinds if region.any()]
     return Item(image, split, objects=tuple(objects), size=size)
 
 

@@ -210,11 +210,10 @@ def _compared(old: list[Tensor], new: list[Tensor], kept: Sequence[tuple[int, in
     if len(old) != len(new):  # an exit has come, or gone: the others do not know of it
         old, new = old[:1], new[:1]
     if before.classes != after.classes or len(kept) != len(before.classes):
-        # where the classes stand, in outputs as the doors of the rooms say
-        axis, first = (2, 4) if before.task in OBJECTS else (2, 0) if before.task == "panoptic" else (1, 0)
-        tell = len(old) if before.task == "classify" else 1  # so do exits
-        old = [*(_told(one, axis, first, len(before.classes), [place for place, _ in kept]) for one in old[:tell]), *old[tell:]]
-        new = [*(_told(one, axis, first, len(after.classes), [place for _, place in kept]) for one in new[:tell]), *new[tell:]]
+        where = _classes_of(before, len(old))
+        of_old, of_new = [place for place, _ in kept], [place for _, place in kept]
+        old = [_told(one, at, len(before.classes), of_old) for one, at in zip(old, where, strict=True)]
+        new = [_told(one, at, len(after.classes), of_new) for one, at in zip(new, where, strict=True)]
     worst, largest = 0.0, 0.0
     for one, other in zip(old, new, strict=True):
         worst = max(worst, float((one - other).abs().max()) if one.numel() else 0.0)
@@ -222,7 +221,21 @@ def _compared(old: list[Tensor], new: list[Tensor], kept: Sequence[tuple[int, in
     return worst, largest
 
 
-def _told(outputs: Tensor, axis: int, first: int, classes: int, kept: Sequence[int]) -> Tensor:
-    """Outputs with these of the classes alone, and with all that tells of none."""
+def _classes_of(card: Card, outputs: int) -> list[tuple[int, int] | None]:
+    """Where the classes stand in each output, as the doors of the rooms say: the axis, and the place of the first; None where none do."""
+    if card.task == "classify":  # exits tell of them too
+        return [(1, 0) for _ in range(outputs)]
+    own = card.architecture.get("source") == "saccade"
+    if card.task == "panoptic" and own:
+        return [(2, 4), None, (1, 0)]
+    first = (2, 4) if card.task in OBJECTS else (2, 0) if card.task == "panoptic" else (1, 0)
+    return [first, *[None] * (outputs - 1)]
+
+
+def _told(outputs: Tensor, where: tuple[int, int] | None, classes: int, kept: Sequence[int]) -> Tensor:
+    """An output with these of the classes alone, and with all that tells of none."""
+    if where is None:
+        return outputs
+    axis, first = where
     places = [*range(first), *(first + place for place in kept), *range(first + classes, outputs.shape[axis])]
     return outputs.index_select(axis, torch.tensor(places, dtype=torch.int64))

@@ -9,7 +9,7 @@ import torch
 
 from saccade.core.card import Card
 from saccade.core.errors import UserError
-from saccade.objects.one_stage import OneStage
+from saccade.objects.one_stage import OneStage, WithPixels
 
 MOST_CLASSES, MOST_WIDTH, MOST_BLOCKS = 1_000_000, 4096, 64
 NAMES = {"classes", "channels", "widths", "blocks", "head"}
@@ -17,25 +17,27 @@ MASKS = "prototypes"  # one more, where masks are found
 
 
 def rebuild(card: Card, elements: int | None = None) -> OneStage:
-    """The module that a card describes, with fresh weights; raises UserError for another's, or one of more than `elements` numbers."""
+    """The module that a card describes, with fresh weights, for things and stuff one that tells pixels too; raises UserError for another's,
+    or one of more than `elements` numbers."""
     if card.architecture.get("source") != "saccade":
         raise UserError(
             f"unknown architecture source {card.architecture.get('source')!r}", fix="the model was made by another version of saccade"
         )
+    kind = WithPixels if card.task == "panoptic" else OneStage
     try:
         arguments = _checked(card.architecture["arguments"], card)
         with torch.device("meta"):
-            needed = sum(value.numel() for value in OneStage(card.input, **arguments).state_dict().values())
+            needed = sum(value.numel() for value in kind(card.input, **arguments).state_dict().values())
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"not an architecture of ours: {error}", where="card") from None
     if elements is not None and needed > elements:
         raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
-    return OneStage(card.input, **arguments)
+    return kind(card.input, **arguments)
 
 
 def _checked(raw: Mapping[str, Any], card: Card) -> dict[str, Any]:
     """The constructor's arguments, each of its kind and size; the card's classes and channels are theirs."""
-    names = NAMES | ({MASKS} if card.task == "instances" else set())
+    names = NAMES | ({MASKS} if card.task != "detect" else set())
     if set(raw) != names:
         raise ValueError(f"arguments must be {', '.join(sorted(names))}")
     for name, wanted in (("classes", len(card.classes)), ("channels", card.input.channels)):

@@ -34,7 +34,7 @@ PRIOR = 0.01  # probability of a class at first (Lin et al. 2017, "Focal loss", 
 class Raw:
     """What training reads. logits `[B, P, K]`; sides: `[B, P, 4, STEPS]`, logits of the distances to left, top, right and bottom;
     points: `[P, 2]` x and y in pixels; strides: `[P]`; weights: `[B, P, C]` and prototypes: `[B, C - CONIC, H / CELL, W / CELL]`, of
-    masks, None where none are found."""
+    masks, None where none are found; pixels: `[B, K, H / CELL, W / CELL]`, logits of the class of each cell, None where it is not told."""
 
     logits: Tensor
     sides: Tensor
@@ -42,6 +42,7 @@ class Raw:
     strides: Tensor
     weights: Tensor | None = None
     prototypes: Tensor | None = None
+    pixels: Tensor | None = None
 
     def boxes(self) -> Tensor:
         """`[B, P, 4]` x1, y1, x2, y2 in pixels of the input, float32, by the mean of each side's distribution."""
@@ -169,6 +170,7 @@ class OneStage(nn.Module):
         self.neck = Neck(widths[1:], head)
         self.head = Head(head, classes, CONIC + prototypes if prototypes else 0)
         self.prototypes = Prototypes(widths[0], head, prototypes) if prototypes else None
+        self.pixels: Prototypes | None = None
         if not self.head.classes.weight.is_meta:
             self._start()
 
@@ -200,14 +202,31 @@ class OneStage(nn.Module):
         logits, sides, weights = self.head(maps)
         points, strides = _places(maps)
         prototypes = self.prototypes(stages[0], maps[0]) if self.prototypes is not None else None
-        return Raw(logits, sides, points, strides, weights, prototypes)
+        pixels = self.pixels(stages[0], maps[0]) if self.pixels is not None else None
+        return Raw(logits, sides, points, strides, weights, prototypes, pixels)
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """As the class says."""
         raw = self.raw(images)
         if raw.weights is None or raw.prototypes is None:
             return torch.cat([raw.boxes(), raw.logits.float()], 2)
-        return torch.cat([raw.boxes(), raw.logits.float(), raw.weights.float()], 2), raw.prototypes.float()
+        maps = (raw.prototypes, raw.pixels) if raw.pixels is not None else (raw.prototypes,)
+        return torch.cat([raw.boxes(), raw.logits.float(), raw.weights.float()], 2), *(one.float() for one in maps)
+
+
+class WithPixels(OneStage):
+    """With prototypes, and the class of each cell by a branch like theirs (Kirillov et al. 2019, "Panoptic feature pyramid networks",
+    section 3.1): a third output, logits `[B, K, H / CELL, W / CELL]`."""
+
+    def __init__(
+        self, spec: InputSpec, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...], head: int, *, prototypes: int
+    ) -> None:
+        super().__init__(spec, classes, widths, blocks, head, prototypes=prototypes)
+        self.pixels = Prototypes(widths[0], head, classes)
+        if not self.head.classes.weight.is_meta:
+            reset(self.pixels)
+            nn.init.normal_(self.pixels.last.weight, std=0.01)
+            nn.init.zeros_(self.pixels.last.bias)  # type: ignore[arg-type]
 
 
 def _places(maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ LARGEST = 480  # and of that of an input in which small objects are enlarged
 EXTENT = 16.0  # pixels of an object's side, below which few places of the finest map lie in it
 COARSE, LARGE = 0.5, 64.0  # share of the run at half the size, where half of the objects have sides of so many pixels
 CPU_MINUTES = 18.0
-RATES = {"detect": 1.5e-3, "instances": 1.5e-3, "panoptic": 1e-3}  # of the default models
+RATE = 1.5e-3  # of the default models
 IMAGES_SEEN = 60_000  # training images over all epochs
 SCENES = AugmentConfig(flip=0.5, color=0.3, hue=0.03, resize=(0.5, 1.5), mosaic=0.5)
 
@@ -38,10 +38,12 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     epochs *= 1 if budget.minutes is None else 2
     minutes = budget.limit(device, CPU_MINUTES, reasons)
     coarse = 0.0
-    if model == default and task != "panoptic" and not budget.pretrained and (schema.extent or 0.0) * max(size) >= LARGE * max(schema.size):
+    if model == default and not budget.pretrained and (schema.extent or 0.0) * max(size) >= LARGE * max(schema.size):
         coarse = COARSE
         reasons.append(f"objects.coarse: {coarse:g} of the steps see images at half their size, large enough for half of the objects")
-    rate, why = (RATES[task] if model == default else 2e-4), "for random weights"
+    if schema.stuff:
+        reasons.append(f"objects.stuff: {len(schema.stuff)} of {len(schema.classes)} classes cannot be counted, as the data have it")
+    rate, why = (RATE if model == default else 2e-4), "for random weights"
     if budget.pretrained:
         rate, why = 1e-4, "small, to keep what the weights know"
     config = TrainConfig(
@@ -58,7 +60,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
         ema=0.05,
         clip=10.0,
         augment=augment,
-        objects=ObjectsConfig(coarse=coarse),
+        objects=ObjectsConfig(coarse=coarse, stuff=schema.stuff),
     )
     reasons.append(f"lr: {config.lr:g}, {why}")
     return config, reasons

@@ -1,4 +1,4 @@
-"""The doors of both rooms of objects."""
+"""The doors of the rooms of objects."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Room:
             return (mean, std) if config.channels == 3 else ((sum(mean) / 3,), (sum(std) / 3,))
         return (MEAN, STD) if config.channels == 3 else (GREY_MEAN, GREY_STD)
 
-    def _losses(self, network: Any, batch: Batch) -> Losses:
+    def _losses(self, network: Any, batch: Batch, config: TrainConfig) -> Losses:
         from saccade.objects.loss import losses
         from saccade.objects.one_stage import OneStage
 
@@ -109,11 +109,14 @@ class Room:
             raise UserError(f"is for classify: the goals of {self.name} are soft already", where="label_smoothing", fix="leave it out")
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
-        """A new network by its name, and the card that rebuilds it."""
+        """A new network by its name, and the card that rebuilds it; raises UserError for another stuff than the data have."""
         self._known(config.model)
+        if tuple(config.objects.stuff) != tuple(schema.stuff):
+            fix = f"--set objects.stuff=[{','.join(map(str, schema.stuff))}], as the data have it"
+            raise UserError(f"must be the places of the classes of stuff, was {list(config.objects.stuff)}", where="objects.stuff", fix=fix)
         spec = InputSpec(config.channels, config.size, self.resize(config), *self._colours(config))
         architecture = self._architecture(config.model, len(schema.classes), config.channels)
-        card = Card(self.name, schema.classes, architecture, spec, ids=schema.ids)
+        card = Card(self.name, schema.classes, architecture, spec, ids=schema.ids, stuff=schema.stuff)
         card = finish.by_way(card, config.objects.nms) if config.objects.nms else card
         network: Any = self.build(card)
         if config.pretrained and config.model in self.theirs.named:
@@ -155,7 +158,7 @@ class Room:
         coarse = Coarse(config.objects.coarse)
 
         def loss(batch: Batch, step: int) -> Losses:
-            return self._losses(model, halved(batch) if coarse.now else batch)
+            return self._losses(model, halved(batch) if coarse.now else batch, config)
 
         return [Phase("train", [model], loss, pace=coarse.pace if coarse.share else None, steady=coarse.share)]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,16 @@ class Row:
 
     family: one of FAMILIES; settings: what differs from the defaults of its configuration; parameters: with 21 classes where it segments,
     80 where it finds instances, 133 where it tells things and stuff, and three channels (a test holds them true); figure: as published, in
-    hundredths; repository: of the weights, on the Hugging Face hub, "" where none are published; license: theirs; before: the link of what
-    they descend from.
+    hundredths; repository: of the weights, on the Hugging Face hub; license: theirs; before: the link of what they descend from.
     """
 
     family: str
     settings: Mapping[str, Any]
     parameters: int
-    figure: float | None = None
-    repository: str = ""
-    license: str = ""
-    before: Mapping[str, str] = field(default_factory=dict)
+    figure: float
+    repository: str
+    license: str
+    before: Mapping[str, str]
 
 
 def _swin(width: int, middle: int, heads: int, window: int) -> dict[str, Any]:
@@ -84,20 +83,6 @@ def _eomt(settings: Mapping[str, Any], parameters: int, figure: float, name: str
 
 _TINY, _SMALL, _BASE, _LARGE = _swin(96, 6, 3, 7), _swin(96, 18, 3, 7), _swin(128, 18, 4, 12), _swin(192, 18, 6, 12)
 _1K, _21K = "ImageNet-1k", "ImageNet-21k"
-# Ours: a small ResNet, as no weights are published that a Swin transformer would need to begin with.
-_SMALL_PANOPTIC = {
-    "backbone_config": {
-        "model_type": "resnet",
-        "layer_type": "basic",
-        "embedding_size": 32,
-        "hidden_sizes": [32, 64, 128, 192],
-        "depths": [1, 1, 1, 1],
-        "out_features": ["stage1", "stage2", "stage3", "stage4"],
-    },
-    **dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim"), 128),
-    **{"num_attention_heads": 4, "encoder_layers": 2, "decoder_layers": 4, "num_queries": 50},
-    **dict.fromkeys(("encoder_feedforward_dim", "dim_feedforward"), 256),
-}
 ROWS: dict[str, dict[str, Row]] = {  # by task
     "segment": {
         "mask2former_swin_tiny": _mask2former(_TINY, 47_406_480, 47.7, "tiny-ade-semantic", _1K),
@@ -116,7 +101,6 @@ ROWS: dict[str, dict[str, Row]] = {  # by task
         "eomt_dinov3_large": _eomt(_vit(640, 200), 314_978_385, 45.9, "eomt-dinov3-coco-instance-large-640", version=3),
     },
     "panoptic": {
-        "small_panoptic": Row("mask2former", _SMALL_PANOPTIC, 2_021_830),
         "mask2former_swin_tiny": _mask2former(_TINY, 47_435_264, 53.2, "tiny-coco-panoptic", _1K),
         "mask2former_swin_small": _mask2former(_SMALL, 68_753_168, 54.6, "small-coco-panoptic", _1K),
         "mask2former_swin_base": _mask2former(_BASE, 106_917_822, 55.1, "base-coco-panoptic", _1K),
@@ -136,9 +120,6 @@ def listed(task: str) -> list[ModelRow]:
     """The rows of a task."""
     found = []
     for name, row in ROWS[task].items():
-        if row.figure is None:
-            found.append(ModelRow(name, "saccade", row.parameters))
-            continue
         figure = round(row.figure / 100, 3)
         found.append(ModelRow(name, "transformers", row.parameters, row.license, figure, MEASURED[task][1], weights=row.repository))
     return found
@@ -156,11 +137,9 @@ def check(name: str) -> None:
 
 
 def check_license(task: str, name: str, allowed: Sequence[str]) -> None:
-    """Raise UserError where there are no published weights, or their licence does not allow them to everybody, and it is not among those
-    that the user allows."""
+    """Raise UserError where the licence of published weights does not allow them to everybody, and it is not among those that the user
+    allows."""
     license = ROWS[task][name].license
-    if not ROWS[task][name].repository:
-        raise UserError(f"{name} has no published weights", where="--pretrained", fix="leave it out")
     if license in ASKED and not licenses.allowed(license, allowed):
         fix = f"where your use is allowed: --license {license}; or give other weights as --weights FILE"
         raise UserError(f"the weights of {name} are under {license}, {ASKED[license]}", where="--pretrained", fix=fix)
