@@ -1,15 +1,16 @@
 """A network that gives each pixel a class, from random weights on two cores, defaults only, beside a plain loop around a library's.
 
-    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|peer|tiles ...] [--seed S] [--minutes X] [--threads N]
+    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|panoptic|peer|tiles ...] [--seed S] [--minutes X]
+        [--threads N]
 
 `nuclei`: the cell nuclei of ../shared/data as background, nucleus and border (the pixels of a nucleus with one of another or of none
 beside, above or below them, and the next ones within), 30 minutes, a fifth of the images set apart for the test. `peer`: the Unet of
 segmentation_models_pytorch with its own default encoder from random weights in a plain loop (benchmarks/peers/unet.py) on the same images
 for the same minutes, one after the other, both measured by the same figures; with `--threads 1` the two may run at the same time.
-`shapes`: 1,000 drawn scenes of 256x256 pixels with 1 to 12 objects of six classes, 8 minutes. `tiles`: how far the answer of the network
-of `nuclei` for an image of 3072x3072 pixels, set together from the test images, differs in tiles from that at once. Minutes count from the
-start of each process. What is there already is not done again; each result is a line of benchmarks/results/segmentation.jsonl, and the
-tables are printed from that file.
+`shapes`: 1,000 drawn scenes of 256x256 pixels with 1 to 12 objects of six classes, 8 minutes. `panoptic`: the same scenes on one or two of
+three kinds of ground, things and stuff, 10 minutes. `tiles`: how far the answer of the network of `nuclei` for an image of 3072x3072
+pixels, set together from the test images, differs in tiles from that at once. Minutes count from the start of each process. What is there
+already is not done again; each result is a line of benchmarks/results/segmentation.jsonl, and the tables are printed from that file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from datasets import HERE, SHARED, processor
 from datasets import saccade as command
 
 RESULTS = HERE / "results" / "segmentation.jsonl"
-MINUTES = {"nuclei": 30.0, "peer": 30.0, "shapes": 8.0, "tiles": 0.0}
+MINUTES = {"nuclei": 30.0, "peer": 30.0, "shapes": 8.0, "panoptic": 10.0, "tiles": 0.0}
 CLASSES = ("background", "nucleus", "border")
 SHARES = "0.65,0.15,0.2"
 SIDE = 256
@@ -38,11 +39,11 @@ LARGE = 3072
 
 def prepared(work: Path, name: str) -> Path:
     """The folder of one set."""
-    folder = work / "data" / {"peer": "nuclei-classes", "nuclei": "nuclei-classes"}.get(name, "shapes-classes")
+    folder = work / "data" / {"shapes": "shapes-classes", "panoptic": "shapes-panoptic"}.get(name, "nuclei-classes")
     if folder.exists():
         return folder
-    if name == "shapes":
-        command("data", "make", "shapes", "--task", "segment", "--n", "1000", "--size", str(SIDE), "--out", str(folder))
+    if name in ("shapes", "panoptic"):
+        command("data", "make", "shapes", "--task", _task(name), "--n", "1000", "--size", str(SIDE), "--out", str(folder))
         return folder
     raw = work / "data" / "nuclei"
     if not raw.exists():
@@ -52,6 +53,10 @@ def prepared(work: Path, name: str) -> Path:
         command("data", "split", str(raw), "--task", "instances", "--shares", SHARES, "--seed", "0", "--out", str(listed))
     _write_classes(listed, folder)
     return folder
+
+
+def _task(name: str) -> str:
+    return "panoptic" if name == "panoptic" else "segment"
 
 
 def _write_classes(listed: Path, folder: Path) -> None:
@@ -93,13 +98,13 @@ def ours(work: Path, name: str, seed: int) -> dict[str, Any]:
     record = run / "run.json"
     state = json.loads(record.read_text())["state"] if record.exists() else None
     if state != "done":
-        again = ["--resume"] if state else [str(data), "--task", "segment", "--minutes", str(MINUTES[name]), "--seed", str(seed)]
+        again = ["--resume"] if state else [str(data), "--task", _task(name), "--minutes", str(MINUTES[name]), "--seed", str(seed)]
         command("train", *again, "--out", str(run))
     found = command("eval", str(run), "--split", "test")
     facts = json.loads((run / "run.json").read_text())
     epochs = facts["steps"] / facts["resolved"]["steps_per_epoch"]
     row = {"what": f"saccade, {facts['config']['model']}", "metrics": found["metrics"], "intervals": found["intervals"]}
-    row |= {"per_class": {one["class"]: one["iou"] for one in found["per_class"]}}
+    row |= {"per_class": {one["class"]: one["pq" if name == "panoptic" else "iou"] for one in found["per_class"]}}
     return {**row, "images": found["images"], "epochs": round(epochs, 1), "seconds": facts["time"]["seconds"]}
 
 
@@ -175,11 +180,27 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells += [f"{value:.3f}" for value in row["per_class"].values()] if name == "nuclei" else []
             cells += [f"{m[key]:.3f}" for key in ("dice", "pixel_accuracy", "boundary_f1")] + [f"{m['hausdorff_95']:.1f} px"]
             lines.append(f"| {' | '.join(map(str, [*cells, row['epochs'], round(row['seconds'])]))} |")
+    lines += _of_segments([row for key, row in latest.items() if key[0] == "panoptic"])
     for row in (row for key, row in latest.items() if key[0] == "tiles"):
         head = ("largest difference of probabilities", "mean", "pixels of another class")
         lines += ["", f"| tiles against the whole, {LARGE}x{LARGE} | {' | '.join(head)} |", "|---|---|---|---|"]
         lines.append(f"| {row['what']} | {row['largest']:.4f} | {row['mean']:.2g} | {100 * row['other']:.4f} % |")
     return "\n".join(lines)
+
+
+def _of_segments(rows: list[dict[str, Any]]) -> list[str]:
+    """The table of things and stuff, a line for each run."""
+    if not rows:
+        return []
+    head = ["seed", "threads", "PQ (95 % interval)", "SQ", "RQ", "PQ of things", "of stuff", *rows[0]["per_class"], "epochs", "seconds"]
+    lines = ["", f"| panoptic, {MINUTES['panoptic']:g} minutes | {' | '.join(head)} |", "|" + "---|" * (len(head) + 1)]
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        m, (low, high) = row["metrics"], row["intervals"]["pq"]
+        cells = [row["what"], row["seed"], row["threads"], f"{m['pq']:.3f} ({low:.3f} to {high:.3f})"]
+        cells += [f"{m[key]:.3f}" for key in ("sq", "rq", "pq_things", "pq_stuff")]
+        cells += ["" if value is None else f"{value:.3f}" for value in row["per_class"].values()]
+        lines.append(f"| {' | '.join(map(str, [*cells, row['epochs'], round(row['seconds'])]))} |")
+    return lines
 
 
 def main() -> None:
@@ -188,7 +209,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", choices=list(MINUTES), action="append")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, help="instead of 30, 30 and 8")
+    parser.add_argument("--minutes", type=float, help="instead of 30, 30, 8 and 10")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": str(asked.threads), "MKL_NUM_THREADS": str(asked.threads)}
