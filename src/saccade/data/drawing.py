@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def _grounds(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[n
     return below, rng.uniform(60, 195, (len(GROUNDS), 3)), pattern[:, :, None]
 
 
-def _turned(x: NDArray[np.float64], y: NDArray[np.float64], angle: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _turned(x: NDArray[Any], y: NDArray[Any], angle: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Coordinates turned by an angle in radians."""
     return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
 
