@@ -70,18 +70,24 @@ def test_every_layout_is_read(tmp_path: Path, kind: str, order: str, options: di
         assert images.probe(tmp_path / "a.tif") == images.Header(*SHAPE, False, False, count)
 
 
-def test_lzw_is_read() -> None:
-    """tifffile cannot write it alone: strips of Pillow's, each of the 3 bands of a row as so many grey pixels."""
-    values = drawn(3, "uint8")
+def packed(values: np.ndarray, packing: str) -> bytes:
+    """A TIFF of one strip that Pillow has packed, the bands of a row as so many grey pixels: tifffile alone cannot."""
     file = io.BytesIO()
-    Image.fromarray(values.reshape(17, 33)).save(file, "TIFF", compression="tiff_lzw")
+    Image.fromarray(values.reshape(len(values), -1)).save(file, "TIFF", compression=packing)
     with Image.open(file) as image:
         tags = image.tag_v2  # type: ignore[attr-defined]
-        offset, length = tags[273][0], tags[279][0]
-        data = file.getvalue()[offset : offset + length]
+        offset, length, kind = tags[273][0], tags[279][0], tags[259]
     plain = bands.encoded(values)
-    packed = patched(plain[: len(plain) - values.size] + data, {259: 5, 279: len(data)})
-    assert np.array_equal(images.read(packed, channels=3).pixels, values)
+    return patched(plain[: len(plain) - values.size] + file.getvalue()[offset : offset + length], {259: kind, 279: length})
+
+
+PACKINGS = ("tiff_lzw", "packbits", "lzma", "zstd")
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_pillow_unpacks_is_read(packing: str) -> None:
+    values = drawn(3, "uint8")
+    assert np.array_equal(images.read(packed(values, packing), channels=3).pixels, values)
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -271,6 +277,16 @@ def test_the_bytes_of_a_strip_are_no_pixels(monkeypatch: pytest.MonkeyPatch, com
     values, file = drawn(13, "uint16"), io.BytesIO()
     write(file, values, compression=compression)
     assert np.array_equal(images.read(file.getvalue(), channels=13, max_pixels=1000).pixels, np.floor(np.sqrt(values)))
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_nor_are_they_where_pillow_unpacks_them(monkeypatch: pytest.MonkeyPatch, packing: str) -> None:
+    values = drawn(26, "uint8")
+    data = packed(values, packing)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    assert np.array_equal(images.read(data, channels=26, max_pixels=2000).pixels, values)
+    with pytest.raises(UserError, match=r"of 26 bands must have at most 115 pixels"):
+        images.read(data, channels=26, max_pixels=1000)
 
 
 def test_arrays_and_tensors_of_bands() -> None:

@@ -160,6 +160,14 @@ def test_damage_is_told(damage: Callable[[bytes], bytes]) -> None:
         rows.take(0, HEIGHT)
 
 
+def test_tiles_far_larger_than_the_image_are_measured_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, smooth(20, 20, 3), photometric="rgb", tile=(64, 64))
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(strips, "_tiles", None)
+    check(file.getvalue())
+
+
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_a_tiff_cut_short(tile: tuple[int, int] | None) -> None:
     file = io.BytesIO()

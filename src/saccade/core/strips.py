@@ -224,7 +224,7 @@ def _body(file: IO[bytes], head: tuple[bytes, int], where: str) -> Iterator[byte
 
 
 def _tiff(image: Image.Image, file: IO[bytes], where: str) -> Parts | None:
-    """None for one by planes, of floats, turned, or packed in a way that needs the whole file."""
+    """None for one by planes, of floats, turned, of tiles of too many pixels, or packed in a way that needs the whole file."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return None
     tags = image.tag_v2
@@ -234,7 +234,8 @@ def _tiff(image: Image.Image, file: IO[bytes], where: str) -> Parts | None:
     if not (plain and isinstance(offsets, tuple) and isinstance(counts, tuple) and len(offsets) == len(counts)):
         return None
     shape = (tags[323], tags[322]) if tiled else (min(tags.get(278, image.height), image.height), image.width)
-    if not all(isinstance(side, int) and side > 0 for side in shape):
+    most = max(images.MAX_PIXELS, image.width * image.height)
+    if not all(isinstance(side, int) and side > 0 for side in shape) or shape[0] * shape[1] > most:
         return None
     down, across = -(-image.height // shape[0]), -(-image.width // shape[1])
     if len(offsets) != down * across:

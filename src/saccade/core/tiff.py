@@ -48,7 +48,8 @@ def at(file: IO[bytes], place: tuple[int, int]) -> bytes:
 
 
 def decoded(tags: Any, data: bytes, size: tuple[int, int], others: Mapping[int, Any] | None = None) -> Image.Image:
-    """A strip or tile of (height, width), whose other tags are the file's, but for `others` (None: left out)."""
+    """A strip or tile of (height, width), whose other tags are the file's, but for `others` (None: left out). Pillow, which takes bytes
+    of bands for pixels, is not asked whether these are too many: whoever calls knows."""
     given = {tag: tags[tag] for tag in _KEPT if tag in tags} | dict(others or {})
     alone: Any = TiffImagePlugin.ImageFileDirectory_v2(prefix=tags.prefix)
     for tag, value in given.items():
@@ -61,6 +62,8 @@ def decoded(tags: Any, data: bytes, size: tuple[int, int], others: Mapping[int, 
     file = io.BytesIO()
     alone.save(file)  # which adds its own length to where the data begin
     file.write(data)
-    made = Image.open(file, formats=("TIFF",))
+    file.seek(0)
+    made = TiffImagePlugin.TiffImageFile(file)
+    made.im = Image.new(made.mode, made.size).im  # else it would count them
     made.load()
     return made
