@@ -264,6 +264,16 @@ def test_bands_are_the_same_where_all_of_them_are(tmp_path: Path) -> None:
     assert [one.code for one in examined(annotations)].count("duplicate-image") == 2
 
 
+def test_bands_are_unlike_others_in_any_of_them(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "x").mkdir()
+    for number in range(50):
+        values = 90 + generator.integers(-4, 5, (4, 4, 40)).repeat(4, 0).repeat(4, 1)
+        values[:8, :, 38:] += 140 * (number == 7)
+        (tmp_path / "x" / f"{number:02}.tif").write_bytes(bands.encoded(values.astype(np.uint8)))
+    assert [one.path for one in examined(open_annotations(tmp_path)) if one.code == "unlike-others"] == ["x/07.tif"]
+
+
 def test_bands_are_blank_where_all_of_them_are(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     values = np.full((17, 11, 5), 9, np.uint8)

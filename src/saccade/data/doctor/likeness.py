@@ -35,7 +35,7 @@ def exact(annotations: Annotations, looks: Sequence[Look]) -> list[list[int]]:
 
 
 def _truly_the_same(annotations: Annotations, looks: Sequence[Look], group: list[int]) -> list[list[int]]:
-    """JPEGs were compared at a reduced size, bands by the first three, scaled: those that agree there are compared in full."""
+    """JPEGs were compared at a reduced size: those that agree there are compared in full."""
     found: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
     for index in group:
         try:
@@ -49,7 +49,7 @@ def _truly_the_same(annotations: Annotations, looks: Sequence[Look], group: list
 
 def near(looks: Sequence[Look], same: Sequence[Sequence[int]]) -> list[list[int]]:
     """Groups of images that nearly show the same, each with those that are exactly so (`same`); every group holds two that differ. Bands
-    are left out: what is shown of them does not tell.
+    are left out.
 
     Pairs are sought among images that agree in one of BITS + 1 parts of their hash: by the pigeonhole principle no pair is missed that
     differs in BITS bits at most, but for parts that more than STEPS images share.
@@ -106,13 +106,20 @@ def _alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> Flags:
 
 
 def unlike(looks: Sequence[Look]) -> list[int]:
-    """Images far from all others in their coarse colours, the farthest first: at most one in a hundred, none of fewer than FEWEST.
+    """Images far from all others of as many channels in their coarse colours, the farthest first: at most one in a hundred of these, none
+    of fewer than FEWEST.
 
     Far: the mean distance to the NEAREST nearest of SAMPLE images is FAR times its median over all, and SPREADS deviations beyond it.
     """
-    shown = [(index, look.pixels.cells) for index, look in enumerate(looks) if look.pixels and not look.pixels.blank]
-    if len(shown) < FEWEST:
-        return []
+    shown: dict[int, list[tuple[int, NDArray[np.uint8]]]] = {}
+    for index, look in enumerate(looks):
+        if look.pixels and not look.pixels.blank:
+            shown.setdefault(look.bands, []).append((index, look.pixels.cells))
+    return [index for among in shown.values() if len(among) >= FEWEST for index in _far(among)]
+
+
+def _far(shown: Sequence[tuple[int, NDArray[np.uint8]]]) -> list[int]:
+    """`unlike` among images of as many channels, each its index and its cells."""
     cells = np.array([cells for _, cells in shown], np.float64).reshape(len(shown), -1)
     sample = cells[np.unique(np.linspace(0, len(cells) - 1, SAMPLE).astype(int))]
     distance = np.concatenate([_to_nearest(cells[start : start + 1000], sample) for start in range(0, len(cells), 1000)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -24,6 +24,7 @@ from saccade.data.findings import Finding
 SIDE = 32  # pixels of the picture that is hashed
 BATCH = 512  # images under way at a time
 CELLS = 8  # of a side of the coarse colours
+MOST_BANDS = 32
 _ORIENTATION = 0x0112
 _KINDS = {"1": "grey", "L": "grey", "RGB": "colour", "P": "palette", "CMYK": "CMYK", "I": "16 bit", "F": "32 bit"}
 _FORMATS = {
@@ -41,7 +42,8 @@ _FORMATS = {
 @dataclass(frozen=True, slots=True)
 class Pixels:
     """What the pixels of an image are known by. digest: of the pixels as decoded, a JPEG at a reduced size; likeness: 64 bit;
-    cells: uint8 `[CELLS, CELLS, 3]`, coarse colours; blank: whether it has but one colour."""
+    cells: uint8 `[CELLS, CELLS, 3]`, coarse colours, of bands `[CELLS, CELLS, C]`, C at most MOST_BANDS, which have no likeness (0);
+    blank: whether it has but one colour."""
 
     digest: bytes
     likeness: int
@@ -82,16 +84,17 @@ def at_one(item: Item, annotations: Annotations) -> Look:
         source = annotations.tree.image(item.path)
         kind, lying, turned, wrong = _header(item, source)
         there = images.bands_of(source)
+        if there:
+            picture = images.read(source, channels=there)
+            return Look((wrong,) if wrong else (), picture.size, lying, kind, turned, _bands_known_by(picture.pixels), there)
         picture = images.shown(source, covering=(SIDE, SIDE))
         pixels = known_by(picture.pixels, picture.size)
         if pixels.blank and picture.pixels.shape[:2] != picture.size:  # perhaps only as small as this
             pixels = known_by(images.shown(source).pixels, picture.size)
-        if pixels.blank and there:  # perhaps only the first bands, as they are shown
-            pixels = replace(pixels, blank=_of_one_colour(images.read(source, channels=there).pixels))
     except UserError as error:
         code = "too-large-image" if error.fix == TOO_LARGE else "unreadable-image"
         return Look((of_item(code, item, error.message),))
-    return Look((wrong,) if wrong else (), picture.size, lying, kind, turned, pixels, there)
+    return Look((wrong,) if wrong else (), picture.size, lying, kind, turned, pixels)
 
 
 def _header(item: Item, source: str | os.PathLike[str] | bytes) -> tuple[str, Size, bool, Finding | None]:
@@ -132,6 +135,17 @@ def known_by(pixels: NDArray[np.uint8], size: Size) -> Pixels:
     digest.update(pixels.tobytes())
     likeness = int.from_bytes(np.packbits(bits).tobytes(), "big")
     return Pixels(digest.digest(), likeness, np.rint(cells).astype(np.uint8), _of_one_colour(pixels))
+
+
+def _bands_known_by(pixels: NDArray[np.uint8]) -> Pixels:
+    """uint8 `[H, W, C]` -> what bands are known by. Of more than MOST_BANDS neighbours are averaged, which are alike."""
+    planes = [Image.fromarray(np.ascontiguousarray(pixels[..., band])) for band in range(pixels.shape[2])]
+    coarse = [np.asarray(plane.resize((CELLS, CELLS), Image.Resampling.BOX)) for plane in planes]
+    parts = np.array_split(np.stack(coarse, axis=2), min(len(coarse), MOST_BANDS), axis=2)
+    cells = np.rint(np.stack([part.mean(2) for part in parts], axis=2)).astype(np.uint8)
+    digest = blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(pixels.tobytes())
+    return Pixels(digest.digest(), 0, cells, _of_one_colour(pixels))
 
 
 def _of_one_colour(pixels: NDArray[np.uint8]) -> bool:
