@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -113,6 +114,21 @@ def refuse_changes(config: AugmentConfig, known: Sequence[str], what: str) -> No
     for one in fields(config):
         if one.name not in known and getattr(config, one.name) != one.default:
             raise UserError(f"{one.name} is no change of {what}", where=f"augment.{one.name}", fix=f"those are {', '.join(known)}")
+
+
+SECTIONS = {"generation": "generate", "segmentation": "segment", "objects": "detect and instances"}  # the tasks that each is for
+
+
+def refuse_sections(config: TrainConfig, task: str, own: str = "") -> None:
+    """Raise UserError where a value of a section of the configuration is not its default that is for other tasks: it would be passed over.
+    own: the section of this one."""
+    for section, whose in SECTIONS.items():
+        values = getattr(config, section)
+        changed = [one for one in fields(values) if getattr(values, one.name) != one.default]
+        if changed and section != own:
+            name, default, value = changed[0].name, json.dumps(changed[0].default), json.dumps(getattr(values, changed[0].name))
+            said = f"is for {whose}, and must be {default} for {task}, was {value}"
+            raise UserError(said, where=f"{section}.{name}", fix="leave it out")
 
 
 class Augment(Protocol):

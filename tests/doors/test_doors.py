@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -17,14 +17,14 @@ import small_jobs
 from saccade.core import finish, keys
 from saccade.core.card import Card
 from saccade.core.class_masks import Packed
-from saccade.core.config import TrainConfig, override
+from saccade.core.config import GROUPS, TrainConfig, override
 from saccade.core.errors import UserError
 from saccade.core.geometry import whole
 from saccade.core.results import OBJECTS
 from saccade.data.sample import Objects, Sample, Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
-from saccade.task import Budget, Task
+from saccade.task import SECTIONS, Budget, Task
 from saccade.tasks import MAKING, ROOMS, answering, making, room
 from saccade.training.step import Updater
 
@@ -82,6 +82,20 @@ def test_every_room_is_tested_here() -> None:
     assert set(SCHEMAS) == set(ROOMS)
     with pytest.raises(UserError, match="unknown task"):
         room("clasify")
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_settings_of_other_rooms_are_refused(name: str) -> None:
+    """Else they would be passed over."""
+    assert {*SECTIONS, "augment"} == set(GROUPS)
+    task, plain = room(name), config(name)
+    task.check(plain)
+    for section, whose in SECTIONS.items():
+        for one in fields(getattr(plain, section)) if name not in whose else ():
+            changed = replace(plain, **{section: replace(getattr(plain, section), **{one.name: "other"})})  # type: ignore[arg-type]
+            words = f'{section}.{one.name}: is for {whose}, and must be .* for {name}, was "other" .leave it out'
+            with pytest.raises(UserError, match=words):
+                task.check(changed)
 
 
 @pytest.mark.parametrize(("name", "model"), DOORS)
