@@ -110,6 +110,20 @@ class ConfigDict(dict):  # type: ignore[type-arg]
         self.frozen, self.parent = True, self
 
 
+class EasyDict(dict):  # type: ignore[type-arg]
+    """With a slot, beside a place for all other attributes or without one."""
+
+    __slots__ = ("locked",)
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(values)
+        self.locked = True
+
+
+class CfgNode(EasyDict):
+    pass
+
+
 class ModelCheckpoint:
     pass
 
@@ -137,6 +151,8 @@ def test_what_trainers_leave_beside_weights_is_passed_over(trainer: str, tmp_pat
         (HistoryBuffer, "mmengine.logging.history_buffer"),
         (DictConfig, "omegaconf.dictconfig"),
         (ConfigDict, "mmcv.utils.config"),
+        (EasyDict, "easydict"),
+        (CfgNode, "yacs.config"),
     ):
         for at in range(1, package.count(".") + 2):
             name = ".".join(package.split(".")[:at])
@@ -144,7 +160,8 @@ def test_what_trainers_leave_beside_weights_is_passed_over(trainer: str, tmp_pat
         monkeypatch.setattr(kind, "__module__", package)
         setattr(sys.modules[package], kind.__name__, kind)
     weights = torch.nn.Linear(3, 2).state_dict()
-    beside: dict[str, Any] = {"meta": {"epoch": 3, "cfg": ConfigDict(model=ConfigDict(depth=3))}, "message_hub": {"log": HistoryBuffer()}}
+    config = ConfigDict(model=ConfigDict(depth=3), own=CfgNode(a=EasyDict(b=1)))
+    beside: dict[str, Any] = {"meta": {"epoch": 3, "cfg": config}, "message_hub": {"log": HistoryBuffer()}}
     if trainer == "lightning":
         settings = AttributeDict(lr=0.1, config=DictConfig(), data=tmp_path)
         beside = {"hyper_parameters": settings, "callbacks": {ModelCheckpoint: {"best": tmp_path}}, "counts": defaultdict(int, a=1)}

@@ -14,7 +14,7 @@ import os
 import re
 import resource
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -47,7 +47,11 @@ WRAPPINGS = (
 )
 PLAIN = (argparse.Namespace, np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in "bBhHiIlLefd?"))  # of what stands beside weights
 # Packages whose objects trainers leave beside weights (settings, paths, curves): of each name an empty one stands in, nothing is imported.
-BESIDE = ("pytorch_lightning", "lightning", "lightning_fabric", "mmengine", "mmcv", "omegaconf", "pathlib")
+BESIDE = (
+    *("pytorch_lightning", "lightning", "lightning_fabric", "mmengine", "mmcv", "omegaconf", "pathlib"),
+    *("yacs", "fvcore", "detectron2", "easydict", "addict", "munch", "ml_collections"),
+)
+DICTS = ("dict", "cfgnode", "munch")  # how names of kinds of dictionaries end
 BESIDE_TOO = (
     "typing.Any",
     "collections.defaultdict",
@@ -68,10 +72,10 @@ class StandIn:
 
 
 class PlainDict:
-    """In the place of one of the many kinds of dictionaries: torch's unpickler lets this one have attributes, which nobody reads."""
+    """In the place of one of the many kinds of dictionaries: torch's unpickler lets this one have attributes and slots."""
 
-    def __new__(cls, *args: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
-        return OrderedDict()
+    def __new__(cls, *args: object) -> Counter[Any]:  # type: ignore[misc]
+        return Counter()
 
 
 class NoWeightsError(Exception):
@@ -155,7 +159,7 @@ def _stand_in(file: IO[bytes]) -> None:
     known = [name for name in named if name.partition(".")[0] in BESIDE or name in BESIDE_TOO]
     if any(name.startswith("mm") for name in known):
         known += [name for name in named if name == "builtins.getattr"]  # of methods of its curves
-    made: list[Any] = [(type("Of", (PlainDict if name.lower().endswith("dict") else StandIn,), {}), name) for name in known]
+    made: list[Any] = [(type("Of", (PlainDict if name.lower().endswith(DICTS) else StandIn,), {}), name) for name in known]
     torch.serialization.add_safe_globals(made)
     file.seek(0)
 
