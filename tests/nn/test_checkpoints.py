@@ -33,6 +33,13 @@ def test_two_copies_take_one_of_them() -> None:
     assert {other.partition(".")[0] for other in found.names.values()} == {"student"} and len(found.names) == 4
 
 
+def test_an_averaged_copy_is_taken_before_what_it_is_of_whatever_stands_beside_both() -> None:
+    file = {f"{copy}.{name.removeprefix('network.')}": shape for copy in ("model", "model_ema.module") for name, shape in SHAPES.items()}
+    for beside in ({}, {"model_ema.n_averaged": (), "queue": (128, 65536)}):
+        found = match(SHAPES, {**file, **beside}, {}, ordered=True)
+        assert found.without == "model_ema.module." and len(found.names) == 4 and not found.ordered
+
+
 def test_by_shape_and_order_only_where_all_agree() -> None:
     file = {"layer1.kernel": (4, 3, 3, 3), "layer2.gamma": (4,), "layer2.beta": (4,), "layer3.matrix": (5, 4)}
     assert match(SHAPES, file, {}, ordered=False).names == {}, "a file without an order says nothing"

@@ -97,9 +97,10 @@ def take(module: nn.Module, checkpoint: Checkpoint, place: Place, same: Sequence
     used = set(found.names.values())
     rest = {name: buffer for name, buffer in checkpoint.tensors.items() if name not in used}
     if not found.names or share < least:
-        report = weights.compare(module, {**tensors, **rest})
+        report = weights.compare(module, {**{found.named(name) or name: buffer for name, buffer in rest.items()}, **tensors})
+        report = replace(report, missing=tuple(name for name in report.missing if not name.endswith(matching.COUNTERS)))
         raise UserError(
-            f"its weights fill {share:.1%} of this network, must be {least:.0%} at least: {report}",
+            f"its weights fill {math.floor(1000 * share) / 10}% of this network, must be {least:.0%} at least: {report}",
             where=str(checkpoint.path),
             fix="give the --model that they were made for",
         )

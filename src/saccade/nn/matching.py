@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 Shape = tuple[int, ...]
 DEEPEST = 4  # parts of a name that may be a wrapping
 COUNTERS = "num_batches_tracked"  # of batch normalisation: older files have none, and nothing hangs on them
+AVERAGED = "ema"  # in names of averaged copies, which are what is used
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,15 @@ class Match:
 
 
 def match(module: Mapping[str, Shape], file: Mapping[str, Shape], rows: Mapping[str, int], *, ordered: bool) -> Match:
-    """The tensors of the file that are the network's: by name, whatever wrapping ("module.", "model.") stands before all of them; then,
-    where ordered says that the file keeps the order of its network, those that are left by shape, if all of them agree in turn.
+    """The tensors of the file that are the network's: by name, whatever wrapping ("module.", "model.") stands before all of them, or before
+    one of two copies, the averaged one where one is called so; then, where ordered says that the file keeps the order of its network, those
+    that are left by shape, if all of them agree in turn.
 
     rows: of the tensors whose first axis counts classes, how many rows there are beside those: any number of them fits.
     """
     best = Match({})
     most = 0
-    for without in wrappings(file):
+    for without in sorted(wrappings(file), key=lambda prefix: AVERAGED not in prefix.lower()):
         for inside in wrappings(module):
             names = {name: other for name, other in _named(module, file, inside, without) if _fits(name, module[name], file[other], rows)}
             filled = sum(math.prod(module[name]) for name in names)
@@ -60,14 +62,14 @@ def _by_order(found: Match, module: Mapping[str, Shape], file: Mapping[str, Shap
 
 
 def wrappings(names: Mapping[str, Shape]) -> list[str]:
-    """What at least half of the names begin with, shortest first."""
+    """What at least two in five of the names begin with, shortest first: one of two copies does, beside which little else stands."""
     counts: dict[str, int] = {"": len(names)}
     for name in names:
         parts = name.split(".")
         for depth in range(1, min(DEEPEST, len(parts) - 1) + 1):
             prefix = ".".join(parts[:depth]) + "."
             counts[prefix] = counts.get(prefix, 0) + 1
-    return sorted((prefix for prefix, count in counts.items() if 2 * count >= len(names)), key=len)
+    return sorted((prefix for prefix, count in counts.items() if 5 * count >= 2 * len(names)), key=len)
 
 
 def _fits(name: str, shape: Shape, other: Shape, rows: Mapping[str, int]) -> bool:
