@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from saccade.core.errors import UserError
-from saccade.nn.pretrained import colours, weights
+from saccade.nn.pretrained import colours, from_hub, weights
 
 
 def test_where_weights_lie() -> None:
@@ -55,3 +57,26 @@ def test_without_network_one_line_says_what_to_bring(tmp_path) -> None:
     assert "saccade.core.errors.UserError" in last
     assert "asked for http://127.0.0.1:9/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in last, "the mirror, where one is set"
     assert "--weights FILE" in last
+
+
+def test_a_file_of_the_hub_is_checked_against_its_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache links to it under its sum, perhaps by way of a store that several caches share, where it has another name."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for folder in ("blobs", "refs", "snapshots/abc"):
+        (tmp_path / "models--a--b" / folder).mkdir(parents=True)
+    (tmp_path / "models--a--b/refs/main").write_text("abc")
+    place, held = tmp_path / "models--a--b/snapshots/abc/model.safetensors", tmp_path / ("0" * 64)
+    blob = tmp_path / "models--a--b/blobs" / hashlib.sha256(b"abc").hexdigest()
+    blob.symlink_to(held)
+    place.symlink_to(f"../../blobs/{blob.name}")
+    held.write_bytes(b"abc")
+    assert from_hub("net", "a/b") == place
+    held.write_bytes(b"abd")
+    with pytest.raises(UserError, match=f"not the file that is published: its SHA-256 must begin with ba7816bf.* .remove {held}") as caught:
+        from_hub("net", "a/b")
+    assert "\n" not in str(caught.value) and held.exists()
+    place.unlink()
+    place.symlink_to("../../blobs/" + "0" * 40)  # of a small file, by git
+    (blob.parent / ("0" * 40)).write_bytes(b"abd")
+    assert from_hub("net", "a/b").read_bytes() == b"abd"

@@ -3,6 +3,8 @@ safetensors, torchvision's go through `nn.checkpoints`."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,7 @@ DATA = {
 }
 COCO = "COCO train2017"
 BY_HAND = "bring the file on another machine and give it as --weights FILE"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -218,12 +221,13 @@ def fetch(name: str) -> Path:
 
 
 def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> Path:
-    """The local copy of a file of a repository on the Hugging Face hub, with the weights of `name`; raises UserError as `fetch` does."""
+    """The local copy of a file of a repository on the Hugging Face hub, with the weights of `name`; raises UserError as `fetch` does, and
+    for one that has not the sum stated."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, file, revision=revision))
+        place = Path(hf_hub_download(repo, file, revision=revision))
     except Exception as error:  # whichever HTTP library is below raises its own: all mean that the file is not here
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             problem = f"{repo} holds no {file}, and pickled weights are not fetched from there"
@@ -232,6 +236,21 @@ def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> 
         raise UserError(
             f"{problem}: asked for {constants.ENDPOINT}/{repo}/resolve/{revision}/{file}", where="--pretrained", fix=BY_HAND
         ) from None
+    _check_sum(place)
+    return place
+
+
+def _check_sum(place: Path) -> None:
+    """Raise UserError where a file in the cache of the hub is not what it was published as. What lies in large storage is linked to there
+    under its SHA-256, as the hub states it; of small files, and where there can be no links, none is known."""
+    target = Path(os.readlink(place)) if place.is_symlink() else Path()
+    if target.parent.name != "blobs" or not _SHA256.fullmatch(target.name):
+        return
+    with open(place, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != target.name:
+        problem = f"is not the file that is published: its SHA-256 must begin with {target.name[:16]}, begins with {found[:16]}"
+        raise UserError(problem, where=str(place), fix=f"remove {place.resolve()}")
 
 
 def stated(text: str) -> tuple[str, str]:
