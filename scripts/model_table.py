@@ -37,9 +37,9 @@ def measured(module: torch.nn.Module, size: tuple[int, ...]) -> int | None:
     return int(counter.get_total_flops())
 
 
-def of_timm(name: str, results: dict[str, tuple[float, int]]) -> dict[str, Any] | None:
-    """Name, parameters with 1000 classes, operations, input, licence of the default weights ("" without any) and what is measured of
-    them at their own size; None where it is no classifier."""
+def of_timm(name: str, results: dict[tuple[str, int], float]) -> dict[str, Any] | None:
+    """Name, parameters with 1000 classes, operations, input, licence of the default weights ("" without any), and what is measured of them
+    and of all others, by tag, at their own size; None where it is no classifier."""
     with torch.device("meta"):
         module: Any = timm.create_model(name, pretrained=False, num_classes=CLASSES).eval()
     size = tuple(module.pretrained_cfg["input_size"])
@@ -49,14 +49,15 @@ def of_timm(name: str, results: dict[str, tuple[float, int]]) -> dict[str, Any] 
     config: Any = get_pretrained_cfg(name)
     published = config is not None and bool(config.hf_hub_id or config.url)
     license = (config.license or "unknown") if published else ""
-    top1, side = results.get(f"{name}.{config.tag}" if published and config.tag else "", (0.0, 0))
+    tags = figures(name, results)
     return {
         "name": name,
         "parameters": sum(p.numel() for p in module.parameters()),
         "flops": flops,
         "size": list(size[1:]),
         "license": license,
-        "metric": top1 if side == size[1] else None,
+        "metric": tags.get(config.tag) if published and size == tuple(config.input_size) else None,
+        "tags": tags,
     }
 
 
@@ -79,10 +80,20 @@ def of_torchvision(name: str) -> dict[str, Any]:
     }
 
 
-def published(file: str) -> dict[str, tuple[float, int]]:
-    """Top-1 accuracy and side of the image, by model and tag."""
+def figures(name: str, results: dict[tuple[str, int], float]) -> dict[str, float]:
+    """What is measured of each set of weights of a network of timm, by its tag, at the size of its own input."""
+    found = {}
+    for tagged in timm.list_pretrained(f"{name}.*"):
+        config: Any = get_pretrained_cfg(tagged)
+        if (top1 := results.get((tagged, config.input_size[1]))) is not None:
+            found[config.tag] = top1
+    return found
+
+
+def published(file: str) -> dict[tuple[str, int], float]:
+    """Top-1 accuracy, by `name.tag` and the side of the images: many are measured at two sizes."""
     with open(file, encoding="utf-8", newline="") as opened:
-        return {row["model"]: (round(float(row["top1"]) / 100, 5), int(row["img_size"])) for row in csv.DictReader(opened)}
+        return {(row["model"], int(row["img_size"])): round(float(row["top1"]) / 100, 5) for row in csv.DictReader(opened)}
 
 
 def main(file: str, commit: str) -> None:

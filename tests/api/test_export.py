@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -529,6 +530,16 @@ def test_an_export_knows_only_its_precision_and_explains_nothing(onnx_folder: Pa
     refused(capsys, place, "explain", onnx_folder, image, words=("exported",))
     refused(capsys, place, "eval", onnx_folder, words=("DATA",))
     assert main(["predict", str(onnx_folder), str(image), "--precision", "fp32", "--quiet"]) == 0
+
+
+def test_models_tells_what_an_export_descends_from(run: Run, onnx_folder: Path, place: Path, capsys: Captured) -> None:
+    (of_run,) = saccade.models(run.path)
+    for target in (onnx_folder, onnx_folder / "model.onnx"):
+        (found,) = saccade.models(target)
+        assert found == replace(of_run, parameters=None) and found.descent
+    assert main(["models", str(onnx_folder)]) == 0
+    assert "descent  this model" in capsys.readouterr().out
+    assert "<td" in saccade.models(onnx_folder)._repr_html_()
 
 
 # Without torch

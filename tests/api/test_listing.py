@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +40,20 @@ def test_what_is_kept() -> None:
     (one,) = saccade.models("small_unet")
     assert (one.task, one.source, one.license, one.local) == ("segment", "saccade", "", False)
     assert len(saccade.models("no such*")) == 0
+    with pytest.raises(UserError, match="unknown model"):
+        saccade.models("n" * 300)
+    with pytest.raises(UserError, match="must be hf/OWNER/NAME"):
+        saccade.models("hf/~nobody here/net")
+
+
+def test_as_a_table_of_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pandas is not among what is installed for tests: a stand-in takes the rows."""
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    found = saccade.models("small_*")
+    assert found.to_pandas() == found.to_dict()["models"] and len(found) > 3
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="pandas is not installed"):
+        found.to_pandas()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +93,7 @@ def test_all_filters_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     ("name", "license", "size", "metric", "data"),
     [
         ("convnext_tiny.in12k_ft_in1k", "apache-2.0", (224, 224), 0.8419, "ImageNet-12k, ImageNet-1k"),
-        ("resnet18.fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0", (224, 224), None, "Instagram-1B, ImageNet-1k"),
+        ("resnet18.fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0", (224, 224), 0.73288, "Instagram-1B, ImageNet-1k"),
         ("torchvision/resnet50.IMAGENET1K_V2", "bsd-3-clause", (224, 224), 0.80858, "ImageNet-1k"),
         ("torchvision/resnet50.IMAGENET1K_V1", "bsd-3-clause", (224, 224), 0.7613, "ImageNet-1k"),
     ],

@@ -183,6 +183,10 @@ def test_bad_data(here: Path, capsys: Captured, fault: str) -> None:
         (["--set", "lr"], ("key=value",)),
         (["--set", "lrr=1"], ("lrr", "did you mean lr")),
         (["--epoch", "1"], ("--epoch", "--epochs")),
+        (["--set", "segmentation.dice=2"], ("segmentation.dice: is for segment", "must be 1.0 for classify, was 2.0", "leave it out")),
+        (["--set", "generation.loss=hinge", "--task", "classify"], ("generation.loss: is for generate", 'was "hinge"')),
+        (["--set", "objects.nms=soft", *FAST], ("objects.nms: is for detect and instances",)),
+        (["--model", "run/best.safetensors"], ("run/best.safetensors", "is that of a file of weights", "--weights")),
         (["--pretrained", "--model", "small_resnet_8px"], ("published weights",)),
         (["--resume"], ("nothing to resume",)),
     ],
@@ -203,6 +207,7 @@ def test_bad_options_of_train(here: Path, capsys: Captured, options: list[str], 
         ('{"augment": {"flop": 1}}', ("mine.json", "augment.flip")),
         ('{"augment": 1}', ("mine.json", "augment")),
         ('{"model": "resnet81"}', ("resnet81", "did you mean")),
+        ('{"config": {"segmentation": {"multi": true, "dice": 1.0}}}', ("segmentation.multi: is for segment", "must be false", "was true")),
     ],
 )
 def test_bad_configurations(here: Path, capsys: Captured, text: str, words: tuple[str, ...]) -> None:
@@ -245,6 +250,18 @@ def test_bad_configurations(here: Path, capsys: Captured, text: str, words: tupl
         (["embed", "run", "data/dark/0.png", "--out", "o.npz", "--layer", "heda"], ("heda", "did you mean head")),
         (["embed", "run", "data/dark/0.png", "--out", "o.npz", "--pretrained"], ("--pretrained", "network")),
         (["embed", "resnet81", "data/dark/0.png", "--out", "o.npz"], ("resnet81", "did you mean")),
+        (["predict", "n" * 300, "data/dark/0.png"], ("File name too long",)),
+        (["models", "resnet81"], ("resnet81", "did you mean")),
+        (["models", "gone.safetensors"], ("gone.safetensors", "no such")),
+        (["models", "gone.pth"], ("gone.pth", "no such")),
+        (["models", "data/dark/0.png"], ("0.png", "safetensors")),
+        (["models", "--task", "clasify"], ("clasify", "classify")),
+        (["models", "--sort", "size"], ("size", "parameters")),
+        (["adopt", "gone.pth", "--model", "lenet5", "--out", "o.safetensors"], ("gone.pth", "no such file")),
+        (["adopt", "data/dark/0.png", "--model", "lenet5", "--out", "o.safetensors"], ("0.png",)),
+        (["adopt", "run/best.safetensors", "--model", "lenet6", "--out", "o.safetensors"], ("lenet6", "did you mean lenet5")),
+        (["adopt", "run/best.safetensors", "--model", "lenet5", "--out", "o.pt"], ("o.pt", "NAME.safetensors")),
+        (["adopt", "run/best.safetensors", "--model", "lenet5"], ("--out",)),
         (["data", "make", "shapes", "--n", "3", "--out", "new"], ("n must be",)),
         (["data", "make", "shapes", "--out", "data"], ("data", "empty")),
         (["data", "make", "shapes", "--task", "detecct", "--out", "new"], ("detecct",)),
@@ -358,6 +375,14 @@ def test_resume_finds_moved_data_and_a_finished_run_stays_as_good_as_it_is(here:
     assert main(["train", "moved", "--resume", "--out", "run", "--workers", "1", "--quiet"]) == 0
     assert (here / "run" / "best.safetensors").read_bytes() == best
     assert json.loads((here / "run" / "run.json").read_text())["state"] == "done"
+
+
+def test_a_run_of_before_that_has_a_setting_of_another_task_goes_on(here: Path, capsys: Captured) -> None:
+    record = json.loads((here / "run" / "run.json").read_text())
+    record["config"]["segmentation"]["lovasz"] = 1.0
+    (here / "run" / "run.json").write_text(json.dumps(record))
+    assert main(["train", "--resume", "--out", "run", "--workers", "1", "--quiet"]) == 0
+    refused(capsys, here, "train", "data", "--config", "run/run.json", "--out", "new", words=("segmentation.lovasz: is for segment",))
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(here: Path, capsys: Captured, finished: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -109,7 +110,7 @@ def opened(
 def _is_place(target: str | Path) -> bool:
     """Whether a target is meant as a file or folder, not as a network's name."""
     path = Path(target)
-    if isinstance(target, Path) or path.exists() or path.suffix in (".safetensors", ".onnx", ".xml"):
+    if isinstance(target, Path) or os.path.exists(path) or path.suffix in (".safetensors", ".onnx", ".xml"):
         return True
     return len(path.parts) != 1 and not target.startswith((TORCHVISION, hf_rows.PREFIX))
 

@@ -16,6 +16,7 @@ from saccade.core.errors import UserError, unknown
 from saccade.nn import fetching
 from saccade.task import ModelRow
 from saccade.tasks import ROOMS, known_as, room
+from saccade.tasks.classification import models as classifiers
 from saccade.tasks.classification.models import hf_rows
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ FILE = "file"  # source of a model that lies in a file
 
 @dataclass(frozen=True)
 class Entry:
-    """One model. source: the library that builds it; parameters: see `Task.models`; flops: operations for one image of `size` (height,
-    width), None where not counted; license: of the published weights, "" without any; metric on dataset: published of them (accuracy, mean
-    average precision, mean overlap), None where not known; local: whether weights lie on this machine; descent: of a model file, the
-    weights that it descends from, oldest first (`core.licenses`), of weights by their tag these."""
+    """One model. source: the library that builds it; parameters: see `Task.models`, None of an exported file, which does not tell; flops:
+    operations for one image of `size` (height, width), None where not counted; license: of the published weights, "" without any; metric on
+    dataset: published of them (accuracy, mean average precision, mean overlap), None where not known; local: whether weights lie on this
+    machine; descent: of a model file, the weights that it descends from, oldest first (`core.licenses`), of weights by their tag these."""
 
     name: str
     task: str
     source: str
-    parameters: int
+    parameters: int | None
     flops: int | None
     size: tuple[int, int] | None
     license: str
@@ -77,7 +78,7 @@ class Models(Sequence[Entry]):
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(one.name)}</td><td>{one.task}</td><td>{one.source}</td>"
-            f"<td style='text-align:right'>{one.parameters:,}</td><td>{html.escape(one.license)}</td></tr>"
+            f"<td style='text-align:right'>{one.parameters or 0:,}</td><td>{html.escape(one.license)}</td></tr>"
             for one in self._entries[:50]
         )
         rest = f"<p>and {len(self) - 50:,} more</p>" if len(self) > 50 else ""
@@ -95,23 +96,23 @@ def models(
     """What `train --model` takes, or of it what fits.
 
     name: one of them, a set of weights of one (`convnext_tiny.in12k_ft_in1k`), a pattern (`resnet*`), `hf/OWNER/NAME` or `hf/FOLDER` of a
-    classifier of transformers, of which the configuration and the model card are read, or a model file or run folder. task: of one room.
-    max_params: a number, or `30M`. license: of
-    published weights, one or several (a list, or names with commas between); models without published weights have none. sort: "name",
-    "parameters" (few first) or "metric" (best first, per data set it was measured on). Heads and decoders also stand on any network of
-    timm: `fasterrcnn/densenet121`, `unet/resnet34`. Raises UserError for what there is none of.
+    classifier of transformers, of which the configuration and the model card are read, or a model file, a run folder or an exported file.
+    task: of one room. max_params: a number, or `30M`. license: of published weights, one or several (a list, or names with commas between);
+    models without published weights have none. sort: "name", "parameters" (few first) or "metric" (best first, per data set it was measured
+    on). Heads and decoders also stand on any network of timm: `fasterrcnn/densenet121`, `unet/resnet34`. Raises UserError for what there is
+    none of.
     """
     if task is not None and task not in ROOMS:
         raise unknown("task", task, ROOMS, where="--task")
     if sort not in SORTS:
         raise unknown("order", sort, SORTS, where="--sort")
-    if name is not None and Path(name).exists():
+    if name is not None and (os.path.exists(name) or Path(name).suffix in modelfile.SUFFIXES):
         return Models([_of_file(Path(name))])
     every = _all()
     kept = _named([entry for entry in every if task in (None, entry.task)], name, task)
     if max_params is not None:
         most = _count(max_params)
-        kept = [entry for entry in kept if entry.parameters <= most]
+        kept = [entry for entry in kept if (entry.parameters or 0) <= most]
     if license is not None:
         wanted = licenses.names(license)
         _known({entry.license for entry in (*every, *kept)}, wanted)
@@ -155,16 +156,16 @@ def _named(entries: list[Entry], name: str | Path | None, task: str | None) -> l
 
 def _of_tag(name: str, row: Entry) -> Entry:
     """One set of weights of a network by its tag: `convnext_tiny.in12k_ft_in1k`, `torchvision/resnet50.IMAGENET1K_V1`. Their licence, size
-    and source are what the library states (it is loaded), the figure the table's where these are the weights that it is of."""
+    and source are what the library states (it is loaded); so is the figure of torchvision's, that of timm's is the table's."""
     from saccade.nn import pretrained
 
     tags = pretrained.tags(row.name)
     if name not in tags:
         raise unknown("weights", name, tags, where="models")
-    told, default = pretrained.weights(name), pretrained.weights(row.name)
-    same = told.address == default.address
+    told = pretrained.weights(name)
     here = told.repo.replace("/", "--") in _held() if told.repo else (fetching.cache() / told.file).is_file()
-    figure = (row.metric, row.dataset) if same else (told.metric, row.dataset if told.metric else "")
+    metric = classifiers.measured(name) if told.metric is None else told.metric
+    figure = (metric, classifiers.IMAGENET if metric is not None else "")
     flops = row.flops if told.size == row.size else None
     link = licenses.link(name, license=told.license, source=told.address, data=told.data)
     return Entry(name, row.task, row.source, row.parameters, flops, told.size, told.license, *figure, here, (link,))
@@ -180,7 +181,7 @@ def _of_hub(name: str) -> Entry:
 
 def _order(sort: str) -> Any:
     if sort == "parameters":
-        return lambda entry: (entry.parameters, entry.name)
+        return lambda entry: (entry.parameters or 0, entry.name)
     if sort == "metric":
         return lambda entry: (entry.metric is None, entry.dataset, -(entry.metric or 0.0), entry.name)
     return lambda entry: (entry.name, entry.task)
@@ -200,14 +201,18 @@ def _count(text: int | str) -> float:
 
 
 def _of_file(path: Path) -> Entry:
-    """What a model file, or the best model of a run, says of itself."""
+    """What a model file, the best model of a run, or an exported file says of itself."""
     from saccade.api.models import model_path
+    from saccade.prediction.opening import find_export, open_export
 
-    file = model_path(path)
-    buffers, card = modelfile.load(file)
+    count: int | None = None
+    if (exported := find_export(path)) is not None:
+        card = open_export(exported).card
+    else:
+        buffers, card = modelfile.load(model_path(path))
+        count = sum(math.prod(buffer.shape) for buffer in buffers.values())
     primary = room(card.task).metrics(card).primary
     under = ",".join(sorted({row.get("license", "") for row in card.licenses} - {""}))
-    count = sum(math.prod(buffer.shape) for buffer in buffers.values())
     name, figure = str(card.architecture.get("name", "")), card.metrics.get(primary)
     return Entry(name, card.task, FILE, count, None, card.input.size, under, figure, card.data, True, card.descent)
 

@@ -45,6 +45,9 @@ def settle(config: str | Path | None, asked: Mapping[str, Any]) -> dict[str, Any
     if isinstance(values.get("size"), str | int):
         values["size"] = configs.parse_size(str(values["size"]))
     if isinstance(values.get("model"), str):
+        if Path(values["model"]).suffix in modelfile.SUFFIXES:
+            problem = "must be the name of a network, is that of a file of weights"
+            raise UserError(problem, where=f"--model {values['model']}", fix="--weights FILE starts from it")
         values["model"] = known_as(values["model"])
     checked = _checked(values)
     room(checked.task)

@@ -45,7 +45,7 @@ VERBS = {
 }
 
 BROKEN_PIPE = 128 + 13  # what a shell reports for a command that SIGPIPE ended
-_USERS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_USERS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 class OutputClosedError(Exception):

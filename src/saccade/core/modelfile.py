@@ -23,6 +23,7 @@ from saccade.core.errors import UserError
 from saccade.core.files import DamagedError, os_error, parse_json, write_bytes
 
 KEY = "saccade"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")  # of files of weights, whoever made them
 MAX_HEADER = 8 << 20
 SMALL_HEADER = 1 << 20  # thousands of tensors and a long card fit; a hostile one this size costs some 20 MB to parse
 _MAX_ELEMENTS = 1 << 40

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -200,12 +201,14 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("family", hf_rows.FAMILIES)
 def test_every_family_gives_logits(family: str) -> None:
-    """Built on the meta device as its library configures it; the parameters of the table are those."""
+    """Built on the meta device as its library configures it; parameters and operations of the table are those."""
     plain = {"source": "transformers", "name": "hf/a/b", "family": family, "settings": {}, "size": [224, 224]}
     architecture = hf._first_that_works(plain | {"arguments": {"classes": 1000, "channels": 3}})
-    with torch.device("meta"):
-        count = sum(value.numel() for value in hf.build(architecture).parameters())
-    assert all(row.parameters == count for row in hf_rows.ROWS.values() if row.family == family)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network = hf.build(architecture).eval()
+        network(torch.empty(1, 3, *hf_rows.SIZE))
+    counts = (sum(value.numel() for value in network.parameters()), counter.get_total_flops())
+    assert all((row.parameters, row.flops) == counts for row in hf_rows.ROWS.values() if row.family == family)
 
 
 @pytest.mark.parametrize(

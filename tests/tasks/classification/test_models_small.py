@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
@@ -78,6 +79,11 @@ def test_it_starts_as_its_shortcuts_and_undecided() -> None:
 def test_counts_of_our_own_are_true(row: Any) -> None:
     made = classifier.own(models.own(row.name, classes=1000, channels=3))
     assert sum(p.numel() for p in made.parameters()) == row.parameters
+    assert bool(row.flops) == (row.size is not None)  # the others take any size
+    if row.size is not None:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            made.eval()(torch.zeros(1, 3, *row.size))
+        assert counter.get_total_flops() == row.flops
 
 
 def test_counts_of_timms_are_true() -> None:

@@ -6,6 +6,7 @@ Neither torch nor timm is imported here.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -22,29 +23,43 @@ _OWN: dict[str, tuple[int, tuple[int, ...], int, int]] = {
     "small_resnet_32px": (48, (0, 1, 1, 1), 1, 3_099_928),
     "small_resnet_128px": (48, (1, 1, 1, 1), 4, 3_147_352),
 }
-# Of the literature, for weights that others have trained: channels, blocks (0: LeNet), side of the pictures they learned from, parameters.
-_CLASSIC: dict[str, tuple[int, int, int, int]] = {
-    "cifar_resnet20": (3, 3, 32, 334_072),
-    "cifar_resnet32": (3, 5, 32, 528_504),
-    "cifar_resnet44": (3, 7, 32, 722_936),
-    "cifar_resnet56": (3, 9, 32, 917_368),
-    "cifar_resnet110": (3, 18, 32, 1_792_312),
-    "lenet5": (1, 0, 28, 146_156),
+# Of the literature, for weights that others have trained: channels, blocks (0: LeNet), side of the pictures they learned from; parameters
+# and operations, counted as those of the libraries.
+_CLASSIC: dict[str, tuple[int, int, int, int, int]] = {
+    "cifar_resnet20": (3, 3, 32, 334_072, 81_228_800),
+    "cifar_resnet32": (3, 5, 32, 528_504, 137_851_904),
+    "cifar_resnet44": (3, 7, 32, 722_936, 194_475_008),
+    "cifar_resnet56": (3, 9, 32, 917_368, 251_098_112),
+    "cifar_resnet110": (3, 18, 32, 1_792_312, 505_902_080),
+    "lenet5": (1, 0, 28, 146_156, 1_469_760),
 }
 TORCHVISION = "torchvision/"
 OWN = (
     *(ModelRow(name, "saccade", parameters) for name, (*_, parameters) in _OWN.items()),
-    *(ModelRow(name, "saccade", parameters, size=(side, side)) for name, (_, _, side, parameters) in _CLASSIC.items()),
+    *(ModelRow(name, "saccade", count, size=(side, side), flops=flops) for name, (_, _, side, count, flops) in _CLASSIC.items()),
 )
 IMAGENET = "ImageNet-1k"
 
 
 @lru_cache(maxsize=1)
+def _table() -> Sequence[Mapping[str, Any]]:
+    """The rows of the libraries' models."""
+    found: Sequence[Mapping[str, Any]] = json.loads(files(__package__).joinpath("table.json").read_text(encoding="utf-8"))["models"]
+    return found
+
+
+def measured(name: str) -> float | None:
+    """Accuracy on ImageNet-1k of a set of weights of timm's, `name.tag`, at the size of their own input; None where timm publishes none."""
+    network, _, tag = name.partition(".")
+    figures: Mapping[str, float] = next((row.get("tags", {}) for row in _table() if row["name"] == network), {})
+    return figures.get(tag)
+
+
+@lru_cache(maxsize=1)
 def rows() -> tuple[ModelRow, ...]:
     """All models that can be built. `parameters` counts the libraries' with 1000 classes and three channels."""
-    table = json.loads(files(__package__).joinpath("table.json").read_text(encoding="utf-8"))
     theirs = tuple(
-        ModelRow(f"{hf_rows.PREFIX}{name}", "transformers", one.parameters, one.license, size=hf_rows.SIZE, weights=name)
+        ModelRow(f"{hf_rows.PREFIX}{name}", "transformers", one.parameters, one.license, size=hf_rows.SIZE, flops=one.flops, weights=name)
         for name, one in hf_rows.ROWS.items()
     )
     libraries = tuple(
@@ -59,7 +74,7 @@ def rows() -> tuple[ModelRow, ...]:
             r["flops"] or 0,
             r.get("file", ""),
         )
-        for r in table["models"]
+        for r in _table()
     )
     return OWN + theirs + libraries
 

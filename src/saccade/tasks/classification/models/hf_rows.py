@@ -8,6 +8,7 @@ which are of these networks, with 1000 classes and three channels (a test holds 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,21 +53,22 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Row:
-    """family: of FAMILIES; parameters; license: of the weights."""
+    """family: of FAMILIES; parameters; flops: operations for one image of SIZE; license: of the weights."""
 
     family: str
     parameters: int
+    flops: int
     license: str = "apache-2.0"
 
 
 ROWS = {
-    "facebook/convnext-tiny-224": Row("convnext", 28_589_128),
-    "facebook/regnet-y-040": Row("regnet", 20_646_656),
-    "google/vit-base-patch16-224": Row("vit", 86_567_656),
-    "microsoft/cvt-13": Row("cvt", 19_997_480),
-    "microsoft/resnet-50": Row("resnet", 25_557_032),
-    "microsoft/swin-tiny-patch4-window7-224": Row("swin", 28_288_354),
-    "sail/poolformer_s12": Row("poolformer", 11_915_176),
+    "facebook/convnext-tiny-224": Row("convnext", 28_589_128, 8_911_062_528),
+    "facebook/regnet-y-040": Row("regnet", 20_646_656, 7_946_576_896),
+    "google/vit-base-patch16-224": Row("vit", 86_567_656, 35_127_656_448),
+    "microsoft/cvt-13": Row("cvt", 19_997_480, 9_132_178_432),
+    "microsoft/resnet-50": Row("resnet", 25_557_032, 8_178_368_512),
+    "microsoft/swin-tiny-patch4-window7-224": Row("swin", 28_288_354, 8_981_133_312),
+    "sail/poolformer_s12": Row("poolformer", 11_915_176, 3_624_534_016),
 }
 
 
@@ -74,8 +76,8 @@ def source(name: str) -> Path | str:
     """The folder that `hf/FOLDER` means, if it holds a configuration, else the repository of `hf/OWNER/NAME`; raises UserError for what is
     neither."""
     said = name.removeprefix(PREFIX)
-    folder = Path(said).expanduser()
-    if (folder / CONFIG).is_file():
+    folder = Path(os.path.expanduser(said))  # as it stands where nobody is called so
+    if os.path.isfile(folder / CONFIG):
         return folder
     if _REPOSITORY.fullmatch(said) is None or ".." in said or "--" in said:
         raise UserError(f"must be hf/OWNER/NAME, or hf/FOLDER of a folder with {CONFIG}, was {name!r}", where="--model")
