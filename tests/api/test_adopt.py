@@ -19,6 +19,7 @@ from saccade.tasks.classification.models.classic import CifarResNet, LeNet5
 
 pytestmark = pytest.mark.processes
 CIFAR = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
+MANY = ",".join(f"a class {number}" for number in range(99))  # a text that is no path
 HERE = Silent()
 
 
@@ -86,8 +87,10 @@ def test_what_is_refused_writes_nothing(tmp_path: Path) -> None:
     for request, words in (
         ({"model": "cifar_resnet32"}, "of this network, must be 100%"),
         ({"model": "cifar_resnet2O"}, "did you mean .*cifar_resnet20"),
-        ({"model": "cifar_resnet20", "classes": "a,b,c"}, "linear.weight"),
+        ({"model": "cifar_resnet20", "classes": MANY}, r"or type \(network.linear.weight: is 4x64, must be 99x64"),
         ({"model": "cifar_resnet20", "classes": "a,b,a,c"}, "different names"),
+        ({"model": "cifar_resnet20", "classes": tmp_path / "gone.txt"}, "gone.txt: no such file"),
+        ({"model": "cifar_resnet20", "classes": file}, "must be text of a name a line"),
         ({"model": "cifar_resnet20", "mean": [0.5]}, "each of 3 channels"),
         ({"model": "cifar_resnet20", "std": [0, 1, 1]}, "std above 0"),
         ({"model": "cifar_resnet20", "out": tmp_path / "m.pt"}, "NAME.safetensors"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from saccade import __version__
 from saccade.api import planning, taking
 from saccade.core import config as configs
-from saccade.core import licenses, modelfile
+from saccade.core import files, licenses, modelfile
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from saccade.nn.checkpoints import Checkpoint
 
 SIZE = (224, 224)  # where neither the user nor the table says one
+LISTS = (".txt", ".names", ".csv", ".json")  # of names
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,12 @@ def adopt(  # the verb's options, by name
     if target.suffix != ".safetensors" or target.exists():
         raise UserError("must be a new file, NAME.safetensors", where=str(out), fix="give another --out")
     task = _task(model, task)
+    named = _names(classes) if classes is not None else ()
+    config = _config(task, model, seen)
     from saccade.nn import checkpoints
 
     checkpoint = checkpoints.read(Path(file))
-    config = _config(task, model, seen)
-    named = _names(classes) if classes is not None else _numbered(config, checkpoint)
+    named = named or _numbered(config, checkpoint)
     network, card = room(task).create(config, _schema(task, named, config))
     card = replace(card, version=__version__, input=_input(card.input, seen), licenses=checkpoint.descent(license.lower(), source, data))
     place = replace(taking.place(room(task), config, _schema(task, named, config), network, card), rows={})
@@ -133,13 +136,21 @@ def _schema(task: str, classes: tuple[str, ...], config: TrainConfig) -> Schema:
 
 def _names(classes: Sequence[str] | str | Path) -> tuple[str, ...]:
     if isinstance(classes, str | Path):
-        path = Path(classes)
-        text = path.read_text(encoding="utf-8") if path.is_file() else str(classes)
-        classes = text.splitlines() if path.is_file() else text.split(",")
+        is_file = os.path.isfile(classes)  # not Path.is_file, which raises for many names in one text
+        if not is_file and Path(classes).suffix in LISTS:
+            raise UserError("no such file", where=f"--classes {classes}", fix="a file of a name a line, or a,b,c")
+        classes = _lines(Path(classes)) if is_file else str(classes).split(",")
     names = tuple(name.strip() for name in classes if name.strip())
     if not names or len(set(names)) != len(names):
         raise UserError(f"must be different names, got {len(names)}", where="--classes", fix="a,b,c or a file of a name a line")
     return names
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return files.read_all(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError("must be text of a name a line, in UTF-8", where=f"--classes {path}", fix="save it as such, or give a,b") from None
 
 
 def _numbered(config: TrainConfig, checkpoint: Checkpoint) -> tuple[str, ...]:
