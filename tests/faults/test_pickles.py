@@ -131,6 +131,7 @@ OF_MODELS = {
     "generate": ("generate", "{}", "--out", "x"),
     "models": ("models", "{}"),
     "verify": ("verify", "{}", "data"),
+    "data check": ("data", "check", "data", "--run", "{}"),
     "train on features": ("train", "data", "--task", "generate", "--set", "generation.features={}", "--out", "x"),
 }
 
@@ -165,6 +166,14 @@ def test_as_weights(here: Path, capsys: Captured, argv: tuple[str, ...], kind: s
     assert not (here / "x").exists() and not list(here.glob("x.*"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_names_of_classes(here: Path, capsys: Captured, kind: str) -> None:
+    torch.save({"w": torch.zeros(2)}, here / "w.pth")
+    KINDS[kind](here / "names.txt")
+    argv = ("adopt", "w.pth", "--model", "small_resnet_8px", "--classes", "names.txt", "--out", "x.safetensors")
+    assert "names.txt" in refused(capsys, *argv)
+
+
 OF_RUNS = ["run.json", *(f"checkpoints/*/{name}" for name in ("state.json", "MANIFEST.json"))]
 OF_RUNS += [f"checkpoints/*/{name}.safetensors" for name in ("model", "average", "optimizer-train")]
 
@@ -180,13 +189,23 @@ def test_as_a_part_of_a_run_that_goes_on(here: Path, capsys: Captured, name: str
     refused(capsys, "train", "--resume", "--out", "run", "--workers", "0")
 
 
-@pytest.mark.parametrize("verb", ["predict", "eval", "compare", "runs", "train"])
+OF_A_RUN = {
+    "predict": ("run", PICTURE),
+    "eval": ("run",),
+    "train": ("--resume", "--out", "run"),
+    "set": ("run", "lr=0.001"),
+    "edit": ("run", "set-classes +owl", "--dry-run"),
+    "models": ("run",),
+    "bench": ("run",),
+}
+
+
+@pytest.mark.parametrize("verb", OF_A_RUN)
 @pytest.mark.parametrize("name", ["best.safetensors", "run.json", "events.jsonl", "metrics.jsonl", "predictions/val.jsonl"])
 def test_as_a_part_of_a_run_that_is_read(here: Path, capsys: Captured, name: str, verb: str) -> None:
     (here / "run" / name).parent.mkdir(exist_ok=True)
     plain(here / "run" / name)
-    given = {"predict": ("run", PICTURE), "eval": ("run",), "compare": ("run", "run"), "runs": (), "train": ("--resume", "--out", "run")}
-    assert main([verb, *given[verb], "--quiet"]) in (0, 2)
+    assert main([verb, *OF_A_RUN[verb], "--quiet"]) in (0, 2)
 
 
 def test_as_an_image(here: Path, capsys: Captured) -> None:
@@ -201,9 +220,11 @@ def test_as_an_image(here: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize("name", ["s.csv", "s.parquet", "s.json", "s.tar", "s.zip", "s.splits.json"])
 def test_as_a_data_set(here: Path, capsys: Captured, name: str, kind: str) -> None:
     KINDS[kind](here / name)
-    for argv in (("train", name, *TINY, "--out", "x"), ("data", "check", name), ("eval", "run", name)):
+    of_data = (("check",), ("stats",), ("view", "--out", "x"), ("convert", "x", "--to", "coco"), ("split", "--out", "x.splits.json"))
+    verbs = [("data", verb, name, *rest) for verb, *rest in (*of_data, ("preview", "--out", "x"))]
+    for argv in (("train", name, *TINY, "--out", "x"), ("eval", "run", name), *verbs):
         assert main([*argv, "--quiet"]) == 2
-    assert not (here / "x").exists()
+    assert not (here / "x").exists() and not (here / "x.splits.json").exists()
 
 
 @pytest.mark.parametrize(
