@@ -116,7 +116,7 @@ def refuse_changes(config: AugmentConfig, known: Sequence[str], what: str) -> No
             raise UserError(f"{one.name} is no change of {what}", where=f"augment.{one.name}", fix=f"those are {', '.join(known)}")
 
 
-SECTIONS = {"generation": "generate", "segmentation": "segment", "objects": "detect and instances"}  # the tasks that each is for
+SECTIONS = {"generation": "generate", "segmentation": "segment", "objects": "detect, instances and panoptic"}  # the tasks that each is for
 
 
 def refuse_sections(config: TrainConfig, task: str, own: str = "") -> None:
