@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.data.cache import PixelStore
-from saccade.data.loader import WINDOW, Batch, Loader, Source
+from saccade.data.dealing import WINDOW
+from saccade.data.loader import Batch, Loader, Source
 from saccade.tasks.classification.augmentation import ClassificationAugment
 
 EVERYTHING = AugmentConfig(
@@ -149,18 +150,20 @@ def test_batches_are_of_one_shape_where_that_can_be() -> None:
 
 @pytest.mark.parametrize(("at", "batch"), [(8, 4), (256, 12), (264, 16), (0, 3)])
 def test_another_batch_on_the_way_passes_no_image_over(at: int, batch: int) -> None:
-    """Of several shapes, whose window of 32 batches of 8 is dealt out to its end: from there on batches are of one shape again."""
+    """Of several shapes: what was dealt out is dealt out anew, so that from there on batches are of one shape again."""
     first = shaped()
     second = first.changed(first.augment, batch, 0, at)
-    end = -(-at // (8 * WINDOW)) * 8 * WINDOW
-    assert second.deals == (((0, 8), (end, batch)) if at else ((0, batch),))
-    steps = [*map(first.step, range(0, at, 8)), *map(second.step, range(at, end + 2 * batch * WINDOW, batch))]
-    taken = [place for step in steps for part in step for place in part.positions.tolist()]
-    assert sorted(taken)[: end + batch * WINDOW] == list(range(end + batch * WINDOW)) and len(set(taken)) == len(taken)
-    apart = [len(second.step(place)) > 1 for place in range(end, end + batch * WINDOW, batch)]
-    assert sum(apart) <= 2, "but where two shapes meet"
+    assert second.deals == (((0, 8), (at, batch)) if at else ((0, batch),))
+    span = max(batch, 8 * (at % (8 * WINDOW) > 0)) * WINDOW
+    end = at + -(-span // (batch * WINDOW)) * batch * WINDOW
+    before, after = (
+        [stream.step(place) for place in places] for stream, places in ((first, range(0, at, 8)), (second, range(at, end, batch)))
+    )
+    taken = [place for step in before + after for part in step for place in part.positions.tolist()]
+    assert sorted(taken) == list(range(end))
+    assert sum(len(step) > 1 for step in after) <= 2 * (end - at) // (batch * WINDOW), "but where two shapes meet"
     third = second.changed(second.augment, 5, 0, at)  # before the other was begun
-    assert third.deals == (((0, 8), (end, 5)) if at else ((0, 5),))
+    assert third.deals == (((0, 8), (at, 5)) if at else ((0, 5),))
     assert second.changed(second.augment, batch, 2, at).deals == second.deals
 
 

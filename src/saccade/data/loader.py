@@ -1,7 +1,7 @@
 """Batches as a function of (seed, position in the stream), whatever the number of workers.
 
-Position p of the endless stream holds sample perm(seed, p // N)[p % N]. Where samples are of several shapes, the positions of WINDOW
-batches are dealt out so that nearly every batch is of one, and those batches come in an order keyed by the window. Workers are threads:
+Position p of the endless stream holds sample perm(seed, p // N)[p % N]. Where samples are of several shapes, positions are dealt out so
+that nearly every batch is of one (`dealing.py`). Workers are threads:
 decoding, resizing and tensor work release the interpreter's lock, nothing has to be sent between processes, and nothing can be unpickled.
 """
 
@@ -22,13 +22,11 @@ from numpy.typing import NDArray
 from saccade.core import class_masks, keys
 from saccade.core.class_masks import Packed
 from saccade.data.cache import Store
+from saccade.data.dealing import Dealing, Deals, dealt_anew
 from saccade.data.sample import Objects, Sample
 
 if TYPE_CHECKING:
     from saccade.task import Augment
-
-
-WINDOW = 32  # batches
 
 
 @dataclass(frozen=True)
@@ -94,21 +92,27 @@ class Loader:
     def __init__(self, source: Source, augment: Augment, *, seed: int, batch: int, micro_batch: int = 0, workers: int = 0) -> None:
         self.source, self.augment, self.seed = source, augment, seed
         self.batch, self.micro_batch, self.workers = batch, micro_batch or batch, workers
-        self.deals: Sequence[tuple[int, int]] = ((0, batch),)
         self._rank, self._world = 0, 1
         shapes = [augment.shape(size) for size in source.sizes]
         kinds = {shape: number for number, shape in enumerate(sorted(set(shapes)))}
         self._kinds = np.array([kinds[shape] for shape in shapes], np.int64) if len(kinds) > 1 else None
+        self.deals = ((0, batch),)
+
+    @property
+    def deals(self) -> Deals:
+        """As the class says. Those of another run's state may be set, where the last is of batches as this loader's are."""
+        return self._deals
+
+    @deals.setter
+    def deals(self, deals: Deals) -> None:
+        self._deals = deals
+        self._dealing = Dealing(self._kinds, self.seed, deals) if self._kinds is not None else None
 
     def changed(self, augment: Augment, batch: int, micro_batch: int, at: int) -> Loader:
-        """The stream with other changes to its images, and in batches of another size from place `at` on. A window that is begun there is
-        dealt out to its end as it was, so that no sample is passed over, and none comes twice."""
+        """The stream with other changes to its images, and in batches of another size from place `at` on, to which it has come: what was
+        dealt out and not yet taken is dealt out anew, so that no sample is passed over, and none comes twice."""
         other = Loader(self.source, augment, seed=self.seed, batch=batch, micro_batch=micro_batch, workers=self.workers)
-        begin, former = self.deals[-1]
-        span = WINDOW * former
-        begin += -(-max(0, at - begin) // span) * span
-        kept = [deal for deal in self.deals if deal[0] < begin]
-        other.deals = self.deals if batch == self.batch else (*kept, (begin, batch))
+        other.deals = dealt_anew(self.deals, at, batch) if batch != self.batch else self.deals
         return other
 
     def share(self, rank: int, world: int) -> Loader:
@@ -121,7 +125,8 @@ class Loader:
     def step(self, position: int) -> list[Batch]:
         """The micro-batches of the optimizer step that starts at `position`: a pure function of it."""
         count = self.batch // self._world
-        whole = self._dealt(np.arange(position, position + count * self._world)).reshape(self._world, count)
+        places = np.arange(position, position + count * self._world)
+        whole = (places if self._dealing is None else self._dealing.positions(places)).reshape(self._world, count)
         positions = whole[self._rank].tolist()
         wanted = [[place, *self.augment.partners(place)] for place in positions]
         flat = np.array([place for group in wanted for place in group])
@@ -146,29 +151,6 @@ class Loader:
             return 0
         kinds = self._kinds[keys.sample_indices(self.seed, len(self.source), whole.ravel())].reshape(whole.shape)
         return max(int((-(-np.unique(own, return_counts=True)[1] // self.micro_batch)).sum()) for own in kinds)
-
-    def _dealt(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The positions of the stream that are taken at these places of it."""
-        if self._kinds is None:
-            return slots
-        found = np.empty_like(slots)
-        deals = np.searchsorted([begin for begin, _ in self.deals], slots, "right") - 1
-        for deal in np.unique(deals).tolist():
-            begin, batch = self.deals[deal]
-            windows, places = np.divmod(slots - begin, WINDOW * batch)
-            for window in np.unique(windows[deals == deal]).tolist():
-                here = (deals == deal) & (windows == window)
-                found[here] = self._window(self._kinds, begin, batch, window)[places[here]]
-        return found
-
-    def _window(self, every: NDArray[np.int64], begin: int, batch: int, window: int) -> NDArray[np.int64]:
-        """The positions of a window of batches in the order in which they are taken; every: the kind of each sample."""
-        first, span = begin + window * WINDOW * batch, WINDOW * batch
-        positions = np.arange(first, first + span)
-        kinds = every[keys.sample_indices(self.seed, len(self.source), positions)]
-        batches = positions[np.argsort(kinds, kind="stable")].reshape(WINDOW, batch)
-        drawn = keys.generator(self.seed, f"batches {begin}" if begin else "batches", window)
-        return batches[drawn.permutation(WINDOW)].ravel()
 
     def names(self, positions: NDArray[np.int64]) -> list[str]:
         """What the images at these positions of the stream are called."""
