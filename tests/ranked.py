@@ -65,7 +65,7 @@ def train(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
     from small_jobs import CONFIG, Stopping, evaluator, job, resolved
 
     poisoned = set(options.pop("poison", []))
-    after = options.pop("stop", 0)
+    after, faults = options.pop("stop", 0), options.pop("faults", {})
     stop = Stopping(after if ranks.rank == ranks.world - 1 else 0)  # the last rank alone gets the signal
     if "augment" in options:
         options["augment"] = AugmentConfig(**options["augment"])
@@ -74,6 +74,7 @@ def train(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
     facts = replace(resolved(20, every=5), precision=config.precision)
     made = job(folder / "run", config, facts, ranks=ranks, evaluate=evaluator(ranks), progress=stop, editor=editor)
     trainer = Trainer(poison(made, poisoned) if poisoned else made)
+    short(trainer, faults)
     if any(made.run.checkpoints.glob("step-*")):
         trainer.resume()
     with contextlib.suppress(Interrupted):
@@ -81,6 +82,36 @@ def train(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
     ranks.first(lambda: None)
     rows = [{k: v for k, v in row.items() if k != "time"} for row in RunDir(folder / "run").metrics()]
     return {"rows": rows, "events": made.run.events()}
+
+
+def short(trainer: Any, faults: dict[str, str]) -> None:
+    """The last rank alone runs out of memory in changes, by their numbers: where it makes room for whole weights to plan or to make them,
+    where it tries an edit, builds the new network or moves its moments."""
+    from saccade.training import learner, optim, sharding
+
+    making: list[bool] = []
+
+    def falls(owner: Any, name: str, place: str) -> None:
+        original = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            now = {"room": "gathering" if making else "looking"}.get(place, place)
+            if trainer.job.ranks.rank == trainer.job.ranks.world - 1 and faults.get(str(trainer.state.changes)) == now:
+                raise MemoryError
+            making.extend([True] * (place == "edited"))
+            try:
+                return original(*args, **kwargs)
+            finally:
+                if place == "edited":
+                    making.clear()
+
+        setattr(owner, name, call)
+
+    falls(learner.Workshop, "edited", "edited")
+    falls(sharding, "_room", "room")
+    falls(learner.Workshop, "check", "checking")
+    falls(learner.Workshop, "_made", "building")
+    falls(optim, "take", "moments")
 
 
 def norm(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:

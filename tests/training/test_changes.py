@@ -620,6 +620,22 @@ class Asks(Stopping):
             time.sleep(2 * asking_module.LOOK_EVERY)
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_nothing_is_changed_where_no_step_is_to_come(tmp_path: Path, stops: bool) -> None:
+    """After the last one, or where the run stops since nothing gets better: what it has learned is what it leaves."""
+    run, text = RunDir(tmp_path / "run"), "prune features.2.0.conv1 0.5"
+    edits = (f"when accuracy stalls 1: {text}",) if stops else ()
+    config = replace(CONFIG, edits=edits, patience=int(stops))
+    asked = Asks(run, 8 if stops else STEPS, {"edits": [text]}, {"settings": {"lr": 1e-4}}, {"edits": [text], "dry_run": True})
+    outcome = fit(editable(run.path, config, progress=asked, evaluate=lambda _: {"accuracy": 0.5}))
+    told = [json.loads(file.read_text()) for file in sorted(run.requests.glob("*.answer"))]
+    assert [one.get("error", {}).get("message") for one in told] == ["the run has ended"] * 2 + [None]
+    assert str(run.best) in told[0]["error"]["fix"]
+    plain = fit(editable(tmp_path / "plain", replace(config, edits=()), evaluate=lambda _: {"accuracy": 0.5}))
+    assert outcome.events == [] and outcome.loop["step"] == (8 if stops else STEPS)
+    assert outcome.differs(plain) == []
+
+
 def anew(path: Path, source: Path, config: TrainConfig = CONFIG, **more: Any) -> Trainer:
     """The run of another folder, from its first step on with its record of changes alone."""
     path.mkdir()

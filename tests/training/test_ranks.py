@@ -171,3 +171,27 @@ def test_edits_and_requests_are_those_of_all(tmp_path: Path, precision: str, sha
     again, whole = (Outcome.of(RunDir(tmp_path / name / "run")) for name in ("again", "two"))
     assert again.differs(whole) == ["events"]  # requests have names of their own
     assert [event | {"request": ""} for event in again.events] == [event | {"request": ""} for event in whole.events]
+
+
+FAULTS = {"looking": "refused", "checking": "refused", "gathering": "withdrawn", "building": "withdrawn", "moments": "withdrawn"}
+
+
+@pytest.mark.parametrize("shard", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_one_of_them_has_no_memory_for_none_of_them_changes(tmp_path: Path, shard: bool) -> None:
+    """At each place of an edit where one may fail and the others would wait: all roll back, and the run goes on as one that never tried."""
+    faults = [one for one in FAULTS if shard or one not in ("looking", "gathering")]
+    options: dict[str, Any] = {"model": "small_resnet_28px", "lr": 0.01, "augment": {}, "shard": shard, "ema": 0.1}
+    last = f"at step {len(faults) + 3}: deepen features.2 +1"
+    edits = [f"at step {2 + number}: widen features.0.0 1.5" for number in range(len(faults))]
+    numbers = {str(number): place for number, place in enumerate(faults)}
+    first, second = launch(2, "train", tmp_path / "short", edits=[*edits, last], faults=numbers, **options)
+    assert first == second
+    found = [(event["event"], event["number"]) for event in first["events"]]
+    parts = [["refused"] if FAULTS[one] == "refused" else ["edit", "withdrawn"] for one in faults]
+    assert found == [(event, number) for number, part in enumerate([*parts, ["edit"]]) for event in part]
+    assert all(
+        "process 1" in event["why"] and "not enough memory" in event["why"] for event in first["events"] if event["event"] == "refused"
+    )
+    assert launch(2, "train", tmp_path / "plain", edits=[last], **options)[0]["rows"] == first["rows"]
+    outcomes = [Outcome.of(RunDir(tmp_path / name / "run")) for name in ("short", "plain")]
+    assert [name for name in outcomes[0].differs(outcomes[1]) if name.endswith(".safetensors")] == []

@@ -190,12 +190,12 @@ def is_sharded(value: Any) -> bool:
 
 
 def like(value: Tensor, other: Any) -> Tensor:
-    """`value`, which every process has whole, spread as `other` is."""
+    """`value`, which every process has whole, spread as `other` is: each takes its own part, and nothing is sent."""
     if not is_sharded(other):
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
+    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
 def _problem(buffer: Buffer, tensor: Tensor) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.core import requests
 from saccade.core.errors import UserError, unknown
-from saccade.training.changes import tried
+from saccade.training.trying import tried
 
 if TYPE_CHECKING:
     from saccade.training.loop import Trainer

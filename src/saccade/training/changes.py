@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.core import config as configs
 from saccade.core.config import TrainConfig
-from saccade.core.errors import SaccadeError, UserError
+from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
 from saccade.core.scheduled import Scheduled
 from saccade.training.begun import Begun
 from saccade.training.learner import Learner
 from saccade.training.ranks import check_batch
 from saccade.training.state import CHANGES, read_events
-from saccade.training.step import is_memory
+from saccade.training.trying import agreed, said, tried
 
 if TYPE_CHECKING:
     from saccade.training.loop import Trainer
@@ -49,7 +49,7 @@ class Changes:
         if any(event["number"] >= self._trainer.state.changes for event in self._recorded):
             return False
         state = self._trainer.state
-        for place, one in enumerate(self._planned):
+        for place, one in enumerate(() if self._trainer.ended else self._planned):
             if place not in state.planned and one.due(state.step, self._trainer.epoch, state.stale):
                 self._plan_comes(place, one)
         return True
@@ -93,8 +93,8 @@ class Changes:
             self._record(change)
         new, row = self._trainer.learner, {"text": f"undo {last['text']}", "promise": last["promise"], "modules": []}
         if (editor := workshop.editor) is not None:
-            wholes = [one.whole() for one in (old, new)]  # by all processes together, before what one of them may fail at
             try:
+                wholes = [one.whole() for one in (old, new)]  # where one of them cannot, none of them can
                 before, after = ((workshop.copied(one, whole), one.card) for one, whole in zip((old, new), wholes, strict=True))
                 row |= editor.effect(before, after)
             except Exception as error:  # it is taken back all the same
@@ -191,25 +191,40 @@ class Changes:
         if any(one["event"] in ("withdrawn", "refused") for one in mine):
             state.changes += 1
             return True
-        try:
-            making = self._making(event)
-        except (UserError, TypeError, ValueError, LookupError) as error:
-            raise DamagedError(f"change {event['number']} cannot have been made: {error}", where=where) from None
-        why = self._begun.begin(event["number"], _named(event), state.step)
-        if why:
+        if why := self._begun.begin(event["number"], _named(event), state.step):
             self._withdraw(event)
-        new = why or self._tried(event, making)
-        if isinstance(new, str):
+            self._left_out(event, why)
+            return True
+        try:
+            new = self._tried(event, lambda: self._remade(event))
+        except DamagedError:
             self._begun.end()
-            self.say(f"{_named(event)} is left out: {new}")
+            raise
+        except UserError as error:
+            self._left_out(event, error.message)
         else:
             self._make(event, new)
         return True
 
+    def _left_out(self, event: Mapping[str, Any], why: str) -> None:
+        self._begun.end()
+        self.say(f"{_named(event)} is left out: {why}")
+
+    def _remade(self, event: Mapping[str, Any]) -> Callable[[], Learner]:
+        """How a change of the record is made. Raises DamagedError where it cannot have been."""
+        try:
+            return self._making(event)
+        except (UserError, TypeError, ValueError, LookupError) as error:
+            where = str(self._trainer.job.run.events_file)
+            raise DamagedError(f"change {event['number']} cannot have been made: {error}", where=where) from None
+
     @contextmanager
     def _trying(self, what: str) -> Iterator[None]:
-        """While a change is made that is not recorded yet. Raises UserError where it has ended the process as often as may be."""
-        state = self._trainer.state
+        """While a change is made that is not recorded yet. Raises UserError where no step would come after it, or where it has
+        ended the process as often as may be."""
+        state, run = self._trainer.state, self._trainer.job.run
+        if self._trainer.ended:
+            raise UserError("the run has ended", where=what, fix=f"train on from its model with --weights {run.best}")
         if why := self._begun.begin(state.changes, what, state.step):
             raise UserError(why, where=what, fix="ask for less of it, or give the process more memory")
         try:
@@ -241,28 +256,23 @@ class Changes:
     def _record(self, change: Mapping[str, Any]) -> None:
         """Write a change down, and make it. Raises UserError where it cannot be made, and it is withdrawn."""
         event = {"step": self._trainer.state.step, "number": self._trainer.state.changes, **change}
-        making = self._making(event)
+        making = agreed(self._trainer.job.ranks, lambda: self._making(event), where=_named(event))
         self.note(event)
         self._recorded.append(event)
-        new = self._tried(event, making)
-        if isinstance(new, str):
-            raise UserError(new, where=str(change.get("text", "set")))
-        self._make(event, new)
+        self._make(event, self._tried(event, lambda: making))
 
-    def _tried(self, event: Mapping[str, Any], making: Callable[[], Learner]) -> Learner | str:
-        """The learner after a change, or why no process has one: then the change is withdrawn on all of them."""
-        trainer, why = self._trainer, ""
+    def _tried(self, event: Mapping[str, Any], planned: Callable[[], Callable[[], Learner]]) -> Learner:
+        """The learner after a change that is recorded. Where one process cannot make it, it is withdrawn on all of them, and UserError
+        raised."""
+        ranks, workshop, what = self._trainer.job.ranks, self._trainer.workshop, _named(event)
         try:
-            new = making()
-        except Exception as error:
-            if isinstance(error, SaccadeError) and not isinstance(error, UserError):
-                raise  # another process of the run has gone
-            why = said(error)
-        if not trainer.job.ranks.highest([bool(why)])[0]:
-            return new
-        trainer.workshop.keep(trainer.learner)
-        self._withdraw(event)
-        return why or "another process could not make it"
+            return agreed(ranks, agreed(ranks, planned, where=what), where=what)
+        except DamagedError:
+            raise
+        except UserError:
+            workshop.keep(self._trainer.learner)
+            self._withdraw(event)
+            raise
 
     def _withdraw(self, event: Mapping[str, Any]) -> None:
         """Write down that a change that is recorded was not made."""
@@ -332,8 +342,6 @@ class Changes:
             raise UserError("the images would have to be read anew for it", where="set", fix="start a run with --set")
         if "epochs" in settings or "batch" in settings:
             end = self._end(settings, config)
-            if trainer.state.step >= trainer.schedule.total:
-                raise UserError("the run has done all of its steps", where="set", fix="train on from its model with --weights")
             if end <= trainer.state.step:
                 raise UserError(f"epochs must be more than the {trainer.epoch:.2f} that are done, got {config.epochs:g}", where="set")
             if end - trainer.state.step >= MOST_STEPS:
@@ -359,22 +367,3 @@ def _named(change: Mapping[str, Any]) -> str:
         words = ", ".join(f"{key}={value}" for key, value in _shown(change).items())
         return words if change.get("undoes") is None else f"undo: {words}"
     return f"undo {change.get('text', '')}" if change["event"] == "undo" else str(change.get("text") or change["event"])
-
-
-def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What it gives, or the error of a user, or of a network or a request that nothing here was made for: none of them may end a run."""
-    try:
-        return work()
-    except UserError as error:
-        return {"error": {"message": error.message, "where": error.where, "fix": error.fix}}
-    except SaccadeError:  # another process of the run has gone
-        raise
-    except Exception as error:
-        return {"error": {"message": said(error), "where": "", "fix": ""}}
-
-
-def said(error: Exception) -> str:
-    """An error in one line."""
-    if is_memory(error):
-        return "there is not enough memory for it"
-    return str(error) if isinstance(error, UserError) else f"cannot be done: {type(error).__name__}: {str(error)[:300]}"

@@ -75,6 +75,15 @@ class Kind:
     start: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Held:
+    """What another learner is made of, whole on each process. moments: by phase, what its optimizer remembers."""
+
+    model: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    moments: Mapping[str, optim.Moments]
+
+
 class Learner:
     """model, the average of its weights, and what steps them. card, config: as they are now; start: that of the kind, of this network."""
 
@@ -117,6 +126,18 @@ class Learner:
             found[f"optimizer-{name}"] = optim.state(optimizer)
         return {name: sharding.whole(group) for name, group in found.items()}
 
+    def held(self) -> Held:
+        """What another learner is made of. All ranks must ask for it, and for nothing else while a change is made: so one that fails at the
+        rest keeps none of them waiting. Raises UserError on all of them where one has not the memory."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        moments = {phase: optim.moments(optimizer, names) for phase, optimizer in self.updater.optimizers.items()}
+        parts = {(phase, name, part): value for phase, one in moments.items() for name, kept in one.items() for part, value in kept.items()}
+        found = dict[str, dict[str, dict[str, Tensor]]]({phase: {} for phase in moments})
+        for (phase, name, part), value in sharding.whole(parts).items():
+            found[phase].setdefault(name, {})[part] = value
+        average = {} if self.average is None else self.average.state()
+        return Held(sharding.whole(self.model.state_dict()), sharding.whole(average), found)
+
     def load(self, groups: Mapping[str, Mapping[str, Buffer]], scaler: Mapping[str, float | int], where: str) -> None:
         """Take up what `tensors` gave; raises UserError for what does not fit."""
         weights.load_into(self.model, groups["model"], where=where)
@@ -127,14 +148,13 @@ class Learner:
         if self.updater.scaler.is_enabled():
             self.updater.scaler.load_state_dict(dict(scaler))
 
-    def follow(self, other: Learner, moved: Moved | None) -> None:
+    def follow(self, other: Learner, held: Held, moved: Moved | None) -> None:
         """Take up the optimizers' state of the learner that this one was made of."""
-        names = {id(parameter): name for name, parameter in other.model.named_parameters()}
         mine = dict(self.model.named_parameters())
         for phase, optimizer in self.updater.optimizers.items():
-            if (before := other.updater.optimizers.get(phase)) is not None:
-                held = {name: sharding.whole(parts) for name, parts in optim.moments(before, names).items()}
-                optim.take(optimizer, moved(held) if moved else held, mine)
+            if phase in held.moments:
+                before = held.moments[phase]
+                optim.take(optimizer, moved(before) if moved else before, mine)
         self.updater.scaler.load_state_dict(other.updater.scaler.state_dict())
 
 
@@ -168,39 +188,39 @@ class Workshop:
 
     def edited(self, old: Learner, edit: Mapping[str, Any]) -> Learner:
         """With one edit more."""
-        editor, edits = self._known(), old.card.edits
-        model, _ = self._network(edits, sharding.whole(old.model.state_dict()))
+        editor, edits, held = self._known(), old.card.edits, old.held()
+        model, _ = self._network(edits, held.model)
         moved = editor.apply(model, edit)
         new = self._made(self._laid_out(model), replace(old.card, edits=(*edits, edit)), old.config, _through(moved, old.start))
         if old.average is not None and new.average is not None:
-            average, _ = self._network(edits, sharding.whole(old.average.state()))
+            average, _ = self._network(edits, held.average)
             editor.apply(average, edit)
             new.average.take(average, new.model)
-        new.follow(old, moved)
+        new.follow(old, held, moved)
         return new
 
     def taken_back(self, old: Learner) -> Learner:
         """Without the last edit. Raises UserError where that cannot be."""
-        editor, edits = self._known(), old.card.edits[:-1]
+        editor, edits, held = self._known(), old.card.edits[:-1], old.held()
         model, start = self._network(edits)
-        moved = editor.take_back(model, sharding.whole(old.model.state_dict()), old.card)
+        moved = editor.take_back(model, held.model, old.card)
         new = self._made(self._laid_out(model), replace(old.card, edits=edits), old.config, start)
         if old.average is not None and new.average is not None:
             average, _ = self._network(edits)
-            editor.take_back(average, sharding.whole(old.average.state()), old.card)
+            editor.take_back(average, held.average, old.card)
             new.average.take(average, new.model)
-        new.follow(old, moved)
+        new.follow(old, held, moved)
         return new
 
     def set(self, old: Learner, config: TrainConfig) -> Learner:
         """The same network, trained in another way. Where the new learner is not taken, the old one must be kept (`keep`)."""
-        model = old.model
+        model, held = old.model, old.held()
         if old.updater.sharded:  # what is spread cannot be spread again
-            model, _ = self._network(old.card.edits, sharding.whole(old.model.state_dict()))
+            model, _ = self._network(old.card.edits, held.model)
             if old.average is not None:
-                old.average.settle()
+                old.average.module.load_state_dict(held.average)
         new = Learner(self._task, model, old.card, config, replace(self._kind, start=old.start), old.average)
-        new.follow(old, None)
+        new.follow(old, held, None)
         return new
 
     def keep(self, old: Learner) -> None:

@@ -190,7 +190,7 @@ class Trainer:
             self.stream.close()
             board.close()
             job.progress.finish()
-        if stop and not self._ended():
+        if stop and not self.ended:
             raise Interrupted(stop, f"stopped at step {self.state.step}")
         return self.state
 
@@ -203,7 +203,7 @@ class Trainer:
         while True:
             if not stop and self.changes.take() and asked:
                 asking.answer()
-            if stop or asking.stopped or self._ended():
+            if stop or asking.stopped or self.ended:
                 return stop or (signal.SIGTERM if asking.stopped else 0)
             try:
                 due = self._advance(board)
@@ -241,7 +241,9 @@ class Trainer:
     def _stream(self) -> Generator[list[Batch], None, None]:
         return self.loader.share(self.job.ranks.rank, self.job.ranks.world).stream(self.state.position)
 
-    def _ended(self) -> bool:
+    @property
+    def ended(self) -> bool:
+        """Whether no step is to come: all are done, or nothing has got better for as long as the configuration waits."""
         return self.state.step >= self.schedule.total or self.state.stopped
 
     def _show_stage(self) -> None:

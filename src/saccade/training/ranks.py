@@ -111,6 +111,20 @@ class Ranks:
             return list(values)
         return self._together(values, "MAX")
 
+    def fault(self, mine: str) -> str:
+        """What keeps any of them from going on, "" where nothing does: its own, or that of the first process that has one."""
+        if self.world == 1:
+            return mine
+        speaker = self.world - int(self.highest([self.world - self.rank if mine else 0])[0])
+        if speaker == self.world:
+            return ""
+        self._told += 1
+        key = f"told {self._told}"
+        if self.rank == speaker:
+            with reachable():
+                self._store.set(key, json.dumps({"value": f"process {speaker}: {mine}"}))
+        return mine or str(self._heard(key))
+
     def summed(self, values: Sequence[float]) -> list[float]:
         """The sum over all processes, place by place, in float64."""
         if self.world == 1:

@@ -7,7 +7,7 @@ runs on a whole copy of the weights: they, without gradients and moments, must f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from saccade.core.errors import UserError
 from saccade.nn.layers.exits import Exit
 from saccade.nn.weights import is_sharded
 from saccade.task import Phase
+
+K = TypeVar("K")
 
 
 def check(asked: bool, world: int) -> None:
@@ -50,13 +52,42 @@ def synchronise(phase: Phase, last: bool) -> None:
             switch(last)
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, those that are spread put together: every process must ask for it."""
-    return {name: gathered(value) for name, value in tensors.items()}
+@torch.no_grad()
+def whole(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
+    """The same tensors, those that are spread put together: every process must ask for it. Each makes room for all of them first: where one
+    cannot, UserError is raised on all, and none waits for what the other will never send."""
+    import torch.distributed as dist
+
+    spread: dict[K, Any] = {name: value for name, value in tensors.items() if is_sharded(value)}
+    if not spread:
+        return dict(tensors)
+    failed, rooms = 0, dict[K, tuple[Tensor, Tensor]]()
+    try:
+        rooms = {name: _room(value, dist.get_world_size()) for name, value in spread.items()}
+    except Exception:  # for want of memory: it is told to the others, and raised by all
+        failed = dist.get_rank() + 1
+    told = torch.tensor([failed])
+    dist.all_reduce(told, dist.ReduceOp.MAX)
+    if int(told):
+        raise UserError(f"process {int(told) - 1} has not enough memory for whole weights, of which each has a part", where="--shard")
+    for room, part in rooms.values():
+        if room.numel():
+            dist.all_gather_into_tensor(room, part)
+    return {name: rooms[name][0][: value.shape[0]] if name in rooms else value for name, value in tensors.items()}
+
+
+def _room(value: Any, world: int) -> tuple[Tensor, Tensor]:
+    """Where the parts of all processes come to lie, one after the other along the first axis, and the part of this one, which is filled up
+    to the length of the first (torch.chunk's way)."""
+    own = value.to_local()
+    rows, rest = -(-value.shape[0] // world), value.shape[1:]
+    part = own.new_zeros((rows, *rest))
+    part[: len(own)].copy_(own)
+    return own.new_empty((rows * world, *rest)), part
 
 
 def gathered(value: Any) -> Tensor:
-    """One tensor, whole."""
+    """What torch has computed of tensors that are spread, whole: the norm of all gradients."""
     return value.full_tensor() if is_sharded(value) else value
 
 
