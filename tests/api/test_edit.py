@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import saccade
 from saccade import Run
+from saccade.api import controlling
 from saccade.cli.main import main
 from saccade.core import modelfile
+from saccade.core.errors import UserError
 from saccade.core.progress import Silent
+from saccade.core.rundir import RunDir
 from small_jobs import one_thread  # noqa: F401  a fixture for all tests here
 
 pytestmark = pytest.mark.long
@@ -123,3 +127,26 @@ def test_a_model_that_makes_images_makes_the_same_ones(tmp_path: Path) -> None:
     before, after = (saccade.generate(model, n=2, seed=3, device="cpu").images for model in (file, edited.model))  # type: ignore[arg-type]
     assert edited.edits[0]["promise"] == "exact"
     assert np.abs(before.astype(int) - after).max() <= 1
+
+
+def test_of_a_run_the_edits_before_one_that_is_refused_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made, and stay so."""
+    place = RunDir(tmp_path / "run")
+    place.path.mkdir()
+    place.write_run({"state": "running"})
+    monkeypatch.setattr(controlling, "trains", lambda run: True)
+
+    def asked(run: RunDir, request: dict[str, Any]) -> dict[str, Any]:
+        if request["edits"] == ["widen nosuch 2"]:
+            raise UserError("the network has no module 'nosuch'", where="nosuch", fix="did you mean head?")
+        return {"step": 3, "edits": [{"text": request["edits"][0]}]}
+
+    monkeypatch.setattr(controlling, "asked", asked)
+    with pytest.raises(UserError) as caught:
+        saccade.edit(place.path, "freeze a", "freeze b", "widen nosuch 2")
+    assert caught.value.fix == "did you mean head?; made before it: freeze a, freeze b; --undo takes the last of them back"
+    with pytest.raises(UserError) as caught:
+        saccade.edit(place.path, "widen nosuch 2", "freeze a")
+    assert caught.value.fix == "did you mean head?"
+    with pytest.raises(UserError, match="by its own seed"):
+        saccade.edit(place.path, "freeze a", seed=3)

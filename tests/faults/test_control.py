@@ -144,6 +144,7 @@ def test_a_run_of_another_machine(tmp_path: Path) -> None:
         ("at step 5: widen nosuch 2", ["no module 'nosuch'"]),
         ("at step 500: widen features.0.0 2", ["step 500 never comes", "21"]),
         ("when miou stalls 2: widen features.0.0 2", ["accuracy"]),
+        ("when accuracy stalls 6: widen features.0.0 2", ["never come", "when accuracy stalls 5"]),
         ("at step 5: set-classes +owl", ["does not go with the data"]),
     ],
 )

@@ -56,7 +56,7 @@ def edit(
     if undo == bool(edits):
         raise UserError("must be edits, or --undo alone", where="edit", fix='saccade edit MODEL "widen layer2 1.5"')
     if path.is_dir():
-        return _of_run(controlling.found(path), edits, dry_run=dry_run, undo=undo, out=out)
+        return _of_run(controlling.found(path), edits, dry_run=dry_run, undo=undo, out=out, seed=seed)
     from saccade.editing import planning
     from saccade.nn import weights
 
@@ -81,10 +81,12 @@ def edit(
     return Edited(None if dry_run else modelfile.save(new, buffers, card), rows)
 
 
-def _of_run(run: RunDir, edits: Sequence[str], *, dry_run: bool, undo: bool, out: str | Path | None) -> Edited:
+def _of_run(run: RunDir, edits: Sequence[str], *, dry_run: bool, undo: bool, out: str | Path | None, seed: int) -> Edited:
     """Ask the process that trains it, one edit after the other."""
     if out is not None:
         raise UserError("a run keeps its network to itself", where="--out", fix=f"edit its model: {run.best}")
+    if seed:
+        raise UserError("a run draws new weights by its own seed", where="--seed", fix="leave --seed out")
     if undo and dry_run:
         raise UserError("a run's edit is taken back or not", where="--dry-run", fix="leave --dry-run out")
     if not controlling.trains(run):
@@ -92,7 +94,15 @@ def _of_run(run: RunDir, edits: Sequence[str], *, dry_run: bool, undo: bool, out
         again = f"saccade train --resume --out {shlex.quote(str(run.path))}"
         raise UserError("the run does not train now", where=str(run.path), fix=f"go on with: {again}; or edit its model, {run.best}")
     wanted: list[dict[str, Any]] = [{"edits": list(edits), "dry_run": True}] if dry_run else [{"edits": [text]} for text in edits]
-    told = [controlling.asked(run, request) for request in [*wanted, *([{"undo": True}] if undo else [])]]
+    told = list[dict[str, Any]]()
+    for request in [*wanted, *([{"undo": True}] if undo else [])]:
+        try:
+            told.append(controlling.asked(run, request))
+        except UserError as error:
+            if not told:
+                raise
+            made = f"made before it: {', '.join(edits[: len(told)])}; --undo takes the last of them back"
+            raise UserError(error.message, where=error.where, fix="; ".join(filter(None, [error.fix, made]))) from None
     return Edited(None, [row for one in told for row in one["edits"]], None if dry_run else int(told[-1]["step"]))
 
 

@@ -53,9 +53,24 @@ def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> Non
             raise UserError(f"{one.by} {one.value:g} never comes, the run ends at {end:g}", where=where, fix=fix)
         if one.by == "stalls" and one.metric != primary:
             raise UserError(f"{one.metric!r} is not what the best model is told by", where=where, fix=f"when {primary} stalls")
+        if one.by == "stalls":
+            _check_stalls(one, resolved, setup.config.patience, where)
         edit, row = known.plan(one.edit, network, card)
         known.apply(network, edit)
         card = known.card(card, edit)
         counts = f"{row['parameters_before']:,} -> {row['parameters_after']:,} parameters"
         when = f"when {primary} stalls {one.value:g}" if one.by == "stalls" else f"at {one.by} {one.value:g}"
         setup.progress.message(f"{when}: {row['text']} ({counts})")
+
+
+def _check_stalls(one: Scheduled, resolved: Resolved, patience: int, where: str) -> None:
+    """Raise UserError where the run would have ended before so many evaluations without a better one: the first is the best so far, and an
+    edit needs a step after it."""
+    most = (resolved.total_steps - 1) // resolved.evaluate_every - 1
+    if one.value > most:
+        problem = f"the run has {most + 1} evaluations before its last step, of which the first is the best so far"
+        fix = f"when {one.metric} stalls {most}" if most > 0 else "at epoch X, or more epochs"
+        raise UserError(f"{one.value:g} without a better one never come: {problem}", where=where, fix=fix)
+    if 0 < patience <= one.value:
+        fix = f"--set patience={one.value + 1:g}" + (f", or when {one.metric} stalls {patience - 1}" if patience > 1 else "")
+        raise UserError(f"the run stops after {patience} without a better one", where=where, fix=fix)
