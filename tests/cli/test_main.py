@@ -55,6 +55,7 @@ def test_version(capsys: Captured) -> None:
         (["eval", "--predictions", "f"], "error: saccade eval: missing argument 'DATA' (see saccade eval --help)"),
         (["train", "x", "--device", "tpu"], "error: --device: a device must be auto, cpu, mps, cuda or cuda:N, got 'tpu'"),
         (["train", "x", "--set", "lrr=1"], "error: --set: unknown key 'lrr' (did you mean lr, workers?)"),
+        (["train", "x", "--set", "learning_rate=1"], "error: --set: unknown key 'learning_rate' (did you mean lr?)"),
         (["train", "x", "--batch", "0"], "error: --batch: a batch must be a number of images from 1 up, or auto, got '0'"),
         (["train", "x", "--size", "9y9"], "error: size: a size must be S or HxW in pixels (1 to 16384), got '9y9'"),
         (["data", "make", "circles", "--out", "x"], "error: data make: unknown kind of data 'circles' (did you mean shapes?)"),

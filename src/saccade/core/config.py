@@ -206,12 +206,22 @@ class TrainConfig:
 # The nested ones, by the key before the dot.
 GROUPS = {"augment": AugmentConfig, "generation": GenerationConfig, "segmentation": SegmentationConfig, "objects": ObjectsConfig}
 CHANGEABLE = {"lr", "weight_decay", "momentum", "betas", "clip", "label_smoothing", "patience", "batch", "micro_batch", "epochs"}
+# Of other toolkits.
+USUAL = {"learning_rate": "lr", "batch_size": "batch", "max_epochs": "epochs", "num_epochs": "epochs", "wd": "weight_decay"}
 
 
 def keys() -> list[str]:
     """Every name that `key=value` takes, nested ones with a dot."""
     nested = [f"{group}.{f.name}" for group, kind in GROUPS.items() for f in dataclasses.fields(kind)]
     return [f.name for f in dataclasses.fields(TrainConfig) if f.name not in GROUPS] + nested
+
+
+def _unknown(key: str, where: str) -> UserError:
+    """For a key that there is not, but perhaps elsewhere, under another name."""
+    usual = USUAL.get(key.replace("-", "_").lower())
+    if usual is None:
+        return unknown("key", key, keys(), where=where)
+    return UserError(f"unknown key {key!r}", where=where, fix=f"did you mean {usual}?")
 
 
 def check_changeable(settings: Iterable[str]) -> None:
@@ -238,7 +248,7 @@ def parse_override(text: str, where: str = "--set") -> tuple[str, Any]:
     if not separator:
         raise UserError(f"an override must be key=value, got {text!r}", where=where)
     if key not in keys():
-        raise unknown("key", key, keys(), where=where)
+        raise _unknown(key, where)
     return key, parse_size(value) if key == "size" else _value(value, text_only=key in _TEXTS)
 
 
@@ -264,7 +274,7 @@ def override(config: TrainConfig, changes: Mapping[str, Any], *, where: str = "-
     raw = config.to_dict()
     for key, value in changes.items():
         if key not in keys():
-            raise unknown("key", key, keys(), where=where)
+            raise _unknown(key, where)
         group, dot, name = key.partition(".")
         if dot:
             raw[group][name] = value
@@ -281,7 +291,7 @@ def from_dict(raw: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
         raise UserError(f"a configuration must be an object, got {type(raw).__name__}", where=where)
     for name in _flat_names(raw):
         if name not in keys():
-            raise unknown("key", name, keys(), where=where)
+            raise _unknown(name, where)
     try:
         config = _adapter().validate_python(dict(raw))
     except ValidationError as error:
