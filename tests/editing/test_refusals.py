@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,7 @@ def test_a_text_that_is_no_edit(text: str, said: str) -> None:
     [
         (SMALL, "widen fetures.2 2", "did you mean features.2"),
         (SMALL, "widen conv1 2", "did you mean features.1.0.conv1"),
+        (SMALL, "widen zzzzzz 2", "did you mean normalize, features"),
         (SMALL, "widen fea*.9 2", "the network has no module"),
         (SMALL, "widen head 2", "cannot widen head: the channels of head are what the network gives (widen features"),
         (SMALL, "widen features.0 2", "tied to features.1.0.conv2, outside of it (widen features.0.0 2 would go)"),
@@ -171,3 +173,25 @@ def test_a_class_may_have_any_name(networks: Get) -> None:
     assert network.plan("set-classes c=d=e=f").card.classes == ("a cat", "b", "e=f")
     assert network.plan("set-classes =c=d =z '=a cat'").card.classes == ("c=d", "z", "a cat")
     assert network.plan("set-classes '+<b> \"x\"' ++-").card.classes == ("a cat", "b", "c=d", '<b> "x"', "+-")
+
+
+def test_an_edit_after_which_the_network_would_not_run_is_refused_with_the_nearest_that_goes(
+    networks: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, real, calls = networks(*SMALL), planning._tried, list[int]()
+
+    def tried(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= 2:  # the module that was named, and the nearest to it
+            raise planning._BrokenError("the edited network would not run: no")
+        return real(*args)
+
+    monkeypatch.setattr(planning, "_tried", tried)
+    with pytest.raises(UserError, match="would not run: no") as caught:
+        network.plan("widen features.2 1.5")
+    assert caught.value.where == "widen features.2 1.5" and caught.value.fix.startswith("widen features.") and len(calls) == 3
+    assert network.plan(caught.value.fix.removesuffix(" would go")).edit.promise == "exact"
+    calls.clear()
+    monkeypatch.setattr(planning, "NEAR", 1)
+    with pytest.raises(UserError, match="this network cannot be edited there"):
+        network.plan("widen features.2 1.5")

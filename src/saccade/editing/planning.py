@@ -28,7 +28,7 @@ from saccade.editing.inserting import InsertAfter, Take
 from saccade.editing.low_rank import AddLora, Factorize, MergeLora
 from saccade.editing.replacing import Exchange
 from saccade.editing.running import GrowResolution, SetDrop, SetSize
-from saccade.editing.subject import Operation, Subject, shown, sizes
+from saccade.editing.subject import Operation, Subject, nearest_first, shown, sizes
 from saccade.editing.widening import Prune, Widen
 from saccade.nn import fitting
 from saccade.nn.features import evaluating
@@ -57,6 +57,7 @@ OPERATIONS: dict[str, type[Operation]] = {
         Unfreeze,
     )
 }
+NEAR = 4  # modules that an edit is tried on in the place of another
 TOLERANCE = 1e-5  # of outputs before and after an exact edit, float32; of the largest, where that is above 1
 
 
@@ -111,6 +112,10 @@ def parse(text: str) -> Operation:
     return OPERATIONS[words[0]].parse(words[1:])
 
 
+class _BrokenError(UserError):
+    """An edit that could be made, after which the network does not do what it should."""
+
+
 def plan(text: str, network: nn.Module, card: Card, build: Build, seed: int = 0) -> Planned:
     """Find out what an edit would do to a network with its card, and try it; `network` is left as it is.
 
@@ -121,6 +126,30 @@ def plan(text: str, network: nn.Module, card: Card, build: Build, seed: int = 0)
     if len(card.edits) >= MOST_EDITS:
         raise UserError(f"a model can have {MOST_EDITS} edits, and has as many", where=text, fix="take one back: --undo")
     subject = Subject.of(network, card, build, seed)
+    try:
+        return _planned(text, operation, subject, network)
+    except _BrokenError as error:
+        raise UserError(error.message, where=text, fix=_instead(text, operation, subject, network)) from None
+
+
+def _instead(text: str, operation: Operation, subject: Subject, network: nn.Module) -> str:
+    """The same edit of another module that would go; of the nearest few, since each is tried."""
+    path, words = str(getattr(operation, "path", "")), shlex.split(text)
+    if path in words:
+        (first, *_), names = Subject.of(network, subject.card, subject.build, 0).find(path), [name for name, _ in network.named_modules()]
+        for name in nearest_first(network, first, names)[:NEAR]:
+            other = shlex.join(shown(network, name) if word == path else word for word in words)
+            try:
+                _planned(other, parse(other), Subject.of(network, subject.card, subject.build, subject.draws.seed), network)
+            except UserError:
+                continue
+            return f"{other} would go"
+    return "this network cannot be edited there"
+
+
+def _planned(text: str, operation: Operation, subject: Subject, network: nn.Module) -> Planned:
+    """The edit on the subject's copy, tried. Raises _BrokenError where it does not keep its promise."""
+    card, seed = subject.card, subject.draws.seed
     before = operation.plan(subject)
     promise = operation.promised(card)
     anew: Literal[True] | None = True if promise == "exact" and not operation.keeps else None
@@ -129,7 +158,7 @@ def plan(text: str, network: nn.Module, card: Card, build: Build, seed: int = 0)
     after = replace(after, edits=(*card.edits, edit.to_dict()), metrics=card.metrics if operation.keeps and promise == "exact" else {})
     difference = _tried(network, card, subject.network, after, operation.kept(card))
     if edit.promise == "exact" and not difference[0] <= TOLERANCE * max(1.0, difference[1]):
-        raise UserError(f"the outputs would change by {difference[0]:.2g}", where=text, fix="this network cannot be edited there")
+        raise _BrokenError(f"the outputs would change by {difference[0]:.2g}")
     found = effect(network, card, subject.network, after, difference[0] if edit.promise == "exact" else None)
     return Planned(edit, subject.network, after, found, tuple(subject.shown(name) for name in edit.modules()))
 
@@ -184,12 +213,12 @@ def _enlarged(output: Tensor, before: Card, after: Card) -> Tensor:
 
 
 def _ran(edited: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """The outputs of an edited network; raises UserError where it does not run."""
+    """The outputs of an edited network; raises _BrokenError where it does not run."""
     try:
         return _outputs(edited, inputs)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
-        raise UserError(f"the edited network would not run: {said}", fix="this network cannot be edited there") from None
+        raise _BrokenError(f"the edited network would not run: {said}") from None
 
 
 def images(channels: int, other: int, size: tuple[int, int]) -> Tensor:

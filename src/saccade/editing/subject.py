@@ -89,7 +89,7 @@ class Subject:
         found = [full for name, full in names.items() if fnmatchcase(name, path)] if any(c in path for c in "*?[") else []
         if not found:
             tail = [name for name in names if name.endswith(f".{path}")][:3]
-            close = tail or nearest(path, names, 3) or [name for name, _ in self.network.named_children()][:5]
+            close = tail or nearest(path, names, 3) or [name for name in names if "." not in name][:5]
             raise UserError(f"the network has no module {path!r}", where=path, fix=f"did you mean {', '.join(close)}?")
         return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
 
