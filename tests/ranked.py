@@ -114,6 +114,35 @@ def short(trainer: Any, faults: dict[str, str]) -> None:
     falls(optim, "take", "moments")
 
 
+def whole(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """Weights that are spread, of odd lengths too, put together and spread again; what is said where the last rank has no room for them."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from saccade.core.errors import UserError
+    from saccade.nn.weights import like
+    from saccade.training import sharding
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5), torch.nn.Linear(4, 1), torch.nn.Linear(1, 7))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fully_shard(net, mesh=init_device_mesh("cpu", (ranks.world,)))
+    spread: dict[str, Any] = net.state_dict()
+    together = sharding.whole(spread)
+    parts = [
+        torch.equal(like(before[name], value).to_local(), value.to_local()) for name, value in spread.items() if hasattr(value, "to_local")
+    ]
+    if ranks.rank == ranks.world - 1:
+        sharding._room = lambda *_: bytearray(1 << 60)  # type: ignore[assignment,return-value]
+    try:
+        sharding.whole(spread)
+        said = ""
+    except UserError as error:
+        said = str(error)
+    return {"same": [torch.equal(together[name], value) for name, value in before.items()], "parts": parts, "said": said}
+
+
 def norm(ranks: Any, folder: Path, options: dict[str, Any]) -> Any:
     """Synchronised batch normalisation on this rank's part of a batch against torch's on the whole: the largest differences."""
     import torch
@@ -246,9 +275,9 @@ def main() -> None:
     if what == "hang":
         module.HANG = datetime.timedelta(seconds=options["seconds"])
     with module.Ranks.joined() as ranks:
-        found = {"train": train, "norm": norm, "talk": talk, "shared": shared, "hang": hang}[what](ranks, folder, options)
+        found = {"train": train, "norm": norm, "talk": talk, "shared": shared, "hang": hang, "whole": whole}[what](ranks, folder, options)
     left = [name for name in map(Path.read_text, Path("/proc/self/task").glob("*/comm")) if "gloo" in name]
-    assert what == "hang" or options.get("shard") or not left, "a thread of the group that lives on at the exit may abort it"
+    assert what in ("hang", "whole") or options.get("shard") or not left, "a thread of the group that lives on at the exit may abort it"
     (folder / f"{what}-{ranks.rank}.json").write_text(json.dumps(found))
 
 

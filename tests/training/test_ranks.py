@@ -173,6 +173,13 @@ def test_edits_and_requests_are_those_of_all(tmp_path: Path, precision: str, sha
     assert [event | {"request": ""} for event in again.events] == [event | {"request": ""} for event in whole.events]
 
 
+@pytest.mark.parametrize("world", [3, pytest.param(2, marks=pytest.mark.slow)])
+def test_what_is_spread_is_put_together_where_all_have_room(tmp_path: Path, world: int) -> None:
+    for found in launch(world, "whole", tmp_path):
+        assert len(found["same"]) == 11 and all(found["same"]) and len(found["parts"]) == 8 and all(found["parts"])
+        assert found["said"] == f"--shard: process {world - 1} has not enough memory for whole weights, of which each has a part"
+
+
 FAULTS = {"looking": "refused", "checking": "refused", "gathering": "withdrawn", "building": "withdrawn", "moments": "withdrawn"}
 
 
