@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.core import average_precision as ap
+from saccade.objects import assignment
 from saccade.objects.assignment import TOP, assign, inside, overlap
 
 POINTS = torch.stack(torch.meshgrid(torch.arange(8) + 0.5, torch.arange(8) + 0.5, indexing="xy"), 2).flatten(0, 1) * 8
@@ -86,3 +87,19 @@ def test_images_of_a_batch_do_not_meet() -> None:
         assert torch.equal(one.quality[0], both.quality[row])
         kept = one.quality[0] > 0
         assert torch.equal(one.labels[0][kept], both.labels[row][kept])
+
+
+def test_a_batch_of_very_many_objects_is_gone_through_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same goals, to the bit, whatever stands between the objects of an image and behind them."""
+    draws = np.random.default_rng(5)
+    boxes = torch.stack([random_boxes(draws, 7) for _ in range(4)])
+    labels = torch.tensor([[0, 1, 2, 1, 0, 2, 1], [2, -2, 1, -1, -1, -1, -1], [-1] * 7, [-2, 0, -1, -1, -1, -1, -1]])
+    torch.manual_seed(0)
+    found, scores = torch.cat([POINTS - 9, POINTS + 7], 1).expand(4, 64, 4), torch.rand(4, 64, 3)
+    together = assign(scores, found, POINTS, boxes, labels)
+    monkeypatch.setattr(assignment, "ROOM", 0)
+    apart = assign(scores, found, POINTS, boxes, labels)
+    shown = together.quality > 0
+    assert torch.equal(apart.quality, together.quality) and shown.any(1).tolist() == [True, True, False, True]
+    for name in ("objects", "labels", "boxes"):
+        assert torch.equal(getattr(apart, name)[shown], getattr(together, name)[shown])

@@ -9,13 +9,14 @@ B images, M boxes of the fullest image, P places, K classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 ALPHA, BETA, TOP = 0.5, 6.0, 10
 LEAST = 16.0  # pixels of a side within which places count as inside: two places of the finest map across
+ROOM = 1 << 24  # pairs of object and place of a batch above which its images are looked at one by one, to hold less at once
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,18 @@ class Goals:
 def assign(scores: Tensor, found: Tensor, points: Tensor, boxes: Tensor, labels: Tensor) -> Goals:
     """scores `[B, P, K]` and boxes `found` `[B, P, 4]` as they are now, points `[P, 2]`; boxes `[B, M, 4]` and labels `[B, M]` to be
     learned, below 0 where there is none."""
+    if labels.numel() * len(points) <= ROOM:
+        return _assigned(scores, found, points, boxes, labels)
+    rows = []
+    for image, own in enumerate(labels):
+        places = torch.arange(1, len(own) + 1, device=own.device)
+        count = max(1, int((places * (own >= 0)).max()))  # what stands behind the last object is none
+        one = slice(image, image + 1)
+        rows.append(_assigned(scores[one], found[one], points, boxes[one, :count], labels[one, :count]))
+    return Goals(*(torch.cat([getattr(row, field.name) for row in rows]) for field in fields(Goals)))
+
+
+def _assigned(scores: Tensor, found: Tensor, points: Tensor, boxes: Tensor, labels: Tensor) -> Goals:
     real = (labels >= 0)[:, :, None]
     near = overlap(boxes[:, :, None], found[:, None])
     own = scores.transpose(1, 2).gather(1, labels.clamp(min=0)[:, :, None].expand(-1, -1, scores.shape[1]))

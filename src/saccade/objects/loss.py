@@ -50,7 +50,10 @@ def losses(raw: Raw, batch: Batch) -> Losses:
 
 def _passed_over(points: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
     """Whether a place lies in a crowd, where neither objects nor the background can be told: bool `[B, P]`."""
-    return (inside(points, boxes, least=0.0) & (labels == IGNORED)[:, :, None]).any(1)
+    passed = torch.zeros(len(boxes), len(points), dtype=torch.bool, device=boxes.device)
+    for image in torch.nonzero((labels == IGNORED).any(1))[:, 0].tolist():
+        passed[image] = inside(points, boxes[image, labels[image] == IGNORED][None], least=0.0)[0].any(0)
+    return passed
 
 
 def _quality_focal(logits: Tensor, wanted: Tensor) -> Tensor:
