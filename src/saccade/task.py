@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -61,6 +63,17 @@ class ModelRow:
     size: tuple[int, int] | None = None
     flops: int = 0
     weights: str = ""
+
+
+@lru_cache
+def _operations(package: str) -> Mapping[str, int]:
+    found: Mapping[str, int] = json.loads(files(package).joinpath("table.json").read_text(encoding="utf-8"))["flops"]
+    return found
+
+
+def counted(rows: Iterable[ModelRow], package: str) -> list[ModelRow]:
+    """Rows with the operations that are counted of them in the `table.json` of a room's models (`scripts/operations.py` writes it)."""
+    return [replace(row, flops=_operations(package).get(row.name, 0)) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ FAMILIES = {  # by transformers' name of its folder
 class Row:
     """family: one of FAMILIES; backbone, settings: what differs from the defaults of its configuration; parameters: with 80 classes and
     three channels (a test holds them true); ap: box or mask AP on COCO val2017, in hundredths; repository: of the weights, on the Hugging
-    Face hub; license: of these weights; masks: whether it finds them too.
+    Face hub; license: of these weights; masks: whether it finds them too; side: of the square images that they were measured on, in pixels.
     """
 
     family: str
@@ -50,6 +50,7 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     license: str = APACHE
     masks: bool = False
+    side: int = 640
 
     @property
     def unscaled(self) -> bool:
@@ -60,7 +61,16 @@ class Row:
 def listed(rows: Mapping[str, Row]) -> list[ModelRow]:
     """Rows as a room's table has them."""
     return [
-        ModelRow(name, "transformers", row.parameters, row.license, round(row.ap / 100, 3), "COCO val2017", weights=row.repository)
+        ModelRow(
+            name,
+            "transformers",
+            row.parameters,
+            row.license,
+            round(row.ap / 100, 3),
+            "COCO val2017",
+            size=(row.side, row.side),
+            weights=row.repository,
+        )
         for name, row in rows.items()
     ]
 

@@ -10,6 +10,7 @@ from saccade.core.errors import unknown
 from saccade.task import ModelRow
 
 BSD = "bsd-3-clause"
+LARGE = (800, 1333)  # (height, width) to which most of torchvision's fit images of COCO
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,19 @@ class Own:
 class Theirs:
     """torchvision's networks that do what a room does.
 
-    named: parameters with 91 classes, the average precision of its weights on COCO val2017 in percent, and their file, as its table of
-    weights states them (tests hold them); heads: those that stand on any network of timm or torchvision which gives maps, as
-    HEAD/NETWORK: "fasterrcnn/densenet121", "fcos/torchvision/shufflenet_v2_x1_0".
+    named: parameters with 91 classes, the average precision of its weights on COCO val2017 in percent, their file, and the (height, width)
+    to which images are fitted for it, as torchvision has them (tests hold them); heads: those that stand on any network of timm or
+    torchvision which gives maps, as HEAD/NETWORK: "fasterrcnn/densenet121", "fcos/torchvision/shufflenet_v2_x1_0".
     """
 
-    named: Mapping[str, tuple[int, float, str]]
+    named: Mapping[str, tuple[int, float, str, tuple[int, int]]]
     heads: Sequence[str]
 
     def rows(self) -> list[ModelRow]:
         """Those that have a name of their own."""
         return [
-            ModelRow(name, "torchvision", count, BSD, round(ap / 100, 3), "COCO val2017", weights=file)
-            for name, (count, ap, file) in self.named.items()
+            ModelRow(name, "torchvision", count, BSD, round(ap / 100, 3), "COCO val2017", size=size, weights=file)
+            for name, (count, ap, file, size) in self.named.items()
         ]
 
     def have(self, name: str) -> bool:

@@ -56,7 +56,7 @@ class Room:
 
     def models(self) -> Sequence[ModelRow]:
         """Every model that has a name of its own; heads of torchvision's stand on any network: HEAD/NETWORK."""
-        ours = [ModelRow(name, "saccade", own.parameters) for name, own in self.own.items()]
+        ours = [ModelRow(name, "saccade", own.parameters, size=(recipes.SIDE, recipes.SIDE)) for name, own in self.own.items()]
         return [*ours, *self.theirs.rows(), *detr_rows.listed(self.detrs)]
 
     def _known(self, name: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class Row:
 
     family: one of FAMILIES; settings: what differs from the defaults of its configuration; parameters: with 21 classes where it segments,
     80 where it finds instances, 133 where it tells things and stuff, and three channels (a test holds them true); figure: as published, in
-    hundredths; repository: of the weights, on the Hugging Face hub; license: theirs; before: the link of what they descend from.
+    hundredths; repository: of the weights, on the Hugging Face hub; license: theirs; before: the link of what they descend from;
+    size: (height, width) to which images were fitted for that figure.
     """
 
     family: str
@@ -47,6 +48,7 @@ class Row:
     repository: str
     license: str
     before: Mapping[str, str]
+    size: tuple[int, int] = (800, 1333)
 
 
 def _swin(width: int, middle: int, heads: int, window: int) -> dict[str, Any]:
@@ -69,6 +71,11 @@ def _mask2former(settings: Mapping[str, Any], parameters: int, figure: float, na
     return Row("mask2former", settings, parameters, figure, f"facebook/mask2former-swin-{name}", NONCOMMERCIAL, before)
 
 
+def _on_ade(settings: Mapping[str, Any], parameters: int, figure: float, name: str, images: str, side: int) -> Row:
+    """As `_mask2former`, for classes of pixels, learned from squares of so many pixels of a side."""
+    return replace(_mask2former(settings, parameters, figure, f"{name}-ade-semantic", images), size=(side, side))
+
+
 def _vit(side: int, queries: int) -> dict[str, Any]:
     """EoMT on a ViT-L/16, whose positions have learned from images of so many pixels of a side (only DINOv2's)."""
     return {"image_size": side, "num_queries": queries}
@@ -78,17 +85,18 @@ def _eomt(settings: Mapping[str, Any], parameters: int, figure: float, name: str
     backbone, license = {2: ("dinov2", APACHE), 3: ("dinov3", META)}[version]
     before = licenses.link(f"{backbone}-vit-l", license=license, source=f"github.com/facebookresearch/{backbone}", data=LVD[version - 2])
     family, own = ("eomt", MIT) if version == 2 else ("eomt_dinov3", META)
-    return Row(family, settings, parameters, figure, f"tue-mps/{name}", own, before)
+    side = settings["image_size"]
+    return Row(family, settings, parameters, figure, f"tue-mps/{name}", own, before, (side, side))
 
 
 _TINY, _SMALL, _BASE, _LARGE = _swin(96, 6, 3, 7), _swin(96, 18, 3, 7), _swin(128, 18, 4, 12), _swin(192, 18, 6, 12)
 _1K, _21K = "ImageNet-1k", "ImageNet-21k"
 ROWS: dict[str, dict[str, Row]] = {  # by task
     "segment": {
-        "mask2former_swin_tiny": _mask2former(_TINY, 47_406_480, 47.7, "tiny-ade-semantic", _1K),
-        "mask2former_swin_small": _mask2former(_SMALL, 68_724_384, 51.3, "small-ade-semantic", _1K),
-        "mask2former_swin_base": _mask2former(_BASE, 106_889_038, 52.4, "base-ade-semantic", _1K),
-        "mask2former_swin_large": _mask2former(_LARGE, 215_455_626, 56.1, "large-ade-semantic", _21K),
+        "mask2former_swin_tiny": _on_ade(_TINY, 47_406_480, 47.7, "tiny", _1K, 512),
+        "mask2former_swin_small": _on_ade(_SMALL, 68_724_384, 51.3, "small", _1K, 512),
+        "mask2former_swin_base": _on_ade(_BASE, 106_889_038, 52.4, "base", _1K, 640),
+        "mask2former_swin_large": _on_ade(_LARGE, 215_455_626, 56.1, "large", _21K, 640),
         "eomt_large": _eomt(_vit(512, 100), 315_888_662, 58.4, "ade20k_semantic_eomt_large_512"),
         "eomt_dinov3_large": _eomt(_vit(512, 100), 314_815_510, 59.5, "eomt-dinov3-ade-semantic-large-512", version=3),
     },
@@ -121,7 +129,8 @@ def listed(task: str) -> list[ModelRow]:
     found = []
     for name, row in ROWS[task].items():
         figure = round(row.figure / 100, 3)
-        found.append(ModelRow(name, "transformers", row.parameters, row.license, figure, MEASURED[task][1], weights=row.repository))
+        measured, weights = MEASURED[task][1], row.repository
+        found.append(ModelRow(name, "transformers", row.parameters, row.license, figure, measured, size=row.size, weights=weights))
     return found
 
 

@@ -58,7 +58,7 @@ def made(name: str) -> tuple[Any, Card, Any]:
 def test_the_table_is_torchvisions_own() -> None:
     from torchvision import models as theirs
 
-    for name, (count, ap, file) in models.THEIRS.named.items():
+    for name, (count, ap, file, _) in models.THEIRS.named.items():
         default = theirs.get_model_weights(name).DEFAULT
         stated = default.meta
         assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["mask_map"]), name

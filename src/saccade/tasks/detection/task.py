@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from saccade.objects.room import Room
+from saccade.task import ModelRow, counted
+from saccade.tasks.detection import models
 from saccade.tasks.detection.models import OWN, THEIRS
 from saccade.tasks.detection.models.detr_rows import ROWS
 
@@ -15,3 +19,7 @@ class Detection(Room):
     theirs = THEIRS
     detrs = ROWS
     default = "small_detector"
+
+    def models(self) -> Sequence[ModelRow]:
+        """Ours, torchvision's and transformers'."""
+        return counted(super().models(), models.__name__)

@@ -11,7 +11,8 @@ from saccade.core.config import TrainConfig
 from saccade.data.sample import Schema
 from saccade.objects.room import Room
 from saccade.queries import rows
-from saccade.task import ModelRow, Phase
+from saccade.task import ModelRow, Phase, counted
+from saccade.tasks.instances import models
 from saccade.tasks.instances.models import OWN, QUERIES, THEIRS
 from saccade.tasks.instances.models.detr_rows import ROWS
 
@@ -31,7 +32,7 @@ class Instances(Room):
 
     def models(self) -> Sequence[ModelRow]:
         """Ours, torchvision's and transformers'."""
-        return [*super().models(), *rows.listed(self.name)]
+        return counted([*super().models(), *rows.listed(self.name)], models.__name__)
 
     def check(self, config: TrainConfig) -> None:
         """As the others do, and for published weights that not everybody may use."""

@@ -15,7 +15,8 @@ from saccade.core.panoptic import Panoptic as Answer
 from saccade.data.sample import Schema
 from saccade.objects.room import Room
 from saccade.queries import rows
-from saccade.task import Losses, Metric, ModelRow, Phase
+from saccade.task import Losses, Metric, ModelRow, Phase, counted
+from saccade.tasks.panoptic import models
 from saccade.tasks.panoptic.metrics import PanopticMetric
 from saccade.tasks.panoptic.models import OWN, QUERIES, THEIRS
 
@@ -36,7 +37,7 @@ class Panoptic(Room):
 
     def models(self) -> Sequence[ModelRow]:
         """Ours, and those of transformers whose queries answer with masks."""
-        return [*super().models(), *rows.listed(self.name)]
+        return counted([*super().models(), *rows.listed(self.name)], models.__name__)
 
     def check(self, config: TrainConfig) -> None:
         """As the others do, and for published weights that not everybody may use."""

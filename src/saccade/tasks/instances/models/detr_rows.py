@@ -17,7 +17,7 @@ def _row(size: str, parameters: int, ap: float, side: int, shape: tuple[int, int
     backbone |= {"num_windows": windows, "out_indices": [3, 6, 9, 12], "use_mask_token": False}
     settings = {"decoder_layers": layers, "num_queries": queries, "decoder_n_points": 2, "dropout": 0.0, "layer_norm_eps": 1e-6}
     settings |= {"class_loss_coefficient": 5.0}
-    return Row("rf_detr", parameters, ap, f"Roboflow/rf-detr-seg-{size}", backbone, settings, masks=True)
+    return Row("rf_detr", parameters, ap, f"Roboflow/rf-detr-seg-{size}", backbone, settings, masks=True, side=side)
 
 
 ROWS = {

@@ -7,8 +7,9 @@ from typing import Any
 
 from saccade.core.errors import unknown
 from saccade.queries import rows as query_rows
-from saccade.task import ModelRow
+from saccade.task import ModelRow, counted
 from saccade.tasks.segmentation.models import segformer_rows
+from saccade.tasks.segmentation.recipes import SIDE
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Own:
 OWN = {"small_unet": Own((24, 48, 96, 128, 160), (1, 1, 2, 2, 2), parameters=2_112_936)}
 
 TASK, BSD = "segment", "bsd-3-clause"
+FITTED = (520, 520)  # (height, width) of which torchvision makes images the shorter side
 QUERIES = query_rows.ROWS[TASK]  # Mask2Former and EoMT, whose queries answer with masks
 # torchvision's: parameters with 21 classes, mean IoU of its weights on COCO val2017 with VOC's classes, as its table of weights states both
 # (a test holds them).
@@ -58,16 +60,18 @@ DECODERS = {
 
 def rows() -> list[ModelRow]:
     """Those that have a name of their own; a decoder may stand on any network: DECODER/NETWORK."""
-    ours = [ModelRow(name, "saccade", own.parameters) for name, own in OWN.items()]
+    ours = [ModelRow(name, "saccade", own.parameters, size=(SIDE, SIDE)) for name, own in OWN.items()]
     theirs = [
-        ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes")
+        ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes", size=FITTED)
         for name, (count, iou) in TORCHVISION.items()
     ]
     mixed = [
-        ModelRow(name, "transformers", row.parameters, segformer_rows.LICENSE, round(row.miou / 100, 3), "ADE20K")
+        ModelRow(
+            name, "transformers", row.parameters, segformer_rows.LICENSE, round(row.miou / 100, 3), "ADE20K", size=(row.side, row.side)
+        )
         for name, row in segformer_rows.ROWS.items()
     ]
-    return ours + theirs + mixed + query_rows.listed(TASK)
+    return counted([*ours, *theirs, *mixed, *query_rows.listed(TASK)], __name__)
 
 
 def check(name: str) -> None:

@@ -21,7 +21,7 @@ LICENSE = "nvidia-source-code-noncommercial"
 @dataclass(frozen=True)
 class Row:
     """depths: layers of the four stages; widths: their channels; head: channels of the decoder; miou: in hundredths, on ADE20K; repository:
-    of the weights, on the Hugging Face hub."""
+    of the weights, on the Hugging Face hub; side: of the squares that they learned from, in pixels."""
 
     depths: tuple[int, int, int, int]
     widths: tuple[int, int, int, int]
@@ -29,6 +29,7 @@ class Row:
     parameters: int
     miou: float
     repository: str
+    side: int = 512
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -43,7 +44,7 @@ ROWS = {
     "segformer_b2": Row((3, 4, 6, 3), _WIDE, 768, 27_362_773, 46.5, "nvidia/segformer-b2-finetuned-ade-512-512"),
     "segformer_b3": Row((3, 4, 18, 3), _WIDE, 768, 47_238_613, 49.4, "nvidia/segformer-b3-finetuned-ade-512-512"),
     "segformer_b4": Row((3, 8, 27, 3), _WIDE, 768, 64_009_173, 50.3, "nvidia/segformer-b4-finetuned-ade-512-512"),
-    "segformer_b5": Row((3, 6, 40, 3), _WIDE, 768, 84_609_493, 51.0, "nvidia/segformer-b5-finetuned-ade-640-640"),
+    "segformer_b5": Row((3, 6, 40, 3), _WIDE, 768, 84_609_493, 51.0, "nvidia/segformer-b5-finetuned-ade-640-640", 640),
 }
 
 
