@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from saccade import __version__
 from saccade.api.models import EXIT_THRESHOLD, Model, load_model
 from saccade.api.runs import read_record
-from saccade.api.sets import relabelled
+from saccade.api.sets import check_found, relabelled
 from saccade.core import files
 from saccade.core.errors import UserError
 from saccade.core.geometry import whole
@@ -149,6 +149,7 @@ def _images(target: Path, model: Model, data: str | Path | None) -> tuple[Datase
         left_out = {str(bad["path"]) for bad in record["data"].get("bad", ())}
     dataset = relabelled(open_dataset(data, task=model.card.task), model.card.classes)
     split = next(name for name in ("val", "test", "train") if len(dataset.splits.get(name, ())))
+    check_found(dataset, split)
     places = [place for place in dataset.split(split) if dataset.paths[place] not in left_out]
     if not places:
         raise UserError(f"no image of {split} can be read", where=str(dataset.root))

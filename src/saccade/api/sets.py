@@ -28,6 +28,7 @@ from saccade.tasks import MAKING
 MOST = 128  # images a batch of evaluation
 PIXELS = 8 * 224 * 224  # and pixels, where a runtime suits few: more leave a processor's caches
 NAMED = 20
+FINDING = (*OBJECTS, "panoptic")  # tasks of objects
 FEWEST = {"train": 50, "val": 8}  # images to make more of
 
 
@@ -218,11 +219,22 @@ def _check_within(dataset: Dataset) -> None:
             raise UserError(
                 f"has no images to {what} ({split})", where=str(dataset.root), fix="add images, or split it with saccade data split"
             )
-        items = [dataset.annotations.items[place] for place in dataset.split(split).tolist()]
-        if schema.task in (*OBJECTS, "panoptic") and not any(not (one.crowd or one.difficult) for item in items for one in item.objects):
-            raise UserError(
-                f"has no object to be found in any image of {split}", where=str(dataset.root), fix="saccade data stats shows what it holds"
-            )
+        check_found(dataset, split)
+
+
+def check_found(dataset: Dataset, name: str, split: Split | None = None) -> None:
+    """Raise UserError where there is no object to be found in a split: none is stated or, where its images have been read, all that are
+    have turned out to be none, without area or outside."""
+    if dataset.schema.task not in FINDING:
+        return
+    if split is None:
+        items = [dataset.annotations.items[place] for place in dataset.split(name).tolist()]
+        found = any(not (one.crowd or one.difficult) for item in items for one in item.objects)
+    else:
+        found = any((~(truth.crowd | truth.difficult)).any() for truth in split.targets)
+    if not found:
+        fix = "saccade data stats shows what it holds, saccade data check what is wrong with it"
+        raise UserError(f"has no object to be found in any image of {name}", where=str(dataset.root), fix=fix)
 
 
 def _check_enough(dataset: Dataset) -> None:

@@ -17,7 +17,7 @@ import PIL
 from saccade import __version__
 from saccade.api import judging, taking
 from saccade.api.judging import Features, Looked
-from saccade.api.sets import Split, as_the_model_sees, check_trainable, read_split, refusal
+from saccade.api.sets import Split, as_the_model_sees, check_found, check_trainable, read_split, refusal
 from saccade.core import keys
 from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import Packed
@@ -73,6 +73,8 @@ class Setup:
             progress.message(f"left out {len(failures)} of {len(dataset)} images that cannot be read")
             dataset = dataset.without(np.array([file.index for file in failures], np.int64))
             check_trainable(dataset)
+        for name, split in splits.items():
+            check_found(dataset, name, split)
         setup = cls(task, config, dataset, splits["train"], splits["val"], failures, progress, ranks)
         if config.task not in MAKING:
             return setup

@@ -221,7 +221,9 @@ def _metric_held(case: Case, before: Mapping[str, float | None], after: Mapping[
     name = metric.primary
     start, end = before.get(name), after.get(name)
     if start is None or end is None:
-        return Check("metric", False, f"{name} cannot be computed: the file's classes are not those of the images")
+        same = name in before and name in after
+        why = "the images hold nothing to be found" if same else "the file's classes are not those of the images"
+        return Check("metric", False, f"{name} cannot be computed: {why}")
     lost = 100 * ((start - end) if metric.higher_is_better else (end - start))
     text = f"{name} {start:.4f} -> {end:.4f}, {abs(lost):.2f} points {'lost' if lost > 0 else 'gained' if lost < 0 else 'apart'}"
     return Check("metric", lost <= case.tolerance + 1e-9, f"{text}; at most {case.tolerance:g} may be lost")
