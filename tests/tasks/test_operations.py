@@ -22,7 +22,7 @@ QUICK = {"small_detector", "small_instances", "small_unet", "deimv2_atto", "ssdl
 FAMILIES = {"fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2", "fcos_resnet50_fpn", "rtdetr_v2_r18", "dfine_s", "rfdetr_nano"}
 FAMILIES |= {"rfdetr_seg_nano", "mask2former_swin_tiny", "eomt_large", "eomt_dinov3_large", "segformer_b0", "small_panoptic"}
 # GFLOPs as their authors state them, most without those of attention: README.md of D-FINE and of DEIMv2, the paper of RF-DETR.
-STATED = {"dfine_s": 25, "dfine_m": 57, "dfine_l": 91, "dfine_x": 202}
+STATED: dict[str, float] = {"dfine_s": 25, "dfine_m": 57, "dfine_l": 91, "dfine_x": 202}
 STATED |= {"deimv2_atto": 0.8, "deimv2_femto": 1.7, "deimv2_pico": 5.2, "deimv2_n": 6.8}
 STATED |= {"rfdetr_nano": 31.9, "rfdetr_small": 59.8}
 
