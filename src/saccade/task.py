@@ -129,18 +129,18 @@ def refuse_changes(config: AugmentConfig, known: Sequence[str], what: str) -> No
             raise UserError(f"{one.name} is no change of {what}", where=f"augment.{one.name}", fix=f"those are {', '.join(known)}")
 
 
-SECTIONS = {"generation": "generate", "segmentation": "segment", "objects": "detect, instances and panoptic"}  # the tasks that each is for
+SECTIONS = {"generation": ("generate",), "segmentation": ("segment",), "objects": ("detect", "instances", "panoptic")}  # tasks of each
 
 
-def refuse_sections(config: TrainConfig, task: str, own: str = "") -> None:
+def refuse_sections(config: TrainConfig, task: str) -> None:
     """Raise UserError where a value of a section of the configuration is not its default that is for other tasks: it would be passed over.
-    own: the section of this one."""
+    For runs that begin: older ones go on with what they have."""
     for section, whose in SECTIONS.items():
         values = getattr(config, section)
         changed = [one for one in fields(values) if getattr(values, one.name) != one.default]
-        if changed and section != own:
+        if changed and task not in whose:
             name, default, value = changed[0].name, json.dumps(changed[0].default), json.dumps(getattr(values, changed[0].name))
-            said = f"is for {whose}, and must be {default} for {task}, was {value}"
+            said = f"is for {', '.join(whose)}, and must be {default} for {task}, was {value}"
             raise UserError(said, where=f"{section}.{name}", fix="leave it out")
 
 

@@ -185,7 +185,7 @@ def test_bad_data(here: Path, capsys: Captured, fault: str) -> None:
         (["--epoch", "1"], ("--epoch", "--epochs")),
         (["--set", "segmentation.dice=2"], ("segmentation.dice: is for segment", "must be 1.0 for classify, was 2.0", "leave it out")),
         (["--set", "generation.loss=hinge", "--task", "classify"], ("generation.loss: is for generate", 'was "hinge"')),
-        (["--set", "objects.nms=soft", *FAST], ("objects.nms: is for detect, instances and panoptic",)),
+        (["--set", "objects.nms=soft", *FAST], ("objects.nms: is for detect, instances, panoptic",)),
         (["--model", "run/best.safetensors"], ("run/best.safetensors", "is that of a file of weights", "--weights")),
         (["--pretrained", "--model", "small_resnet_8px"], ("published weights",)),
         (["--resume"], ("nothing to resume",)),

@@ -24,7 +24,7 @@ from saccade.core.results import OBJECTS
 from saccade.data.sample import Objects, Sample, Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
-from saccade.task import SECTIONS, Budget, Task
+from saccade.task import SECTIONS, Budget, Task, refuse_sections
 from saccade.tasks import MAKING, ROOMS, answering, making, room
 from saccade.training.step import Updater
 
@@ -90,12 +90,13 @@ def test_settings_of_other_rooms_are_refused(name: str) -> None:
     assert {*SECTIONS, "augment"} == set(GROUPS)
     task, plain = room(name), config(name)
     task.check(plain)
+    refuse_sections(plain, name)
     for section, whose in SECTIONS.items():
         for one in fields(getattr(plain, section)) if name not in whose else ():
             changed = replace(plain, **{section: replace(getattr(plain, section), **{one.name: "other"})})  # type: ignore[arg-type]
-            words = f'{section}.{one.name}: is for {whose}, and must be .* for {name}, was "other" .leave it out'
+            words = f'{section}.{one.name}: is for {", ".join(whose)}, and must be .* for {name}, was "other" .leave it out'
             with pytest.raises(UserError, match=words):
-                task.check(changed)
+                refuse_sections(changed, name)
 
 
 @pytest.mark.parametrize(("name", "model"), DOORS)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from saccade.core import run_lengths
 from saccade.core.config import AugmentConfig, TrainConfig, override
 from saccade.core.errors import UserError
 from saccade.core.geometry import FILL
@@ -80,10 +81,12 @@ def test_a_batch_at_half_its_size_has_boxes_and_masks_of_half_the_size() -> None
         "masks": torch.tensor([[0, 255], [255, 255]]).byte().repeat(4, 8)[None, None].expand(2, -1, -1, -1),
     }
     found = halved(Batch(images, targets, np.arange(2)))
-    assert torch.equal(found.images, (10 * torch.arange(16)[:, None] + torch.arange(32))[None, None].expand(2, 3, -1, -1).byte())
+    assert (found.images[:, :, 16:] == FILL).all()
+    assert torch.equal(found.images[:, :, :16], (10 * torch.arange(16)[:, None] + torch.arange(32))[None, None].expand(2, 3, -1, -1).byte())
     assert found.targets["boxes"][0].tolist() == [[4.0, 2.0, 12.0, 10.0]]
     assert torch.equal(found.targets["labels"], targets["labels"])
-    assert found.targets["masks"].shape == (2, 1, 4, 8) and (found.targets["masks"] == 191).all()
+    masks = found.targets["masks"]
+    assert masks.shape == (2, 1, 8, 8) and (masks[:, :, :4] == 191).all() and not masks[:, :, 4:].any()
     assert targets["boxes"][0, 0, 0] == 8.0, "what the loader gave is left as it was"
 
 
@@ -208,3 +211,17 @@ def test_drawing() -> None:
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("a",), "x", (17, 11))
     assert isinstance(drawn(np.zeros((17, 11, 1), np.uint8), none), Image.Image)
     assert drawn(image, replace(result, boxes=rows * 40)).size == (320, 240), "boxes beyond the picture are no fault"
+
+
+@pytest.mark.parametrize(("side", "half"), [(96, 64), (128, 64), (224, 128)])
+def test_halved_canvases_are_multiples_of_32_again(side: int, half: int) -> None:
+    """Else the network would widen the image and not the masks."""
+    mask = np.zeros((side, 64), bool)
+    mask[8:40, 16:32] = True
+    target = Objects(np.array([[16.0, 8, 32, 40]]), np.array([0]), *np.zeros((2, 1), bool), (run_lengths.from_mask(mask),))
+    images = torch.full((1, 3, side, 64), 7, dtype=torch.uint8)
+    found = halved(Batch(images, gathered([target], (side, 64)), np.zeros(1, np.int64)))
+    assert found.images.shape == (1, 3, half, 32) and (found.images[:, :, : side // 2] == 7).all()
+    assert found.targets["masks"].shape == (1, 1, half // 4, 8)
+    assert found.targets["boxes"].tolist() == [[[8, 4, 16, 20]]]
+    assert (found.targets["masks"][0, 0] == 255).nonzero().tolist() == [[row, column] for row in range(1, 5) for column in (2, 3)]

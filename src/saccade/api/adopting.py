@@ -16,6 +16,7 @@ from saccade.core import files, licenses, modelfile
 from saccade.core.card import InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
+from saccade.core.geometry import MULTIPLE
 from saccade.data.sample import Schema
 from saccade.tasks import room
 
@@ -123,11 +124,19 @@ def _task(model: str, asked: str | None) -> str:
 
 def _config(task: str, model: str, seen: _Pixels) -> TrainConfig:
     row = next((row for row in room(task).models() if row.name in (model, model.partition(".")[0])), None)
-    size = seen.size or (row.size if row is not None else None) or SIZE
+    size = seen.size or _square(row.size if row is not None else None) or SIZE
     channels = seen.channels or (1 if model == "lenet5" else 3)
     config = configs.override(TrainConfig(), {"task": task, "model": model, "size": size, "channels": channels})
     room(task).check(config)
     return config
+
+
+def _square(size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """As large, for images of either orientation, in multiples of 32."""
+    if size is None or size[0] == size[1]:
+        return size
+    side = round(math.sqrt(size[0] * size[1]) / MULTIPLE) * MULTIPLE
+    return side, side
 
 
 def _schema(task: str, classes: tuple[str, ...], config: TrainConfig) -> Schema:
@@ -139,6 +148,8 @@ def _names(classes: Sequence[str] | str | Path) -> tuple[str, ...]:
         is_file = os.path.isfile(classes)  # not Path.is_file, which raises for many names in one text
         if not is_file and Path(classes).suffix in LISTS:
             raise UserError("no such file", where=f"--classes {classes}", fix="a file of a name a line, or a,b,c")
+        if is_file and Path(classes).suffix == ".json":
+            raise UserError("must be text of a name a line", where=f"--classes {classes}", fix="save it as such, or give a,b,c")
         classes = _lines(Path(classes)) if is_file else str(classes).split(",")
     names = tuple(name.strip() for name in classes if name.strip())
     if not names or len(set(names)) != len(names):

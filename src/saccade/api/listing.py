@@ -78,7 +78,8 @@ class Models(Sequence[Entry]):
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(one.name)}</td><td>{one.task}</td><td>{one.source}</td>"
-            f"<td style='text-align:right'>{one.parameters or 0:,}</td><td>{html.escape(one.license)}</td></tr>"
+            f"<td style='text-align:right'>{'' if one.parameters is None else format(one.parameters, ',')}</td>"
+            f"<td>{html.escape(one.license)}</td></tr>"
             for one in self._entries[:50]
         )
         rest = f"<p>and {len(self) - 50:,} more</p>" if len(self) > 50 else ""

@@ -18,7 +18,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError, unknown
 from saccade.core.scheduled import Scheduled
 from saccade.data.dataset import Dataset
-from saccade.task import Budget
+from saccade.task import Budget, refuse_sections
 from saccade.tasks import MAKING, ROOMS, known_as, room
 from saccade.tasks.classification.models import hf_rows
 
@@ -81,10 +81,15 @@ def _check_model(config: TrainConfig, tasks: Sequence[str]) -> None:
     reasons = []
     for task in tasks:
         try:
-            return room(task).check(config)
+            return _check(config, task)
         except UserError as error:
             reasons.append(error)
     raise reasons[0]
+
+
+def _check(config: TrainConfig, task: str) -> None:
+    room(task).check(config)
+    refuse_sections(config, task)
 
 
 def able(model: str) -> list[str]:
@@ -125,7 +130,7 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     budget = Budget(epochs, given.minutes, given.model, size, given.pretrained or bool(given.weights), learned)
     base, reasons = room(task).recipe(schema, device, budget)
     config = configs.override(base, {**values, "data": str(dataset.opened), "task": task})
-    room(task).check(config)
+    _check(config, task)
     check_start(config)
     return config, [line for line in reasons if line.split(":")[0].split(" ")[0] not in values]
 

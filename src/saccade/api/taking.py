@@ -75,7 +75,7 @@ def edited(task: Task, config: TrainConfig, schema: Schema, progress: Progress) 
         planned = planning.plan(text, model, card, task.build, config.seed)
         model, card = planned.network, planned.card
         progress.message(text)
-    return model, replace(card, metrics={}, licenses=checkpoint.descent())
+    return model, replace(card, ids=schema.ids, stuff=schema.stuff, metrics={}, licenses=checkpoint.descent())
 
 
 def _towards(card: Card, config: TrainConfig, schema: Schema) -> list[str]:

@@ -141,7 +141,7 @@ def _instead(text: str, operation: Operation, subject: Subject, network: nn.Modu
             other = shlex.join(shown(network, name) if word == path else word for word in words)
             try:
                 _planned(other, parse(other), Subject.of(network, subject.card, subject.build, subject.draws.seed), network)
-            except UserError:
+            except Exception:  # whatever hinders a suggestion, what was asked is answered
                 continue
             return f"{other} would go"
     return "this network cannot be edited there"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -36,10 +37,10 @@ def match(module: Mapping[str, Shape], file: Mapping[str, Shape], rows: Mapping[
     """
     best = Match({})
     most = 0
-    for without in sorted(wrappings(file), key=lambda prefix: AVERAGED not in prefix.lower()):
+    for without in sorted(wrappings(file), key=lambda prefix: AVERAGED not in re.split(r"[._]", prefix.lower())):
         for inside in wrappings(module):
             names = {name: other for name, other in _named(module, file, inside, without) if _fits(name, module[name], file[other], rows)}
-            filled = sum(math.prod(module[name]) for name in names)
+            filled = sum(math.prod(module[name]) for name in names if not name.endswith(COUNTERS))
             if filled > most:
                 best, most = Match(names, without, inside), filled
     return _by_order(best, module, file, rows) if ordered else best

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from saccade.core import run_lengths
 from saccade.core.config import TrainConfig
-from saccade.core.geometry import CELL, canvas, padded
+from saccade.core.geometry import CELL, FILL, MULTIPLE, canvas, padded
 from saccade.core.run_lengths import Patch
 from saccade.data import augment, composing
 from saccade.data.cache import Preparation
@@ -75,11 +76,15 @@ def gathered(targets: Sequence[Objects], size: tuple[int, int] | None = None, ce
 
 
 def halved(batch: Batch) -> Batch:
-    """Images of half the height and width, which are even, with what `gathered` gives for them."""
+    """Images of half the height and width, with what `gathered` gives for them, on canvases of multiples of 32 again."""
+    images = smaller(batch.images)
+    below, beside = (-side % MULTIPLE for side in images.shape[2:])
     targets = {**batch.targets, "boxes": batch.targets["boxes"] / 2}
     if "masks" in targets:
-        targets["masks"] = smaller(targets["masks"])
-    return replace(batch, images=smaller(batch.images), targets=targets)
+        masks = targets["masks"]
+        cell = batch.images.shape[2] // masks.shape[2]
+        targets["masks"] = F.pad(smaller(masks), (0, beside // cell, 0, below // cell))
+    return replace(batch, images=F.pad(images, (0, beside, 0, below), value=FILL), targets=targets)
 
 
 def _share(part: Patch, cells: NDArray[np.uint8], cell: int) -> None:

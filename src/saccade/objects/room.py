@@ -23,7 +23,7 @@ from saccade.objects.detr_rows import Row
 from saccade.objects.metrics import ObjectsMetric
 from saccade.objects.models import Own, Theirs
 from saccade.objects.recipes import TaskName
-from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_bands, refuse_changes, refuse_sections
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_bands, refuse_changes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +97,6 @@ class Room:
         """Raise UserError, naming the nearest, for a model that is not known, and for what no detector does."""
         self._known(config.model)
         refuse_changes(config.augment, self.changes, self.name)
-        refuse_sections(config, self.name, "objects")
         refuse_bands(config.channels, (1, 3), self.name)
         if config.pretrained and config.model in self.own:
             raise UserError(f"{config.model} has no published weights", where="--pretrained", fix="leave it out")

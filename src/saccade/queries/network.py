@@ -163,7 +163,8 @@ def checked(card: Card, most: int = MOST_CLASSES) -> str:
     name = card.architecture.get("name")
     known = {key: value for key, value in card.architecture.items() if key not in ("nms", "boxes")}
     if not isinstance(name, str) or name not in rows.ROWS[card.task]:
-        raise UserError("not the architecture of a network of transformers", where="card", fix="the file was put together wrongly")
+        fix = "the model was made by another version of saccade"
+        raise UserError(f"no network of transformers for {card.task} is called {name!r}", where="card", fix=fix)
     if known != rows.architecture(name, len(card.classes), card.input.channels) or card.input.channels not in (1, 3):
         raise UserError("not the architecture of a network of transformers", where="card", fix="the file was put together wrongly")
     if not 1 <= len(card.classes) <= most:
@@ -190,13 +191,12 @@ def _network(row: rows.Row, classes: int) -> Any:
     kind = getattr(importlib.import_module(f"{folder}.modeling_{row.family}"), f"{begin}ForUniversalSegmentation")
     attention = {} if row.family == "mask2former" else {"attn_implementation": "sdpa"}  # which takes masks of bool
     settings = {**attention, **row.settings}
-    backbone = settings.pop("backbone_config", None)
-    made = config(num_labels=classes, **settings)
-    if backbone is not None:  # set afterwards: it warns of all but Swin
-        made.backbone_config = importlib.import_module("transformers").AutoConfig.for_model(**backbone)
-    network = kind(made)
+    backbone = settings.get("backbone_config")
+    if backbone is not None:
+        settings["backbone_config"] = importlib.import_module("transformers").AutoConfig.for_model(**backbone)
+    network = kind(config(num_labels=classes, **settings))
     del network.criterion  # `queries.criterion` leaves out what does not count
-    if backbone is not None and backbone["model_type"] == "swin":
+    if backbone is not None:
         encoder = network.model.pixel_level_module.encoder
         encoder.set_attn_implementation("eager")  # torch cannot export the other with its windows
         encoder.swin.layernorm = nn.Identity()  # of what no map is made of; published files have none

@@ -17,7 +17,7 @@ from saccade.training.begun import Begun
 from saccade.training.learner import Learner
 from saccade.training.ranks import check_batch
 from saccade.training.state import CHANGES, read_events
-from saccade.training.trying import agreed, said, tried
+from saccade.training.trying import agreed, lost, said, tried
 
 if TYPE_CHECKING:
     from saccade.training.loop import Trainer
@@ -229,8 +229,9 @@ class Changes:
             raise UserError(why, where=what, fix="ask for less of it, or give the process more memory")
         try:
             yield
-        except Exception:
-            self._begun.end()
+        except Exception as error:
+            if not lost(error):  # what ends another process is to be counted as what ends this one
+                self._begun.end()
             raise
 
     def _looking(self, texts: list[str]) -> Callable[[], dict[str, Any]]:

@@ -254,7 +254,7 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> None:
         state, config, learner = self.state, self.learner.config, self.learner
         moved = [batch.to(self.device, channels_last=config.channels_last) for batch in batches]
-        means = self.recovery.step(moved, state.step, self.schedule)
+        means = self.recovery.step(moved, state.step, self.schedule, state.position)
         if learner.average is not None:
             learner.average.update(learner.model, state.step)
         state.take(means, config.batch)

@@ -31,7 +31,7 @@ class Recovery:
 
     def __init__(self, updater: Updater, loader: Loader, run: RunDir, config: TrainConfig, progress: Progress) -> None:
         self.updater, self.loader, self.run, self.config, self.progress = updater, loader, run, config, progress
-        self.ranks, self._peak = updater.ranks, config.lr
+        self.ranks, self._peak, self._place = updater.ranks, config.lr, 0
         self.events = [event for event in read_events(run, list(updater.optimizers)) if event["event"] != "shorten"]
 
     def slowdown(self, step: int) -> float:
@@ -43,8 +43,10 @@ class Recovery:
         set_since = self.config.lr != self._peak
         return self.config.lr * self.slowdown(step) * (schedule.highest(step) if set_since else 1.0)
 
-    def step(self, batches: Sequence[Batch], step: int, schedule: Schedule) -> dict[str, float]:
-        """Do step number `step`. Raises UserError where the run must end, BackError where it must go back."""
+    def step(self, batches: Sequence[Batch], step: int, schedule: Schedule, place: int) -> dict[str, float]:
+        """Do step number `step`, whose images begin at `place` of the stream. Raises UserError where the run must end, BackError where it
+        must go back."""
+        self._place = place
         means: dict[str, float] = {}
         for phase in self.updater.due(step):
             means |= self._phase(phase, self._fitting(batches, step, phase), step, schedule)
@@ -101,11 +103,11 @@ class Recovery:
     def _look(self, error: NotFiniteError, batches: Sequence[Batch], step: int) -> dict[str, Any]:
         """What is known of the fault, as the event that tells of it; the first process looks at the images of all."""
         if self.updater.sharded:  # nobody alone could run the network
-            file = diagnosis.keep(self.run, self.loader.step(int(batches[0].positions[0])), self.loader, step)
+            file = diagnosis.keep(self.run, self.loader.step(self._place), self.loader, step)
             said = f"; with --shard no image is looked for; the batch is in {file}"
             return {"step": step, "phase": error.phase.name, "what": error.what, "images": [], "module": "", "said": said}
         if self.ranks.world > 1:
-            whole = self.loader.step(int(batches[0].positions[0]))
+            whole = self.loader.step(self._place)
             batches = [batch.to(batches[0].images.device, channels_last=self.config.channels_last) for batch in whole]
         positions, module = diagnosis.diagnose(error, self.updater.model, batches, step)
         names = self.loader.names(_array(positions)) if positions else []

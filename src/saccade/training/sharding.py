@@ -61,15 +61,18 @@ def whole(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
     spread: dict[K, Any] = {name: value for name, value in tensors.items() if is_sharded(value)}
     if not spread:
         return dict(tensors)
-    failed, rooms = 0, dict[K, tuple[Tensor, Tensor]]()
+    failed: Exception | None = None
+    rooms = dict[K, tuple[Tensor, Tensor]]()
     try:
         rooms = {name: _room(value, dist.get_world_size()) for name, value in spread.items()}
-    except Exception:  # for want of memory: it is told to the others, and raised by all
-        failed = dist.get_rank() + 1
-    told = torch.tensor([failed])
+    except Exception as error:  # for want of memory, most likely: it is told to the others, and raised by all
+        failed = error.with_traceback(None)
+    told = torch.tensor([0 if failed is None else dist.get_rank() + 1])
     dist.all_reduce(told, dist.ReduceOp.MAX)
     if int(told):
-        raise UserError(f"process {int(told) - 1} has not enough memory for whole weights, of which each has a part", where="--shard")
+        raise UserError(
+            f"process {int(told) - 1} cannot make room for whole weights, of which each has a part", where="--shard"
+        ) from failed
     for room, part in rooms.values():
         if room.numel():
             dist.all_gather_into_tensor(room, part)

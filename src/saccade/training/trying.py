@@ -19,9 +19,10 @@ def agreed(ranks: Ranks, work: Callable[[], T], *, where: str) -> T:
     try:
         found = work()
     except Exception as error:
-        if _lost(error):
+        if lost(error):
             raise
-        failed = error
+        failed = error.with_traceback(None)  # which holds what the work had made, a second network say
+        failed.__context__ = None
     why = ranks.fault("" if failed is None else said(failed))
     if not why:
         return found
@@ -37,7 +38,7 @@ def tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except UserError as error:
         return {"error": {"message": error.message, "where": error.where, "fix": error.fix}}
     except Exception as error:
-        if _lost(error):
+        if lost(error):
             raise
         return {"error": {"message": said(error), "where": "", "fix": ""}}
 
@@ -49,6 +50,6 @@ def said(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"cannot be done: {type(error).__name__}: {str(error)[:300]}"
 
 
-def _lost(error: Exception) -> bool:
+def lost(error: Exception) -> bool:
     """Whether another process of the run has gone, so that nothing can be agreed on."""
     return isinstance(error, SaccadeError) and not isinstance(error, UserError)

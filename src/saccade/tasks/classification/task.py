@@ -15,7 +15,7 @@ from saccade.core.errors import UserError
 from saccade.core.results import Classification as Answer
 from saccade.data.sample import Schema
 from saccade.nn.pretrained import MEAN, STD
-from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes, refuse_sections
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.classification import models, recipes
 from saccade.tasks.classification.metrics import ClassificationMetric
 
@@ -51,7 +51,6 @@ class Classification:
         """Raise UserError, naming the nearest, for a model that is not known."""
         models.find(config.model)
         refuse_changes(config.augment, CHANGES, "classify")
-        refuse_sections(config, self.name)
 
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it; raises UserError for a name that is not known."""

@@ -13,7 +13,7 @@ from saccade.core.card import Card, InputSpec
 from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.data.sample import Schema
-from saccade.task import Augment, Budget, Metric, ModelRow, Phase, Taken, refuse_bands, refuse_changes, refuse_sections
+from saccade.task import Augment, Budget, Metric, ModelRow, Phase, Taken, refuse_bands, refuse_changes
 from saccade.tasks.generation import latents as numbers
 from saccade.tasks.generation import metrics as figures
 from saccade.tasks.generation import models, recipes
@@ -49,7 +49,6 @@ class Generation:
         """Raise UserError for a model that is not known, images too small for one, and settings that belong to another family."""
         family, settings = models.find(config.model), config.generation
         refuse_changes(config.augment, ("flip",), "generate")
-        refuse_sections(config, self.name, "generation")
         refuse_bands(config.channels, (1, 3, 4), "generate")
         if config.label_smoothing:
             raise UserError("is for classify", where="label_smoothing", fix="leave it out")

@@ -35,11 +35,17 @@ def _pixels(logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
     """Of logits `[B, K, h, w]`, masks uint8 `[B, M, h, w]` and labels `[B, M]`: the mean over an image's cells of the cross-entropy with
     the shares that classes have in each, as often as it has segments, once at least, summed up. Cells that are mostly void, or of a crowd,
     do not count."""
-    real = F.one_hot(labels.clamp(min=0), logits.shape[1]) * (labels >= 0)[..., None]
-    shares = torch.einsum("bmk,bmhw->bkhw", real.float(), masks.float() / FULL)
+    shares = torch.stack([_shares(*one, logits.shape[1]) for one in zip(masks, labels, strict=True)])
     covered = shares.sum(1)
     counted = (covered >= HALF).float()
     entropy = -(shares * logits.log_softmax(1)).sum(1) / covered.clamp_min(HALF)
     means = (entropy * counted).sum((1, 2)) / counted.sum((1, 2)).clamp_min(1)
     summed: Tensor = (means * (labels >= 0).sum(1).clamp_min(1)).sum()
     return summed
+
+
+def _shares(masks: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Of each cell of an image, by class: masks uint8 `[M, h, w]` and labels `[M]` -> `[K, h, w]`. One image after the other, of those
+    segments alone that count, as a thousand of each image of a batch at once would take gigabytes."""
+    real = labels >= 0
+    return torch.einsum("mk,mhw->khw", F.one_hot(labels[real], classes).float(), masks[real].float()) / FULL

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saccade.core.card import Card
 from saccade.core.config import TrainConfig
+from saccade.core.errors import UserError
 from saccade.core.panoptic import Panoptic as Answer
 from saccade.data.sample import Schema
 from saccade.objects.room import Room
@@ -42,6 +43,8 @@ class Panoptic(Room):
     def check(self, config: TrainConfig) -> None:
         """As the others do, and for published weights that not everybody may use."""
         super().check(config)
+        if config.objects.nms:
+            raise UserError("is for detect and instances: segments lie over none", where="objects.nms", fix="leave it out")
         if config.pretrained and config.model in QUERIES:
             rows.check_license(self.name, config.model, config.license)
 

@@ -17,7 +17,7 @@ from saccade.core.errors import UserError
 from saccade.core.segmentation import Segmentation as Answer
 from saccade.data.sample import Schema
 from saccade.queries import rows as query_rows
-from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes, refuse_sections
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_changes
 from saccade.tasks.segmentation import models, recipes
 from saccade.tasks.segmentation.layers import LayersMetric
 from saccade.tasks.segmentation.metrics import SegmentationMetric
@@ -61,7 +61,6 @@ class Segmentation:
         """Raise UserError, naming the nearest, for a model that is not known, and for what is not done here."""
         models.check(config.model)
         refuse_changes(config.augment, CHANGES, self.name)
-        refuse_sections(config, self.name, "segmentation")
         if config.channels not in (1, 3) and config.model not in models.OWN:
             fix = f"--model {next(iter(models.OWN))}, or save the bands that matter as such images"
             raise UserError(f"{config.model} takes grey or RGB images, got {config.channels} channels", where="channels", fix=fix)
