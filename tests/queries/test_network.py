@@ -225,9 +225,13 @@ def test_cards_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card("segment", ("a", "b"), rows.architecture("eomt_large", 2, 3), SPEC)
     network = rebuild(Queries, card, checked(card), 10**6)
     assert isinstance(network, nn.Module)
-    for change in ({"name": 3}, {"name": "eomt_giant"}, {"arguments": {"classes": 9, "channels": 3}}, {"arguments": {}}, {"more": 1}):
+    for change in ({"name": 3}, {"arguments": {"classes": 9, "channels": 3}}, {"arguments": {}}, {"more": 1}):
         with pytest.raises(UserError, match="not the architecture"):
             checked(replace(card, architecture={**card.architecture, **change}))
+    with pytest.raises(
+        UserError, match=r"no network of transformers for segment is called 'eomt_giant' .the model was made by another version"
+    ):
+        checked(replace(card, architecture={**card.architecture, "name": "eomt_giant"}))
     with pytest.raises(UserError, match="must have 1 to 1 classes, was 2"):
         checked(card, 1)
     with pytest.raises(UserError, match="the file holds 1,000"):

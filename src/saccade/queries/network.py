@@ -162,10 +162,11 @@ def checked(card: Card, most: int = MOST_CLASSES) -> str:
     """The name of the network that a card describes; raises UserError for what is none."""
     name = card.architecture.get("name")
     known = {key: value for key, value in card.architecture.items() if key not in ("nms", "boxes")}
-    if not isinstance(name, str) or name not in rows.ROWS[card.task]:
+    if isinstance(name, str) and name not in rows.ROWS[card.task]:
         fix = "the model was made by another version of saccade"
         raise UserError(f"no network of transformers for {card.task} is called {name!r}", where="card", fix=fix)
-    if known != rows.architecture(name, len(card.classes), card.input.channels) or card.input.channels not in (1, 3):
+    colours = card.input.channels in (1, 3)
+    if not isinstance(name, str) or not colours or known != rows.architecture(name, len(card.classes), card.input.channels):
         raise UserError("not the architecture of a network of transformers", where="card", fix="the file was put together wrongly")
     if not 1 <= len(card.classes) <= most:
         raise UserError(f"must have 1 to {most} classes, was {len(card.classes)}", where="card")

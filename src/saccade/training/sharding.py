@@ -71,7 +71,7 @@ def whole(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
     dist.all_reduce(told, dist.ReduceOp.MAX)
     if int(told):
         raise UserError(
-            f"process {int(told) - 1} cannot make room for whole weights, of which each has a part", where="--shard"
+            f"process {int(told) - 1} has not enough memory for whole weights, of which each has a part", where="--shard"
         ) from failed
     for room, part in rooms.values():
         if room.numel():
