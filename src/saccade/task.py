@@ -144,6 +144,13 @@ def refuse_sections(config: TrainConfig, task: str) -> None:
             raise UserError(said, where=f"{section}.{name}", fix="leave it out")
 
 
+def refuse_stuff(config: TrainConfig, stuff: Sequence[int]) -> None:
+    """Raise UserError for another stuff than the data have."""
+    if tuple(config.objects.stuff) != tuple(stuff):
+        fix = f"--set objects.stuff=[{','.join(map(str, stuff))}], as the data have it"
+        raise UserError(f"must be the places of the classes of stuff, was {list(config.objects.stuff)}", where="objects.stuff", fix=fix)
+
+
 class Augment(Protocol):
     """What becomes of a decoded image before it is learned from; all randomness comes from keyed generators."""
 

@@ -104,6 +104,22 @@ def test_it_learns(learned: Run, fields: Path, page: Any) -> None:
     assert page(html).faults == [] and "panoptic segmentation" in html and "panoptic quality" in html
 
 
+def test_stuff_is_what_the_data_have(ours: Run, fields: Path, tmp_path: Path) -> None:
+    """Where a run begins anew, and where it goes on from a model that was edited."""
+    with pytest.raises(UserError, match=r"objects.stuff.*must be the places of the classes of stuff, was \[0\]"):
+        train(fields, tmp_path / "wrong", model="small_panoptic", set={"objects.stuff": [0]})
+    assert not (tmp_path / "wrong").exists()
+    shutil.copytree(fields, tmp_path / "set")
+    for file in (tmp_path / "set").rglob("*.json"):
+        text = json.loads(file.read_text())
+        for category in text.get("categories", ()):
+            category["isthing"] = int(category["name"] != "sky")
+        file.write_text(json.dumps(text))
+    edited = saccade.edit(ours.path / "best.safetensors", "deepen pixels +1", out=tmp_path / "edited.safetensors")
+    run = train(tmp_path / "set", tmp_path / "on", model="small_panoptic", epochs=1, weights=str(edited.model))
+    assert run.config.objects.stuff == (2,) and saccade.load(run.path).card.stuff == (2,)
+
+
 def test_our_own_learns_in_seconds(ours: Run, fields: Path) -> None:
     facts = ours.to_dict()
     assert facts["metrics"]["pq_stuff"] > 0.8 and facts["metrics"]["pq"] > 0.4, facts["metrics"]

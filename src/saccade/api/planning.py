@@ -18,7 +18,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError, unknown
 from saccade.core.scheduled import Scheduled
 from saccade.data.dataset import Dataset
-from saccade.task import Budget, refuse_sections
+from saccade.task import SECTIONS, Budget, refuse_sections, refuse_stuff
 from saccade.tasks import MAKING, ROOMS, known_as, room
 from saccade.tasks.classification.models import hf_rows
 
@@ -131,6 +131,8 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     base, reasons = room(task).recipe(schema, device, budget)
     config = configs.override(base, {**values, "data": str(dataset.opened), "task": task})
     _check(config, task)
+    if task in SECTIONS["objects"]:
+        refuse_stuff(config, schema.stuff)
     check_start(config)
     return config, [line for line in reasons if line.split(":")[0].split(" ")[0] not in values]
 

@@ -23,7 +23,7 @@ from saccade.objects.detr_rows import Row
 from saccade.objects.metrics import ObjectsMetric
 from saccade.objects.models import Own, Theirs
 from saccade.objects.recipes import TaskName
-from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_bands, refuse_changes
+from saccade.task import Augment, Budget, Losses, Metric, ModelRow, Phase, refuse_bands, refuse_changes, refuse_stuff
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,9 +111,7 @@ class Room:
     def create(self, config: TrainConfig, schema: Schema) -> tuple[nn.Module, Card]:
         """A new network by its name, and the card that rebuilds it; raises UserError for another stuff than the data have."""
         self._known(config.model)
-        if tuple(config.objects.stuff) != tuple(schema.stuff):
-            fix = f"--set objects.stuff=[{','.join(map(str, schema.stuff))}], as the data have it"
-            raise UserError(f"must be the places of the classes of stuff, was {list(config.objects.stuff)}", where="objects.stuff", fix=fix)
+        refuse_stuff(config, schema.stuff)
         spec = InputSpec(config.channels, config.size, self.resize(config), *self._colours(config))
         architecture = self._architecture(config.model, len(schema.classes), config.channels)
         card = Card(self.name, schema.classes, architecture, spec, ids=schema.ids, stuff=schema.stuff)

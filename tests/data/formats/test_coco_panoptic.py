@@ -19,7 +19,7 @@ from saccade.core import run_lengths
 from saccade.core.class_masks import IGNORED
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
-from saccade.data import doctor, formats
+from saccade.data import doctor, drawing, formats, scenes
 from saccade.data.annotations import Annotations, Item, Object
 from saccade.data.formats import coco_panoptic
 from saccade.data.opening import open_annotations, open_dataset
@@ -245,12 +245,12 @@ def test_a_page_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in formats.NAMES if "segment" in formats.find(name).TASKS])
-def test_it_becomes_a_set_of_classes_of_pixels(name: str, tmp_path: Path) -> None:
+def test_it_becomes_a_set_of_classes_of_pixels(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "layers":  # which holds seven classes
+        for module in (drawing, scenes):
+            monkeypatch.setattr(module, "SHAPES", drawing.SHAPES[:3])
+        monkeypatch.setattr(scenes, "_scene", scenes._scene.__wrapped__)
     data.make("shapes", task="panoptic", n=18, size=(24, 32), out=tmp_path / "set")
-    if name == "layers":  # which holds seven classes, and these are nine
-        with pytest.raises(UserError, match="classes that overlap must be at most 7, was 9"):
-            data.convert(tmp_path / "set", tmp_path / "out", to=name, task="segment")
-        return
     told = data.convert(tmp_path / "set", tmp_path / "out", to=name, task="segment")
     assert told["lost"] == [] and told["written"]["images"] == 18
     before, after = open_dataset(tmp_path / "set", task="segment"), open_dataset(tmp_path / "out", task="segment")
@@ -259,6 +259,12 @@ def test_it_becomes_a_set_of_classes_of_pixels(name: str, tmp_path: Path) -> Non
     for place, path in enumerate(after.paths):
         wanted, got = before[own[path.rpartition("/")[2].rpartition(".")[0]]].target, after[place].target
         np.testing.assert_array_equal(got, np.uint8(1) << wanted.astype(np.uint8) if after.annotations.multi else wanted)
+
+
+def test_nine_classes_become_no_layers(tmp_path: Path) -> None:
+    data.make("shapes", task="panoptic", n=18, size=(24, 32), out=tmp_path / "set")
+    with pytest.raises(UserError, match="classes that overlap must be at most 7, was 9"):
+        data.convert(tmp_path / "set", tmp_path / "out", to="layers", task="segment")
 
 
 def test_its_things_become_a_set_of_objects(tmp_path: Path) -> None:

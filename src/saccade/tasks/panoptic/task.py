@@ -85,15 +85,15 @@ class Panoptic(Room):
     def score(self, outputs: Any, targets: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Class indices `[B]` -> of our network the mean logit of each over its region, as in `segment`; of queries how sure the surest one
         of each is: the logarithm of how probable its class, by the mean probability of its mask where that covers anything: `[B]`."""
+        from saccade.nn import regions
+
         if len(outputs) == 3:
-            pixels = outputs[2]
-            wanted = pixels.gather(1, targets[:, None, None, None].expand(-1, 1, *pixels.shape[2:]))[:, 0]
-            return _mean(wanted, pixels.argmax(1) == targets[:, None, None])
+            return regions.score(outputs[2], targets)
         classes, masks = outputs
         found = classes.log_softmax(2).gather(2, targets[:, None, None].expand(-1, classes.shape[1], 1))[..., 0]
         surest, place = found.max(1)
         mask = masks.gather(1, place[:, None, None, None].expand(-1, 1, *masks.shape[2:]))[:, 0]
-        told: Tensor = surest + _mean(mask.sigmoid(), mask > 0).log()
+        told: Tensor = surest + regions.mean(mask.sigmoid(), mask > 0).log()
         return told
 
     def draw(self, image: NDArray[np.uint8], result: Answer, truth: Any | None = None) -> Image:  # type: ignore[override]
@@ -124,11 +124,3 @@ class Panoptic(Room):
 
     def _architecture(self, name: str, classes: int, channels: int) -> dict[str, Any]:
         return rows.architecture(name, classes, channels) if name in QUERIES else super()._architecture(name, classes, channels)
-
-
-def _mean(values: Tensor, region: Tensor) -> Tensor:
-    """Of `[B, h, w]` the mean over a region, over all of it where that is empty: `[B]`."""
-    weights = region.float()
-    weights = weights.where(weights.sum((1, 2), keepdim=True) > 0, 1.0)
-    found: Tensor = (values * weights).sum((1, 2)) / weights.sum((1, 2))
-    return found

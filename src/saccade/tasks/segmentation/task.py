@@ -170,10 +170,9 @@ class Segmentation:
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Logits `[B, K, H, W]`, class indices `[B]` -> the mean logit of each over its region, the pixels told to be of it, or, where
         there are none, over the image, `[B]` (Vinogradova et al. 2020, "Seg-Grad-CAM", equation 1)."""
-        wanted = outputs.gather(1, targets[:, None, None, None].expand(-1, 1, *outputs.shape[2:]))[:, 0]
-        region = (outputs.argmax(1) == targets[:, None, None]).float()
-        region = region.where(region.sum((1, 2), keepdim=True) > 0, 1.0)
-        return (wanted * region).sum((1, 2)) / region.sum((1, 2))
+        from saccade.nn import regions
+
+        return regions.score(outputs, targets)
 
     def draw(self, image: NDArray[np.uint8], result: Answer, truth: Any | None = None) -> Image:
         """The image uint8 `[H, W, C]` with the classes of its pixels over it, the edges of the truth in white."""
