@@ -389,3 +389,36 @@ def test_a_signal_after_sessions_were_dropped_in_any_order_is_no_crash(files: di
     """OpenVINO gives the thread that compiles a signal stack, and took it away under the main thread: a server's SIGTERM was SIGSEGV."""
     done = subprocess.run([sys.executable, "-c", DROPPED, str(files["fp32"])], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "stopped in order"), done.stderr
+
+
+TOGETHER = """
+import sys, threading, time
+import numpy as np
+from saccade.prediction.openvino_file import OpenVinoFile
+from pathlib import Path
+
+session = OpenVinoFile(Path(sys.argv[1])).session(2)
+images, go = np.zeros((1, 3, 8, 8), np.uint8), []
+
+def call():
+    while not go:
+        pass  # awake, so that both come to their first call at the same moment
+    session.run(images)
+
+threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+time.sleep(0.02)
+go.append(True)
+for thread in threads:
+    thread.join(20)
+print(sum(thread.is_alive() for thread in threads), "waiting")
+"""
+
+
+@pytest.mark.processes
+def test_first_calls_of_several_threads(files: dict[str, Path]) -> None:
+    """OpenVINO's first conversion of an element type was a deadlock where two threads met in it: `predict` hung, one time in fifty."""
+    for _ in range(6):
+        done = subprocess.run([sys.executable, "-c", TOGETHER, str(files["fp32"])], capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr) == ("0 waiting\n", "")

@@ -20,6 +20,10 @@ require("openvino")  # which silences its telemetry: before the import, and for 
 import openvino  # noqa: E402
 from openvino.frontend import FrontEndManager  # noqa: E402
 
+# OpenVINO fills its table of element types at first use, in a C++ static that lets go of Python's lock while it is being made: two threads
+# whose first calls meet there wait for each other for ever. Made here, under the import's lock, before there are any.
+openvino.Type.u8.to_dtype()
+
 CARD = "saccade"
 NOT_OURS = "export it with `saccade export`: a card with its classes and preprocessing belongs in it"
 
