@@ -93,7 +93,7 @@ class Phase:
     """One update of a training step: a classifier has one, a GAN two.
 
     modules: the ones it trains (all others are frozen meanwhile); loss(batch, step) -> Losses;
-    optimizer: "adamw" or "sgd"; every: takes part in each `every`-th step; after_step: called when its step is done; pace: told before it
+    every: takes part in each `every`-th step; after_step: called when its step is done; pace: told before it
     what share of the run lies behind, 0..1; steady: from which share of the run on its steps take as long as any that follow.
     """
 

@@ -42,7 +42,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     "channels": ([("1", 1), ("3", 3), ("4", 4), ("13", 13), ("1024", 1024)], ["0", "-1", "1025", "2.5", "rgb", "null"]),
     "batch": ([("1", 1), ("64", 64)], ["0", "-1", "1.5", "x", "null", "nan"]),
     "micro_batch": ([("0", 0), ("8", 8)], ["-1", "0.5", "x"]),
-    "optimizer": ([("sgd", "sgd"), ("adamw", "adamw")], ["adam", "1", "SGD "]),
+    "optimizer": ([("sgd", "sgd"), ("adamw", "adamw"), ("muon", "muon")], ["adam", "1", "SGD "]),
     "lr": POSITIVE,
     "momentum": BELOW_ONE,
     "betas": ([("[0,0.99]", (0.0, 0.99))], ["0.9", "[0.9]", "[0.9,1]", "[-0.1,0.9]", "x"]),

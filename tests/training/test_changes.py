@@ -33,6 +33,7 @@ EDITS = ("at step 3: widen features.0.0 1.5", "at step 5: deepen features.2 +1",
 CONFIGS: dict[str, TrainConfig] = {
     "default": replace(CONFIG, edits=EDITS),
     "sgd, no average": replace(CONFIG, edits=EDITS, optimizer="sgd", lr=0.02, ema=0.0),
+    "muon": replace(CONFIG, edits=EDITS, optimizer="muon"),
     "rows": replace(CONFIG, edits=("at step 4: prune features.2.0.conv1 0.5",), channels_last=False),
 }
 
@@ -59,7 +60,7 @@ def interrupted(path: Path, config: TrainConfig, after: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "after"), [*(("default", n) for n in (2, 3, 4, 5, 8, 9)), ("sgd, no average", 6), ("rows", 4), ("rows", 7)]
+    ("name", "after"), [*(("default", n) for n in (2, 3, 4, 5, 8, 9)), ("sgd, no average", 6), ("muon", 4), ("rows", 4), ("rows", 7)]
 )
 def test_resume_is_equal_to_the_bit(whole: Callable[[str], Outcome], tmp_path: Path, name: str, after: int) -> None:
     """From a checkpoint before, at and after an edit."""

@@ -19,12 +19,14 @@ KINDS = {
     "adamw": TrainConfig(optimizer="adamw", lr=0.01),
     "sgd": TrainConfig(optimizer="sgd", lr=0.01),
     "plain sgd": TrainConfig(optimizer="sgd", lr=0.01, momentum=0.0),
+    "muon": TrainConfig(optimizer="muon", lr=0.01),
 }
 
 
 def network(layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 4 * 6, 2))
+    first = [nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 17, 1), nn.Flatten()]
+    net = nn.Sequential(*first, nn.Linear(17 * 4 * 6, 2))
     return net.to(memory_format=layout)
 
 
@@ -70,7 +72,7 @@ def test_moments_have_the_strides_of_their_weights_and_share_no_memory() -> None
     assert all(before[name] == bytes(buffer.data) for name, buffer in kept.items())
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
 def test_vectors_do_not_decay(kind: str) -> None:
     net = network()
     optimizer = optim.build(phase(net), TrainConfig(optimizer=kind, lr=0.1, weight_decay=0.5))  # type: ignore[arg-type]
@@ -88,8 +90,8 @@ def test_vectors_do_not_decay(kind: str) -> None:
 def test_each_parameter_once_and_no_frozen_one() -> None:
     net = network()
     net[0].requires_grad_(False)
-    found = optim.trained(phase(net, net[4], net))
-    assert [id(p) for p in found] == [id(p) for p in [net[1].weight, net[1].bias, net[4].weight, net[4].bias]]
+    found = optim.trained(phase(net, net[5], net))
+    assert [id(p) for p in found] == [id(p) for one in (net[1], net[3], net[5]) for p in (one.weight, one.bias)]
     with pytest.raises(UserError, match="nothing to train"):
         optim.build(phase(net[0]), TrainConfig())
 

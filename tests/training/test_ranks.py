@@ -80,6 +80,13 @@ def test_a_signal_to_one_stops_all_and_another_number_of_them_goes_on(alone: Row
     check_curve(launch(1, "train", tmp_path)[0]["rows"], alone)
 
 
+def test_muon_on_spread_weights(tmp_path: Path) -> None:
+    """A matrix of which each process has rows is made orthogonal as a whole."""
+    options: dict[str, Any] = {"model": "small_resnet_28px", "lr": 0.01, "augment": {}, "optimizer": "muon"}
+    alone = launch(1, "train", tmp_path / "alone", **options)[0]["rows"]
+    check_curve(launch(2, "train", tmp_path / "spread", shard=True, **options)[0]["rows"], alone)
+
+
 @pytest.mark.parametrize("ema", [0.1, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_sharded_weights_train_as_whole_ones_do(alone: Rows, tmp_path: Path, ema: float) -> None:
     """And what they leave loads on one process, and the other way round."""

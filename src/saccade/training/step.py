@@ -178,13 +178,13 @@ class Updater:
     @torch.no_grad()
     def _draw_to_start(self, optimizer: torch.optim.Optimizer) -> None:
         """L2-SP (Li et al. 2018, section 3.2): the gradient of half `start_decay` times the squared distance to the start; apart from the
-        moments under AdamW, as its weight decay is (Loshchilov & Hutter 2019)."""
+        moments but under SGD, as the weight decay is (Loshchilov & Hutter 2019)."""
         for group in optimizer.param_groups:
             pulled = [p for p in group["params"] if p.grad is not None and id(p) in self._start]
             if not pulled:
                 continue
             starts = [self._start[id(p)] for p in pulled]
-            if self.config.optimizer == "adamw":
+            if self.config.optimizer != "sgd":
                 torch._foreach_lerp_(pulled, starts, min(1.0, group["lr"] * self.config.start_decay))
             else:
                 away = torch._foreach_sub(pulled, starts)
