@@ -141,9 +141,8 @@ class TrainConfig:
     names of the licences that weights from elsewhere may be under (none: any). epochs
     counts passes over the training split; minutes is wall time from the start of the command and wins where both are given. size: (height,
     width) of the model's input. batch: images per optimizer step; micro_batch: images per forward pass (0: the whole batch). lr: peak
-    learning rate; warmup: share of all steps spent rising to it. momentum: of sgd, and of muon's matrices; betas: of AdamW, which is also
-    what muon does with all else. weight_decay spares biases and norms. ema: half-life of the averaged weights as a share of all steps (0:
-    off).
+    learning rate; warmup: share of all steps spent rising to it. momentum: of sgd; betas: of adamw, and of what is no matrix to muon
+    (`training/muon.py`). weight_decay spares biases and norms. ema: half-life of the averaged weights as a share of all steps (0: off).
     Of weights that have learned before: layer_decay: the rate of each layer is that of the next one times this (1: all the same; Clark et
     al. 2020, "ELECTRA"); unfreeze: share of all steps until the first layer learns, the last one from the start and those between in turn
     (0: all from the start; Howard & Ruder 2018, "ULMFiT"); start_decay: of them towards what they were, in place of weight_decay (L2-SP, Li

@@ -37,8 +37,11 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
     epochs *= 1 if budget.minutes is None else 2
     minutes = budget.limit(device, CPU_MINUTES, reasons)
+    fast = model == default and not budget.pretrained
+    if fast:
+        reasons.append("optimizer: muon, learns from far fewer images seen than adamw from random weights")
     coarse = 0.0
-    if model == default and not budget.pretrained and (schema.extent or 0.0) * max(size) >= LARGE * max(schema.size):
+    if fast and (schema.extent or 0.0) * max(size) >= LARGE * max(schema.size):
         coarse = COARSE
         reasons.append(f"objects.coarse: {coarse:g} of the steps see images at half their size, large enough for half of the objects")
     if schema.stuff:
@@ -54,6 +57,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
         size=size,
         channels=schema.channels,
         batch=batch,
+        optimizer="muon" if fast else "adamw",
         lr=rate,
         weight_decay=0.05,
         warmup=0.05,

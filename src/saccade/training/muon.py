@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOMENTUM = 0.95
 ITERATIONS = 3
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a s + b s^3 + c s^5 of each singular value s: towards 1, within about 0.3 (Jordan et al. 2024)
-LENGTH = 0.2  # root of the mean square of a step at a rate of 1, AdamW's usual one (Liu et al. 2025, arXiv:2502.16982, section 2.2)
+FARTHER = 25.0  # singular values of a step of a matrix, as multiples of the rate, which is AdamW's (`benchmarks/segmentation.py`)
 
 
 class Muon(torch.optim.AdamW):
     """AdamW, but for groups of matrices (`"matrix": True`), which move by their Nesterov momentum made orthogonal.
 
-    A weight `[out, in, ...]` is the matrix `[out, in * ...]`. The rate and the weight decay mean the same in both kinds of groups, as a
-    matrix moves as far as under AdamW. What is remembered of a matrix: "momentum_buffer".
+    A weight `[out, in, ...]` is the matrix `[out, in * ...]`; one of more rows than columns moves farther by the root of their ratio. What
+    is remembered of a matrix: "momentum_buffer".
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, betas: tuple[float, float], fused: bool) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float], fused: bool) -> None:
         super().__init__(groups, lr=lr, betas=betas, fused=fused)
-        self.momentum = momentum
         self._step_supports_amp_scaling = False  # a step with infinite gradients is left out whole, not by the fused kernel for its part
 
     @torch.no_grad()
@@ -32,20 +32,20 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             for parameter in group["params"] if group["matrix"] else ():
                 if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    self._move(parameter, parameter.grad, group["lr"])
+                    self._move(parameter, parameter.grad, FARTHER * group["lr"], group["weight_decay"])
                     parameter.grad = None
         super().step()
         return loss
 
-    def _move(self, parameter: Tensor, gradient: Tensor, rate: float) -> None:
+    def _move(self, parameter: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        held = state["momentum_buffer"].lerp_(gradient, 1 - self.momentum)
-        ahead = torch.lerp(gradient, held, self.momentum)
+        held = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
+        ahead = torch.lerp(gradient, held, MOMENTUM)
         step = orthogonal(ahead.reshape(len(ahead), -1))
-        parameter.add_(step.reshape(parameter.shape), alpha=-rate * LENGTH * max(step.shape) ** 0.5)
+        length = max(1.0, step.shape[0] / step.shape[1]) ** 0.5
+        parameter.mul_(1 - rate * decay).add_(step.reshape(parameter.shape), alpha=-rate * length)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

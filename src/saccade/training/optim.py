@@ -48,7 +48,7 @@ def build(phase: Phase, config: TrainConfig, learned: Collection[int] = ()) -> t
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
     if config.optimizer == "muon":
-        return Muon(groups, config.lr, config.momentum, config.betas, fused)
+        return Muon(groups, config.lr, config.betas, fused)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 

@@ -31,7 +31,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     model, why = (budget.model, "as asked") if budget.model else (DEFAULT, "learns from random weights in minutes")
     reasons.append(f"model: {model}, {why}")
     images = schema.images.get("train", 0)
-    batch = 4 if device == "cpu" else 8 if images < 2000 else 16
+    batch = (8 if model == DEFAULT else 4) if device == "cpu" else 8 if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
     epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
     augment, why = _augment(schema, epochs * min(1.0, (budget.minutes or CPU_MINUTES) / CPU_MINUTES))
@@ -44,7 +44,10 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"segmentation.class_weights: {why}")
     if not queries:
         reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
-    coarse = COARSE if model == DEFAULT and not budget.pretrained and min(size) >= LEAST_COARSE else 0.0
+    fast = model == DEFAULT and not budget.pretrained
+    if fast:
+        reasons.append("optimizer: muon, learns from far fewer images seen than adamw from random weights")
+    coarse = COARSE if fast and min(size) >= LEAST_COARSE else 0.0
     if coarse:
         reasons.append(
             f"segmentation.coarse: {coarse:g} of the run sees images at half their size, for a quarter of the work, to learn from more"
@@ -62,6 +65,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         size=size,
         channels=schema.channels,
         batch=batch,
+        optimizer="muon" if fast else "adamw",
         lr=3e-3 if model == DEFAULT else 1e-4 if queries else 3e-4,
         weight_decay=0.05,
         warmup=0.05,
