@@ -72,6 +72,13 @@ def test_scenes_of_large_objects_are_seen_small_first(extent: float | None, size
     assert any(line.startswith("objects.coarse") for line in reasons) is bool(expected)
 
 
+def test_networks_of_our_own_learn_by_muon_from_random_weights() -> None:
+    for budget, expected in [(Budget(), "muon"), (Budget(pretrained=True), "adamw"), (Budget(model="fasterrcnn/resnet18"), "adamw")]:
+        config, reasons = Detection().recipe(schema((320, 320)), "cpu", budget)
+        assert config.optimizer == expected
+        assert any(line.startswith("optimizer: muon") for line in reasons) is (expected == "muon")
+
+
 def test_a_batch_at_half_its_size_has_boxes_and_masks_of_half_the_size() -> None:
     rows, columns = torch.arange(32)[:, None], torch.arange(64)
     images = (10 * (rows // 2) + columns // 2)[None, None].expand(2, 3, -1, -1).byte()

@@ -64,6 +64,13 @@ def test_sizes(size: tuple[int, int], uniform: bool, native: bool, expected: tup
     assert asked.size == (96, 64)
 
 
+def test_networks_of_our_own_learn_by_muon_from_random_weights() -> None:
+    for budget, expected in [(Budget(), "muon"), (Budget(pretrained=True), "adamw"), (Budget(model="unet/resnet18"), "adamw")]:
+        config, reasons = TASK.recipe(SCHEMA, "cpu", budget)
+        assert config.optimizer == expected
+        assert any(line.startswith("optimizer: muon") for line in reasons) is (expected == "muon")
+
+
 def test_images_are_seen_small_first_where_something_is_left_to_see() -> None:
     for size, budget, expected in [
         ((96, 96), Budget(), 0.5),
