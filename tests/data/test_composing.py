@@ -157,6 +157,26 @@ def test_pasted_objects_hide_what_is_below() -> None:
         composing.pasted(onto, painted((30, 31), []), keys.generator(0, "t", 0))
 
 
+def test_pasted_regions_bring_their_classes() -> None:
+    """Each connected region by itself, one of a class that lies apart too; never the ground, nor what does not count."""
+    onto = classes(painted((30, 40), [(0, 0, 20, 20)]))
+    other = classes(painted((30, 40), [(2, 2, 8, 8), (20, 2, 30, 12), (20, 20, 25, 25)]))
+    other.target[20:25, 20:25] = 1  # of the first's class, apart from it
+    other.target[:, 35:] = IGNORED
+    places = [np.s_[2:8, 2:8], np.s_[20:30, 2:12], np.s_[20:25, 20:25]]
+    seen = set()
+    for position in range(60):
+        made = composing.pasted(onto, other, keys.generator(0, "t", position))
+        taken = tuple(bool((made.image[place] == other.image[place]).all()) for place in places)
+        over = np.zeros((30, 40), bool)
+        for place in (place for place, there in zip(places, taken, strict=True) if there):
+            over[place] = True
+        assert np.array_equal(made.target, np.where(over, other.target, onto.target))
+        assert np.array_equal(made.image, np.where(over[..., None], other.image, onto.image))
+        seen.add(taken)
+    assert len(seen) == 8, "all of them, none, and what lies between"
+
+
 def test_mirrored_twice_is_as_before() -> None:
     for scene in (painted((17, 11), SCENE), painted((17, 11), SCENE, with_masks=False), classes(painted((17, 11), SCENE))):
         once = composing.flipped(scene)

@@ -30,7 +30,7 @@ class AugmentConfig:
     circle. grey: probability of a grey copy. erase: probability of erasing a rectangle. mixup, cutmix: probabilities
     of mixing a pair of neighbours (Zhang et al. 2018; Yun et al. 2019). Where there are boxes or masks of classes or objects: resize: range
     of scales at which an image is placed, by that at which it fits (0.1 to 2: large-scale jitter); mosaic: probability of four images on
-    one canvas; paste: that of objects from another image, which need masks.
+    one canvas; paste: that of objects, or regions of one class, from another image, which need masks.
     """
 
     flip: Share = 0.0

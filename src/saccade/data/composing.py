@@ -1,5 +1,5 @@
 """Random changes of an image together with its boxes and masks: placed on a canvas at another scale, mirrored, four on one canvas, objects
-of one pasted into another.
+or regions of one pasted into another.
 
 A sample's target is `Objects`, or the classes of its pixels uint8 `[H, W]`. Numbers come from the generator of the image's position; what
 is done is a function of them. Where a canvas shows no image it is FILL, and no class counts there.
@@ -33,6 +33,7 @@ NEAR = 64  # places of the stream ahead among which partners are found
 LARGE = 1 << 20  # pixels of a scaled image above which only the part that is shown is made
 FOCUSED = 0.5  # share of parts of images that are chosen about a pixel of a class
 MIDDLE = (0.25, 0.75)  # where the corner of four images may lie, as a share of the canvas
+REGION = 0.25  # share of an image above which a region is its ground rather than an object
 EMPTY = Rle((0, 0), b"")
 TILES = (0.5, 1.5)  # scale of each of them, by that at which it fits the canvas
 
@@ -57,7 +58,8 @@ def changed(
     else:
         canvas = jittered(samples[0], size, config.resize, generator, native=native)
     if len(samples) in (2, 5):
-        canvas = pasted(canvas, _mirrored(jittered(samples[-1], size, config.resize, generator), generator, config.flip), generator)
+        other = jittered(samples[-1], size, config.resize, generator, native=native)
+        canvas = pasted(canvas, _mirrored(other, generator, config.flip), generator)
     canvas = _mirrored(canvas, generator, config.flip)
     pixels = torch.from_numpy(canvas.image.transpose(2, 0, 1).copy())[None].float()
     coloured = augment.recolor(pixels, Draws.of(generator), config).round_().clamp_(0, 255).byte()[0]
@@ -131,9 +133,14 @@ def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.rando
 
 def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sample:
     """Some objects of `other`, an image of the same size, laid over `onto` (Ghiasi et al. 2021, section 3): what they hide is taken off the
-    masks and boxes of those below. Both have masks of objects."""
+    masks and boxes of those below. Both have masks of objects, or classes of pixels, of which regions are taken (as Olsson et al.
+    2021, "ClassMix: segmentation-based data augmentation for semi-supervised learning", section 3, take classes)."""
     if onto.image.shape != other.image.shape:
         raise ValueError(f"both images must have one shape, got {onto.image.shape} and {other.image.shape}")
+    if not isinstance(other.target, Objects):
+        over = _regions(other.target, generator)
+        image = np.where(over[..., None], other.image, onto.image)
+        return replace(onto, image=image, target=np.where(over, other.target, onto.target))
     taken = (generator.random(len(other.target.labels)) < 0.5) & ~other.target.crowd
     if not taken.any():
         return onto
@@ -144,6 +151,20 @@ def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sampl
     parts = [replace(part, pixels=part.pixels & ~over[_slices(part)]) for part in below]
     left = _cut(onto.target, parts, [int(part.pixels.sum()) for part in below], over.shape)
     return replace(onto, image=image, target=_together([left, added]))
+
+
+def _regions(classes: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Where some of the connected regions of one class lie, each as likely as not, but none of more than REGION of the image."""
+    from scipy.ndimage import label
+
+    over = np.zeros(classes.shape, bool)
+    for one in np.unique(classes[classes != IGNORED]):
+        regions, count = label(classes == one)
+        sizes = np.bincount(regions.ravel(), minlength=count + 1)
+        taken = (generator.random(count + 1) < 0.5) & (sizes <= REGION * classes.size)
+        taken[0] = False  # what is of another class
+        over |= taken[regions]
+    return over
 
 
 def flipped(sample: Sample) -> Sample:

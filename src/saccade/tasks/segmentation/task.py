@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from saccade.data.loader import Batch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision and timm state them
-CHANGES = ("flip", "color", "hue", "grey", "resize", "mosaic")
+CHANGES = ("flip", "color", "hue", "grey", "resize", "mosaic", "paste")
 
 
 def _check_queries(config: TrainConfig) -> None:
