@@ -159,7 +159,7 @@ def test_pasted_objects_hide_what_is_below() -> None:
 
 def test_pasted_regions_bring_their_classes() -> None:
     """Each connected region by itself, one of a class that lies apart too; never the ground, nor what does not count."""
-    onto = classes(painted((30, 40), [(0, 0, 20, 20)]))
+    onto = classes(painted((30, 40), [(10, 14, 28, 22)]))
     other = classes(painted((30, 40), [(2, 2, 8, 8), (20, 2, 30, 12), (20, 20, 25, 25)]))
     other.target[20:25, 20:25] = 1  # of the first's class, apart from it
     other.target[:, 35:] = IGNORED
