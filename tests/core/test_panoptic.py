@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from saccade.core.class_masks import IGNORED
 from saccade.core.errors import UserError
 from saccade.core.panoptic import Panoptic, PanopticQuality, Segment
+from saccade.tasks.segmentation.drawing import drawn
 
 CLASSES = ("cat", "dog", "grass")
 THINGS = (0, 1)
@@ -151,6 +153,19 @@ def test_result(tmp_path: Any) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(result.save(tmp_path / "x.png").read_bytes()))).astype(int)
     np.testing.assert_array_equal(pixels @ [1, 256, 65536], result.map)
     result.plot()
+
+
+def test_what_is_of_no_segment_is_of_no_class() -> None:
+    """Nothing is made of it: no region, no object; it is white where classes are drawn."""
+    told = made([[0, 0, 4, 4], [0, 9, 4, 4]], {4: 0, 9: 2}).to_segmentation()
+    assert told.mask.tolist() == [[IGNORED, IGNORED, 0, 0], [IGNORED, 2, 0, 0]]
+    assert [(one.label, one.area) for one in told.regions()] == [(0, 4), (2, 1)]
+    assert told.to_instances().names == ["cat", "grass"]
+    assert told.shares == {"cat": 0.8, "grass": 0.2}
+    (shown,) = told.plot().axes[0].images
+    assert np.asarray(shown.get_array())[0, 0].tolist() == [255] * 3
+    picture = np.asarray(drawn(np.full((2, 4, 3), 90, np.uint8), told))
+    assert (picture[0, 0] == 90).all() and (picture[0, -1] != 90).any()
 
 
 def test_what_is_none() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import class_masks, regions
-from saccade.core.class_masks import Packed
+from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.errors import UserError
 from saccade.core.moment import Moment, said_beside
 from saccade.core.regions import Pieces, Region
@@ -52,7 +52,7 @@ class Segmentation:
 
     @property
     def mask(self) -> NDArray[np.uint8]:
-        """The class index of each pixel: uint8 `[H, W]`."""
+        """The class index of each pixel, IGNORED (255) where it is of none (`Panoptic.to_segmentation`): uint8 `[H, W]`."""
         return self.packed.values
 
     @property
@@ -98,7 +98,8 @@ class Segmentation:
 
     def pieces(self, least: int = 1) -> Pieces:
         """The `regions` with their pixels."""
-        return regions.pieces(self.packed, [label for label, name in enumerate(self.classes) if name == BACKGROUND], least)
+        without = [IGNORED, *(label for label, name in enumerate(self.classes) if name == BACKGROUND)]
+        return regions.pieces(self.packed, without, least)
 
     def to_instances(self, least: int = 1) -> Instances:
         """Each of the `regions` as an object of its class, of score 1."""
@@ -140,11 +141,12 @@ class Segmentation:
         return cls(Packed.of(values.astype(np.uint8)), classes, where, None, raw["mask"], tuple(raw.get("notes", ())), Moment.found(raw))
 
     def plot(self) -> Figure:
-        """The mask in the colours of its classes, with a legend."""
+        """The mask in the colours of its classes, white where it is of none, with a legend."""
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
 
-        colours = np.array([class_masks.colour(label) for label in range(len(self.classes))], np.uint8)
+        colours = np.full((IGNORED + 1, 3), 255, np.uint8)
+        colours[: len(self.classes)] = [class_masks.colour(label) for label in range(len(self.classes))]
         figure = Figure(figsize=(6, max(1.5, 4.5 * self.size[0] / self.size[1])), layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(colours[self.mask], interpolation="nearest")

@@ -36,7 +36,7 @@ def drawn(image: NDArray[np.uint8], result: Segmentation, truth: Any | None = No
         maps = [(mask >> label & 1).astype(np.uint8) for label in range(len(result.classes))]
         painted = [(one, one == 1, colours[label]) for label, one in enumerate(maps)]
     else:
-        told = [label for label in np.unique(mask).tolist() if result.classes[label] != BACKGROUND]
+        told = [label for label in np.unique(mask).tolist() if label != IGNORED and result.classes[label] != BACKGROUND]
         painted = [(mask, mask == label, colours[label]) for label in told]
     for of, inside, tone in painted:
         wide = inside.repeat(factor, 0).repeat(factor, 1)
