@@ -36,3 +36,9 @@ def read(source: str | os.PathLike[str] | bytes, *, colours: bool = False, max_p
     if not colours and (red == green).all() and (green == blue).all():
         return red
     return red << 16 | green << 8 | blue
+
+
+def has_palette(source: str | os.PathLike[str] | bytes, max_pixels: int = images.MAX_PIXELS) -> bool:
+    """Whether a picture's values are places in a palette. Raises UserError as `images.read` does."""
+    with images.opened(source, max_pixels) as (image, _):
+        return image.mode == "P"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from saccade.core import masks
+from saccade.core.class_masks import BAND
 from saccade.core.errors import UserError
 from saccade.core.files import parse_json
 from saccade.data import reading
@@ -20,7 +23,10 @@ from saccade.data.tree import Tree
 
 FILES = ("classes.txt", "labelmap.txt", "class_dict.csv", "classes.csv", "legend.csv", "classes.json")
 VOID = 0xE0E0C0  # the colour of VOC's void (224, 224, 192)
-UNSURE = 255  # the index of what belongs to no class, as VOC, Cityscapes and others have it
+UNSURE = 255  # the index of what belongs to no class, as VOC, Cityscapes and others have it; white where masks are black and white
+WHITE_16 = 0xFFFF  # that of 16 bits
+NEAR = 32  # tones that are less apart are nearly the same
+SEVERAL, NEARLY_ALL = 6, 0.9  # tones from which on black and white have run together, and share of the pixels that are nearly either
 MOST = 255
 LOOKED_AT = 2000  # masks whose values are found out where no legend tells them
 
@@ -117,22 +123,67 @@ def _index(text: str, where: str) -> int:
     return int(text)
 
 
-def guess(values: Sequence[int], *, where: str) -> Read:
-    """Classes called by the values that occur (sorted): black and white, indices, or colours. Raises UserError for too many of them."""
-    found = [value for value in values if value != UNSURE] if set(values) != {0, 255} else list(values)
+def guess(counts: Mapping[int, int], *, where: str) -> Read:
+    """Classes called by the values that occur, of which `counts` has the pixels: black and white, indices, grey tones, or colours. Raises
+    UserError for too many of them."""
+    if two := _two_toned(counts):
+        return ("background", "foreground"), two
+    values = sorted(counts)
+    found = values if _tones(values) else [value for value in values if value != UNSURE]
     if not found:
-        raise UserError("no mask can be read", where=where)
-    if set(found) <= {0, 1} or set(found) == {0, 255}:
-        white = 255 if 255 in found else 1
-        return ("background", "foreground"), Legend({0: 0, white: 1}, ignored=frozenset() if white == 255 else frozenset({UNSURE}))
+        said = "no mask can be read" if not counts else f"all pixels of all masks are {UNSURE}, which stands for what is of no class"
+        raise UserError(said, where=where)
     if len(found) > MOST:
         fix = "masks must be lossless pictures (PNG) of class indices; for masks of single objects see --task instances"
         raise UserError(f"masks hold {len(found):,} different values, more than classes could be", where=where, fix=fix)
     if max(found) > 0xFFFF:  # colours
-        names = [f"#{value:06x}" for value in found]
-        kept = [(name, value) for name, value in zip(names, found, strict=True) if value != VOID]
-        return tuple(name for name, _ in kept), Legend({v: k for k, (_, v) in enumerate(kept)}, True, frozenset({VOID}))
+        kept = [value for value in found if value != VOID]
+        return tuple(f"#{value:06x}" for value in kept), Legend({value: k for k, value in enumerate(kept)}, True, frozenset({VOID}))
     return tuple(map(str, found)), Legend({value: label for label, value in enumerate(found)}, ignored=frozenset({UNSURE} - set(found)))
+
+
+def _two_toned(counts: Mapping[int, int]) -> Legend | None:
+    """That of black and white, in which black is the first class: 0 and 1, beside which 255 does not count; 0 and the largest value of 8 or
+    16 bits; or what has run together as `_run_together` says."""
+    found = counts.keys() - {UNSURE}
+    if found and found <= {0, 1}:
+        return Legend({0: 0, 1: 1}, ignored=frozenset({UNSURE})) if counts.keys() != {0, UNSURE} else Legend({0: 0, UNSURE: 1})
+    if counts.keys() == {0, WHITE_16}:
+        return Legend({0: 0, WHITE_16: 1})
+    return Legend({value: int(value > UNSURE // 2) for value in range(UNSURE + 1)}) if _run_together(counts) else None
+
+
+def _run_together(counts: Mapping[int, int]) -> bool:
+    """Whether masks are black and white with tones between, as JPEG and smooth scaling leave them: nearly all pixels are nearly black or
+    white, both occur, and there are tones that are light, which indices are not."""
+    if len(counts) < SEVERAL or max(counts) > UNSURE or not any(UNSURE - 2 * NEAR < value < UNSURE for value in counts):
+        return False
+    black = sum(count for value, count in counts.items() if value < NEAR)
+    white = sum(count for value, count in counts.items() if value > UNSURE - NEAR)
+    return min(black, white) > 0 and black + white >= NEARLY_ALL * sum(counts.values())
+
+
+def _tones(values: Sequence[int]) -> bool:
+    """Whether sorted values are grey tones that are easily told apart, of which white is one: indices stand closer."""
+    return len(values) > 2 and values[-1] == UNSURE and min(b - a for a, b in itertools.pairwise(values)) >= NEAR
+
+
+def as_found(read: Read, tree: Tree, paths: Sequence[str]) -> tuple[tuple[str, ...], Legend, tuple[str, ...]]:
+    """The classes and legend as they were read, and a note: of two classes with the indices 0 and 1 whose masks at `paths` turn out to be
+    black and white, in which no pixel would be of the second, white is that. Pictures with a palette hold indices."""
+    classes, legend = read
+    if legend.colours or dict(legend.values) != {0: 0, 1: 1}:
+        return classes, legend, ()
+    counts = Counter[int]()
+    for path in _spread(paths):
+        found = _counted(tree, path)
+        if (1 in found and found.keys() <= {0, 1, UNSURE}) or (found and masks.has_palette(tree.image(path), tree.max_pixels)):
+            return classes, legend, ()  # mostly the first that is looked at
+        counts.update(found)
+    two = _two_toned(counts)
+    if two is None or two.values == legend.values:
+        return classes, legend, ()
+    return classes, two, (f"masks are black and white: black is {classes[0]}, white {classes[1]}",)
 
 
 def declared(annotations: Annotations, paths: Sequence[str]) -> Annotations:
@@ -140,34 +191,52 @@ def declared(annotations: Annotations, paths: Sequence[str]) -> Annotations:
     if annotations.classes:
         check_writable(annotations)
         values = {label: label for label in range(len(annotations.classes))}
-        return replace(annotations, legend=Legend(values, ignored=frozenset({UNSURE} - values.keys())))
+        read = annotations.classes, Legend(values, ignored=frozenset({UNSURE} - values.keys()))
+        _, legend, notes = as_found(read, annotations.tree, paths)
+        return replace(annotations, legend=legend, notes=(*annotations.notes, *notes))
     classes, legend, notes = of_masks(annotations.tree, paths)
     return replace(annotations, classes=classes, legend=legend, notes=(*annotations.notes, *notes))
 
 
 def of_masks(tree: Tree, paths: Sequence[str]) -> tuple[tuple[str, ...], Legend, tuple[str, ...]]:
     """Classes and how pixels name them, from the masks at `paths` where no file tells; and notes. Raises UserError as `guess`."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int)).tolist() if paths else []
-    looked_at = [paths[place] for place in chosen]
-    values = _values(tree, looked_at)
-    if values and max(values) > 0xFFFF:  # a colour: then grey pixels are colours too
-        values = _values(tree, looked_at, colours=True)
-    few = () if len(chosen) == len(paths) else (f"classes are those of {len(chosen):,} of {len(paths):,} masks",)
-    return (*guess(values, where=str(tree.root)), few)
+    looked_at = _spread(paths)
+    counts = _counts(tree, looked_at)
+    if counts and max(counts) > 0xFFFF:  # a colour: then grey pixels are colours too
+        counts = _counts(tree, looked_at, colours=True)
+    notes = () if len(looked_at) == len(paths) else (f"classes are those of {len(looked_at):,} of {len(paths):,} masks",)
+    if _run_together(counts):
+        notes = (*notes, f"masks are black and white with {len(counts) - 2:,} tones between: light ones are foreground")
+    elif _tones(sorted(counts)):
+        notes = (*notes, f"masks hold {len(counts)} grey tones, each of which is a class, white too")
+    return (*guess(counts, where=str(tree.root)), notes)
 
 
-def _values(tree: Tree, paths: Sequence[str], *, colours: bool = False) -> list[int]:
-    """Those that occur in the masks, sorted; one that cannot be read is found when the images are."""
+def _spread(paths: Sequence[str]) -> list[str]:
+    """Those that are looked at, LOOKED_AT at most."""
+    return [paths[place] for place in np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int)).tolist()] if paths else []
 
-    def of(path: str) -> set[int]:
-        try:
-            found: list[int] = np.unique(masks.read(tree.image(path), colours=colours, max_pixels=tree.max_pixels)).tolist()
-        except UserError:
-            return set()
-        return set(found)
 
+def _counts(tree: Tree, paths: Sequence[str], *, colours: bool = False) -> Counter[int]:
+    """How many pixels of the masks have each value; one that cannot be read is found when the images are."""
+    total = Counter[int]()
     with ThreadPoolExecutor(2) as pool:
-        return sorted(set().union(*pool.map(of, paths)))
+        for found in pool.map(lambda path: _counted(tree, path, colours=colours), paths):
+            total.update(found)
+    return total
+
+
+def _counted(tree: Tree, path: str, *, colours: bool = False) -> Counter[int]:
+    """Of one mask; of none that cannot be read."""
+    try:
+        values = masks.read(tree.image(path), colours=colours, max_pixels=tree.max_pixels)
+    except UserError:
+        return Counter()
+    total, rows = Counter[int](), max(1, BAND // values.shape[1])
+    for top in range(0, len(values), rows):
+        found, often = np.unique(values[top : top + rows], return_counts=True)
+        total.update(dict(zip(found.tolist(), often.tolist(), strict=True)))
+    return total
 
 
 def check_writable(annotations: Annotations) -> None:

@@ -124,6 +124,7 @@ def test_a_palette_by_its_colours(tmp_path: Path) -> None:
         ((0,), ("background", "foreground"), {255}),
         ((0, 1, 255), ("background", "foreground"), {255}),
         ((0, 4, 9, 255), ("0", "4", "9"), {255}),
+        ((0, 85, 170, 255), ("0", "85", "170", "255"), set()),
         (((0, 0, 0), (128, 0, 0), (224, 224, 192)), ("#000000", "#800000"), {0xE0E0C0}),
         (((0, 0, 0), (9, 9, 9), (128, 0, 0)), ("#000000", "#090909", "#800000"), {0xE0E0C0}),
     ],
@@ -140,6 +141,91 @@ def test_one_bit_is_white_and_black(tmp_path: Path) -> None:
     Image.fromarray(striped(0, 255)).convert("1").save(tmp_path / "masks/a.png")
     found = read(tmp_path)
     assert shapes.classes_of(found.items[0], found)[:2, 0].tolist() == [0, 1]
+
+
+def discs(root: Path, *, names: str = "", white: int = 255) -> np.ndarray:
+    """Two images with a mask each, black with a white disc, and none; returns where the disc is: bool `[H, W]`."""
+    down, across = np.mgrid[:60, :80]
+    inside: np.ndarray = np.hypot(down - 30, across - 40) < 20
+    for name, shape in (("a", np.zeros_like(inside)), ("b", inside)):
+        picture(root / f"images/{name}.png", inside.shape)
+        mask(root / f"masks/{name}.png", shape * white)
+    if names:
+        (root / "classes.txt").write_text(names)
+    return inside
+
+
+def resaved(root: Path, change: Callable[[Image.Image], Image.Image], suffix: str = ".png") -> None:
+    """Each mask changed, under another suffix."""
+    for path in sorted((root / "masks").iterdir()):
+        with Image.open(path) as image:
+            made = change(image)
+        path.unlink()
+        made.save(path.with_suffix(suffix))
+
+
+def softened(image: Image.Image) -> Image.Image:
+    return image.resize((image.width * 3, image.height * 3), Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BILINEAR)
+
+
+def of_16_bits(image: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize("names", ["", "ground\ndisc\n"])
+@pytest.mark.parametrize(
+    ("change", "suffix"),
+    [
+        (lambda image: image.copy(), ".png"),
+        (lambda image: image.copy(), ".jpg"),
+        (lambda image: image.convert("RGB"), ".jpg"),
+        (lambda image: image.convert("RGBA"), ".png"),
+        (softened, ".png"),
+        (of_16_bits, ".png"),
+    ],
+    ids=["png", "jpeg", "colour jpeg", "alpha", "scaled", "16 bits"],
+)
+def test_black_and_white(tmp_path: Path, names: str, change: Callable[[Image.Image], Image.Image], suffix: str) -> None:
+    """Whatever tones stand between, and whether or not classes are named."""
+    inside = discs(tmp_path, names=names)
+    resaved(tmp_path, change, suffix)
+    found = read(tmp_path)
+    assert found.classes == (tuple(names.split()) or ("background", "foreground")) and not found.legend.ignored
+    assert not shapes.classes_of(found.items[0], found).any()
+    told = shapes.classes_of(found.items[1], found)
+    assert set(np.unique(told)) == {0, 1} and (told == inside).mean() > 0.99
+    plain = suffix == ".png" and change is not softened
+    assert bool(found.notes) is bool(names or not plain), found.notes
+    assert open_dataset(tmp_path).annotations.legend == found.legend
+
+
+def test_indices_of_two_named_classes(tmp_path: Path) -> None:
+    """White does not count beside ones, nor in pictures with a palette, even where no pixel is of the second class."""
+    inside = discs(tmp_path, names="ground\ndisc\n", white=1)
+    resaved(tmp_path, lambda image: Image.fromarray(np.maximum(np.asarray(image), np.eye(60, 80, dtype=np.uint8) * 255)))
+    found = read(tmp_path)
+    assert found.legend == Legend({0: 0, 1: 1}, ignored=frozenset({255})) and found.notes == ()
+    assert (shapes.classes_of(found.items[1], found) == 1).sum() == (inside & ~np.eye(60, 80, dtype=bool)).sum()
+    (tmp_path / "masks/b.png").unlink()
+    (tmp_path / "masks/a.png").write_bytes(class_masks.png(np.array([[0, 255]], np.uint8)))
+    assert read(tmp_path).legend.ignored == {255}
+
+
+def test_many_indices_are_no_black_and_white(tmp_path: Path) -> None:
+    """As of ADE20K: most pixels are of the first ones, some count for nothing."""
+    values = np.zeros((100, 100), np.uint8)
+    values[0, :] = np.arange(100) * 1.5
+    values[1, :] = 255
+    picture(tmp_path / "images/a.png", (100, 100))
+    mask(tmp_path / "masks/a.png", values)
+    found = read(tmp_path)
+    assert len(found.classes) == 100 and found.legend.ignored == {255} and found.notes == ()
+
+
+def test_masks_that_are_white_alone(tmp_path: Path) -> None:
+    pair(tmp_path, "images/a.png", "masks/a.png", 255)
+    with pytest.raises(UserError, match="all pixels of all masks are 255"):
+        read(tmp_path)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ value is which class stands in a legend, a file at the root or beside the masks:
 - `class_dict.csv`, `classes.csv`, `legend.csv`: columns name and r, g, b, or name and value;
 - `classes.json`: a list of names, or {value: name}, or {name: [r, g, b]}.
 
-Without one, the masks themselves are looked at and classes are called by their values; 255 counts in no loss or metric (as VOC's void).
+Without one, the masks themselves are looked at and classes are called by their values; 255 counts in no loss or metric (as VOC's void),
+unless masks are black and white, with tones between where they are JPEG or were scaled (light ones are white then), or grey tones. Two
+names in a legend may be those of black and white too.
 """
 
 from __future__ import annotations
@@ -110,7 +112,7 @@ def _legend(tree: Tree, pictures: Pictures, paths: Sequence[str]) -> tuple[tuple
         for place in places:
             path = posixpath.join(place, name)
             if path in pictures.paths:
-                return (*legends.read(tree, path), ())
+                return legends.as_found(legends.read(tree, path), tree, paths)
     return legends.of_masks(tree, paths)
 
 
