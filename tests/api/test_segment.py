@@ -247,3 +247,60 @@ def test_one_class(fields: Path, tmp_path: Path) -> None:
         Image.fromarray(np.zeros(Image.open(path).size[::-1], np.uint8)).save(path)
     with pytest.raises(UserError, match="at least two classes"):
         train(data, tmp_path / "r")
+
+
+def discs(place: Path, *, white: int = 255, least: int = 2, names: str = "") -> Path:
+    """Reddish squares on grey with black and white masks, in images of two sizes; the first `least` have none."""
+    draws = np.random.default_rng(3)
+    for name in ("images", "masks"):
+        (place / name).mkdir(parents=True)
+    for number in range(18):
+        height, width = ((41, 57), (48, 48))[number % 2]
+        pixels = draws.integers(90, 120, (height, width, 3)).astype(np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        top, left = draws.integers(0, 20, 2)
+        if number >= least:
+            mask[top : top + 20, left : left + 20] = white
+        pixels[..., 0][mask > 0] += 100
+        Image.fromarray(pixels).save(place / f"images/{number:02d}.png")
+        Image.fromarray(mask).save(place / f"masks/{number:02d}.png")
+    if names:
+        (place / "classes.txt").write_text(names)
+    return place
+
+
+def test_black_and_white_masks(tmp_path: Path) -> None:
+    """Two classes from masks of 0 and 255: learned, measured, told, and written as a set of the same two classes."""
+    data = discs(tmp_path / "set")
+    run = train(data, tmp_path / "run", epochs=4, batch=4, size=(32, 32))
+    rows = {row["class"]: row for row in saccade.eval(run.path, data, split="val", progress=Silent()).per_class}
+    assert set(rows) == {"background", "foreground"} and rows["foreground"]["pixels"] > 0
+    assert rows["foreground"]["iou"] > 0.7, rows
+    chosen = sorted((data / "images").iterdir())[2:5]
+    found: Any = saccade.predict(run.path, chosen, out=tmp_path / "told", format="masks", progress=Silent())
+    assert all(one.labels.tolist() == [1, 0] and one.shares["foreground"] < 0.5 for one in found)
+    again = open_dataset(tmp_path / "told")
+    assert again.schema.classes == ("background", "foreground")
+    for place, one in enumerate(found):
+        np.testing.assert_array_equal(again[place].target, one.mask)
+    named = discs(tmp_path / "named", names="ground\nsquare\n")
+    assert saccade.data.stats(named)["classes"]
+    np.testing.assert_array_equal(open_dataset(named)[5].target, open_dataset(data)[5].target)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"least": 99}, "has no pixel of any class but background in any image of train"),
+        ({"names": "ground\nsquare\nring\n"}, "has no pixel of any class but ground in any image of train"),
+        ({"white": 9, "names": "ground\nsquare\n"}, "has no pixel of any class but ground in any image of train"),
+    ],
+    ids=["nothing", "white of three classes", "a value that stands for nothing"],
+)
+def test_nothing_to_tell_apart(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    data = discs(tmp_path / "set", **changes)
+    with pytest.raises(UserError, match=words):
+        train(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    found = saccade.data.check(data, progress=Silent())
+    assert any(one["code"] == "unused-class" and "no pixel in any mask" in one["message"] for one in found["findings"])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core.card import InputSpec
+from saccade.core.class_masks import IGNORED
 from saccade.core.errors import UserError
 from saccade.core.prepare import covered, prepare
 from saccade.core.progress import Progress
@@ -224,7 +225,9 @@ def _check_within(dataset: Dataset) -> None:
 
 def check_found(dataset: Dataset, name: str, split: Split | None = None) -> None:
     """Raise UserError where there is no object to be found in a split: none is stated or, where its images have been read, all that are
-    have turned out to be none, without area or outside."""
+    have turned out to be none, without area or outside; and where the pixels of all images that have been read are of one class."""
+    if dataset.schema.task == "segment" and split is not None:
+        return _check_pixels(dataset, name, split)
     if dataset.schema.task not in FINDING:
         return
     if split is None:
@@ -235,6 +238,20 @@ def check_found(dataset: Dataset, name: str, split: Split | None = None) -> None
     if not found:
         fix = "saccade data stats shows what it holds, saccade data check what is wrong with it"
         raise UserError(f"has no object to be found in any image of {name}", where=str(dataset.root), fix=fix)
+
+
+def _check_pixels(dataset: Dataset, name: str, split: Split) -> None:
+    multi, classes = dataset.schema.multi, dataset.schema.classes
+    seen = np.zeros(IGNORED + 1, bool)
+    for truth in split.targets:
+        for band in truth.bands():
+            seen |= np.bincount(band.ravel(), minlength=len(seen)) > 0
+        if np.count_nonzero(seen[int(multi) : IGNORED]) > (not multi):
+            return
+    only = [classes[label] for label in np.flatnonzero(seen[:IGNORED]) if not multi]
+    said = f"but {only[0]} in any image of {name}" if only else f"in any image of {name}"
+    fix = "saccade data check says which values of masks stand for no class; a legend (classes.txt) says which stands for which"
+    raise UserError(f"has no pixel of any class {said}", where=str(dataset.root), fix=fix)
 
 
 def _check_enough(dataset: Dataset) -> None:

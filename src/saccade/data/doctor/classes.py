@@ -31,18 +31,18 @@ def check(annotations: Annotations, flat: Flat) -> Iterator[Finding]:
     if shifted:
         yield Finding("ids-from-one", where, shifted)
     elif len(unused) and len(used):
-        yield Finding("unused-class", where, f"{len(unused)} of {len(held)} classes are never used: {_names(annotations, unused)}")
+        yield Finding("unused-class", where, f"{len(unused)} of {len(held)} classes are never used: {named(annotations, unused)}")
     amounts = np.bincount(flat.label, minlength=len(held)) if len(flat.objects) else held
     few = used[held[used] < FEW]
     if len(few):
-        yield Finding("rare-class", where, f"{len(few)} classes have fewer than {FEW} images: {_names(annotations, few)}")
+        yield Finding("rare-class", where, f"{len(few)} classes have fewer than {FEW} images: {named(annotations, few)}")
     common = used[held[used] >= FEW]  # rarer ones are named already
     if len(common) > 1 and amounts[common].max() > RATIO * amounts[common].min():
         yield Finding("imbalanced-classes", where, _imbalance(annotations, common, amounts))
     for number, split in enumerate(splits):
         lacking = common[images[common, number] == 0]
         if len(lacking):
-            yield Finding("missing-class", where, f"{split or 'no split'} has no image of {len(lacking)}: {_names(annotations, lacking)}")
+            yield Finding("missing-class", where, f"{split or 'no split'} has no image of {len(lacking)}: {named(annotations, lacking)}")
 
 
 def _images(annotations: Annotations, flat: Flat, splits: list[str]) -> Integers:
@@ -74,7 +74,7 @@ def _imbalance(annotations: Annotations, used: Integers, amounts: Integers) -> s
     return f"{names[0]} is there {amounts[most]:,} times, {names[1]} {amounts[least]:,} times"
 
 
-def _names(annotations: Annotations, labels: Integers) -> str:
+def named(annotations: Annotations, labels: Integers) -> str:
     return listed([shown(annotations.classes[label]) for label in labels.tolist()], NAMES)
 
 

@@ -15,6 +15,7 @@ from saccade.core.progress import Progress
 from saccade.core.run_lengths import Rle
 from saccade.data.annotations import Annotations, Item, Picture
 from saccade.data.doctor import likeness
+from saccade.data.doctor.classes import named
 from saccade.data.doctor.flat import Size, of_item, of_object
 from saccade.data.doctor.headers import has_masks, unequal
 from saccade.data.doctor.look import Look
@@ -102,21 +103,27 @@ def _words(annotations: Annotations, item: Item) -> str:
 
 
 def check_masks(annotations: Annotations, sizes: Sequence[Size | None], progress: Progress, workers: int) -> Iterator[Finding]:
-    """Findings on masks of classes and of objects, each image's in turn."""
+    """Findings on masks of classes and of objects, each image's in turn, and on classes of which no mask has a pixel."""
     pairs = [pair for pair in zip(annotations.items, sizes, strict=True) if has_masks(pair[0])]
     if not pairs:
         return
     progress.start("looking at masks", len(pairs), "images")
+    seen: set[int] = set()
     with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(lambda pair: list(_masks(annotations, *pair)), pairs):
+        for found in pool.map(lambda pair: list(_masks(annotations, pair[0], pair[1], seen)), pairs):
             progress.advance()
             yield from found
     progress.finish()
+    unused = np.array([label for label in range(len(annotations.classes)) if label not in seen], np.int64)
+    if seen and len(unused):
+        said = f"{len(unused)} of {len(annotations.classes)} classes have no pixel in any mask: {named(annotations, unused)}"
+        yield Finding("unused-class", annotations.opened.name or annotations.format, said)
 
 
-def _masks(annotations: Annotations, item: Item, size: Size | None) -> Iterator[Finding]:
+def _masks(annotations: Annotations, item: Item, size: Size | None, seen: set[int]) -> Iterator[Finding]:
+    """seen: takes up the classes that have pixels."""
     if item.mask:
-        yield from _classes(annotations, item, size)
+        yield from _classes(annotations, item, size, seen)
     read: dict[str, masks.Values | str] = {}  # several objects often lie in one picture
     for place, one in enumerate(item.objects):
         found = None
@@ -143,8 +150,8 @@ def _segments(item: Item, read: Mapping[str, masks.Values | str]) -> Iterator[Fi
             yield Finding("mask-value", path, f"{sum(strange.values()):,} pixels are of no segment that is listed: {named}")
 
 
-def _classes(annotations: Annotations, item: Item, size: Size | None) -> Iterator[Finding]:
-    """The mask of an image: that it is there, fits, and holds classes that there are."""
+def _classes(annotations: Annotations, item: Item, size: Size | None, seen: set[int]) -> Iterator[Finding]:
+    """The mask of an image: that it is there, fits, and holds classes that there are, which `seen` takes up."""
     legend = annotations.legend
     values = _read(annotations, item.mask, colours=legend.colours)
     if isinstance(values, str):
@@ -155,6 +162,7 @@ def _classes(annotations: Annotations, item: Item, size: Size | None) -> Iterato
         return
     found, counts = np.unique(values, return_counts=True)
     present = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    seen.update(legend.values[value] for value in present.keys() & legend.values.keys())
     strange = {value: count for value, count in present.items() if value not in legend.values and value not in legend.ignored}
     if strange and legend.values:
         named = ", ".join(f"#{value:06x}" if legend.colours else str(value) for value in list(strange)[:5])
