@@ -148,6 +148,19 @@ def test_networks_of_libraries(name: str) -> None:
         TASK.build(read, 1000)
 
 
+@pytest.mark.parametrize("decoder", sorted(models.DECODERS.keys() - {name.partition("/")[0] for name in LIGHT}))
+def test_every_other_decoder_learns(decoder: str) -> None:
+    """A step moves nearly all weights (some ReLU may be dead); a grey image of odd sides has a logit of each class at each pixel."""
+    network, _, config = made(f"{decoder}/mobilenetv3_small_050", channels=1)
+    batch = TASK.example(2, keys.generator(0, "library", 0))
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    found = Updater(network, TASK.phases(network, config), config, "fp32").step([replace(batch, images=batch.images[:, :1])], 0, 1.0)
+    moved = [not torch.equal(value, before[name]) for name, value in network.named_parameters()]
+    assert np.isfinite(found["loss"]) and np.mean(moved) > 0.95
+    with torch.no_grad():
+        assert network.eval()(batch.images[:1, :1, :17, :41]).shape == (1, 3, 17, 41)
+
+
 @pytest.mark.parametrize("name", list(models.segformer_rows.ROWS))
 def test_sizes_of_segformer(name: str) -> None:
     from saccade.tasks.segmentation.models.library import Library
