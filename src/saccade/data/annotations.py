@@ -17,8 +17,8 @@ Ring: TypeAlias = tuple[float, ...]  # x1, y1, x2, y2, ...: the outline of one p
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A mask that lies in a file: its pixels of `value`, or all that are not zero where value is None; colours: a value is r << 16 |
-    g << 8 | b."""
+    """A mask that lies in a file: its pixels of `value`, or where value is None all that are not zero, in JPEG those that are light;
+    colours: a value is r << 16 | g << 8 | b."""
 
     path: str
     value: int | None = None

@@ -17,6 +17,7 @@ from saccade.core.run_lengths import Rle
 from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring
 from saccade.data.tree import Tree
 
+LOSSY = (".jpg", ".jpeg")
 FAR = 1e12  # pixels; beyond it the arithmetic of cutting would overflow
 
 
@@ -106,8 +107,10 @@ def picture(shape: Picture, tree: Tree) -> NDArray[np.bool_]:
 
 
 def marked(shape: Picture, values: masks.Values) -> NDArray[np.bool_]:
-    """The pixels of a mask among the values of its file: bool `[H, W]`."""
-    return values != 0 if shape.value is None else values == shape.value
+    """The pixels of a mask among the values of its file: bool `[H, W]`. JPEG leaves tones about an edge: there what is light counts."""
+    if shape.value is not None:
+        return values == shape.value
+    return values > (values.max(initial=0) // 2 if shape.path.lower().endswith(LOSSY) else 0)
 
 
 def unfolded(objects: Sequence[Object], tree: Tree) -> list[Object]:

@@ -40,6 +40,21 @@ def read(root: Path) -> Annotations:
     return instance_masks.read(FolderTree(root), "instances")
 
 
+@pytest.mark.parametrize("place", ["7f/images/7f.png: 7f/masks/1", "images/a.png: masks/disc/a"], ids=["objects", "classes that overlap"])
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png"])
+def test_tones_that_jpeg_leaves_are_of_no_object(place: str, suffix: str, tmp_path: Path) -> None:
+    down, across = np.mgrid[:60, :80]
+    inside = np.hypot(down - 30, across - 40) < 20
+    image, _, at = place.partition(": ")
+    picture(tmp_path / image, inside.shape)
+    written_as = mask(tmp_path / f"{at}{suffix}", inside.astype(np.uint8) * 255)
+    if suffix != ".png":
+        assert (np.asarray(Image.open(written_as)) != 0).sum() > 1.2 * inside.sum()
+    target = open_dataset(tmp_path)[0].target
+    told = target if isinstance(target, np.ndarray) else run_lengths.to_mask(target.masks[0])
+    assert (told.astype(bool) != inside).sum() <= (0 if suffix == ".png" else 0.02 * inside.sum())
+
+
 def test_a_picture_for_each_object(tmp_path: Path) -> None:
     picture(tmp_path / "train/7f/images/7f.png", SIZE)
     mask(tmp_path / "train/7f/masks/1.png", blob(0))

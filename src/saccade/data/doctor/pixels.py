@@ -13,6 +13,7 @@ from saccade.core.errors import UserError
 from saccade.core.panoptic import VOID
 from saccade.core.progress import Progress
 from saccade.core.run_lengths import Rle
+from saccade.data import shapes
 from saccade.data.annotations import Annotations, Item, Picture
 from saccade.data.doctor import likeness
 from saccade.data.doctor.classes import named
@@ -193,5 +194,4 @@ def _picture(shape: Picture, values: masks.Values | str, size: Size | None) -> t
         return "missing-mask", f"{shape.path}: {values}"
     if size and values.shape != size:
         return "mask-size", f"{shape.path}: {unequal(values.shape, size)}"
-    marked = (values != 0).any() if shape.value is None else (values == shape.value).any()
-    return None if marked else ("empty-mask", f"{shape.path}: the mask has no pixels")
+    return None if shapes.marked(shape, values).any() else ("empty-mask", f"{shape.path}: the mask has no pixels")

@@ -1,9 +1,9 @@
 """Masks of classes that overlap: black and white pictures in folders by class, `images/NAME.png` and `masks/CLASS/NAME.png`, or by image,
 `masks/NAME/CLASS.png`, splits inside or outside of them.
 
-What is not 0 is of the class; where an image has no mask of a class, none of it is. Classes are called by their folders, or, where there is
-a `classes.txt`, by its lines, which a folder may give the number of (the first is 0). By image they are read only where `classes.txt` names
-them: other pictures there are of single objects.
+What is not 0, in JPEG what is light, is of the class; where an image has no mask of a class, none of it is. Classes are called by their
+folders, or, where there is a `classes.txt`, by its lines, which a folder may give the number of (the first is 0). By image they are read
+only where `classes.txt` names them: other pictures there are of single objects.
 """
 
 from __future__ import annotations
