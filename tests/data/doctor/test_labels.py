@@ -52,6 +52,15 @@ def test_a_good_object_is_not_found(one: Object) -> None:
     assert every(with_object(one)) == ()
 
 
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [((10, 10, 40, 40), "its outline reaches 20 px"), ((-20, 10, 40, 40), "a box from (-20, 10) to (40, 40) reaches 20 px")],
+)
+def test_what_reaches_over_the_edge_is_named(box: tuple[int, int, int, int], words: str) -> None:
+    (found,) = every(with_object(Object(0, box, ((-20.0, 10.0, 40.0, 10.0, 40.0, 40.0),))))
+    assert found.code == "box-over-edge" and found.message.startswith(words)
+
+
 def test_sizes_unknown_say_nothing_of_edges() -> None:
     made = with_object(Object(0, (500, 500, 600, 600)))
     assert doctor.quick(replace(made, items=tuple(replace(item, size=None) for item in made.items))) == ()

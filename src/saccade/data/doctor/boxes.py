@@ -73,7 +73,8 @@ def _edges(flat: Flat, box: Floats, whole: Floats, fine: Flags) -> Iterator[Find
         yield flat.finding("box-outside", i, f"{_written(box[i])} lies outside of the image ({_size(flat, i)})")
     for i in _each(over):
         edge = int(beyond[i].argmax())
-        message = f"{_written(box[i])} reaches {beyond[i, edge]:.4g} px over the {_EDGES[edge]} edge of the image ({_size(flat, i)})"
+        said = "its outline" if whole[i, edge] != box[i, edge] else _written(box[i])
+        message = f"{said} reaches {beyond[i, edge]:.4g} px over the {_EDGES[edge]} edge of the image ({_size(flat, i)})"
         yield flat.finding("box-over-edge", i, message)
 
 
