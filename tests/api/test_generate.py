@@ -319,5 +319,9 @@ def test_figures_as_published(runs: dict[str, Run], drawn: Path, monkeypatch: py
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **words: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(UserError, match=r"pt_inception-2015-12-05-6726825d.pth .*put it there as"):
         saccade.eval(runs["dcgan"].path, features="inception")
+    shutil.copytree(drawn, tmp_path / "damaged")
+    next((tmp_path / "damaged").rglob("*.png")).write_bytes(b"")
+    with pytest.raises(UserError, match="put it there as"):  # no image is read before
+        train(tmp_path / "damaged", tmp_path / "r", "vae", set={"generation.features": "inception"})
     with pytest.raises(UserError, match=r"under apache-2\.0, must be under mit"):
         train(drawn, tmp_path / "r", "vae", set={"generation.features": "inception"}, license="mit")

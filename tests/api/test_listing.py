@@ -171,10 +171,10 @@ def test_one_of_transformers_that_stands_in_no_table(tmp_path: Path, head: str, 
 
 
 def test_one_of_transformers_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(repo: str, file: str, revision: str) -> str:
+    def none(repo: str, file: str, revision: str) -> Path:
         raise OSError("no network")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", none)
+    monkeypatch.setattr("saccade.nn.pretrained.downloaded", none)
     with pytest.raises(UserError, match=r"asked for https://huggingface.co/a/b/resolve/main/config.json .*hf/FOLDER"):
         saccade.models("hf/a/b")
     (tmp_path / "net").mkdir()

@@ -161,9 +161,21 @@ def test_what_is_known_of_a_class_is_kept(run: Run, shapes: Path, tmp_path: Path
 
 
 def test_weights_that_do_not_fit_at_all(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    add_broken(tiny_folder / "green")  # is not what is said: no image is read before
     with pytest.raises(UserError, match="of this network, must be 50% at least") as caught:
         train(tiny_folder, tmp_path / "r", model="resnet10t", size=32, weights=run.model)
     assert MODEL in caught.value.fix
+    assert not (tmp_path / "r").exists()
+
+
+def test_weights_that_cannot_be_had_are_missed_before_images_are_read(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_broken(tiny_folder / "green")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **words: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(UserError, match="cannot fetch the weights of torchvision/squeezenet1_1"):
+        train(tiny_folder, tmp_path / "r", model="torchvision/squeezenet1_1", pretrained=True, size=32)
     assert not (tmp_path / "r").exists()
 
 

@@ -157,7 +157,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, whole: Outcome, first: sig
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_before_there_is_a_run_nothing_is_left(tmp_path: Path, number: signal.Signals) -> None:
     make_data(tmp_path / "data")
-    for owner, name in (("saccade.api.training", "open_dataset"), MOMENTS["reading"][:2], ("saccade.api.setup:Setup", "fresh_model")):
+    for owner, name in (("saccade.api.training", "open_dataset"), MOMENTS["reading"][:2], ("saccade.api.training", "fresh_model")):
         child, go = paused(tmp_path, *TRAIN, at=(owner, name, 0))
         child.send(number)
         if name == "_decode":  # the threads that read are waited for

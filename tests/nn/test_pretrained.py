@@ -47,7 +47,7 @@ def test_never_a_pickle() -> None:
 @pytest.mark.processes
 @pytest.mark.long
 def test_without_network_one_line_says_what_to_bring(tmp_path) -> None:
-    code = "import time; time.sleep = lambda seconds: None\n"  # the library waits between its tries
+    code = "import time; time.sleep = lambda seconds: exit(f'waits for {seconds} s')\n"  # as the library does between its tries
     code += "from saccade.nn.backbones import classifier; classifier('resnet18.a1_in1k', classes=2, pretrained=True)"
     # A port of this machine where nobody listens: the same as no network, without asking one.
     quiet = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -18,7 +18,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.data.sample import Schema
 from saccade.editing.planning import plan
-from saccade.nn import checkpoints, weights
+from saccade.nn import checkpoints, pretrained, weights
 from saccade.queries import rows
 from saccade.queries.network import Queries, checked, paced, rebuild, start_from_published
 from saccade.task import Budget, Phase
@@ -161,8 +161,6 @@ OLD_NAMES = [  # of transformers 5 -> of transformers 4, in which the published 
 @pytest.mark.parametrize("name", TINY)
 def test_published_weights_are_taken_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but what tells of their classes; by hand too."""
-    import huggingface_hub
-
     theirs = made(name, classes=9, seed=1)
     old = {}
     for key, value in theirs.network.state_dict().items():
@@ -173,7 +171,7 @@ def test_published_weights_are_taken_by_name(name: str, tmp_path: Path, monkeypa
     old["criterion.empty_weight"] = torch.ones(10)  # of the library's loss, which is not used
     file = tmp_path / "model.safetensors"
     file.write_bytes(modelfile.pack(weights.to_buffers(old), {"format": "pt"}))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, revision: str(file))
+    monkeypatch.setattr(pretrained, "downloaded", lambda repo, name, revision: file)
     network, mine = made(name), made(name)
     before, own = start_from_published(network, "segment", name)
     row = rows.ROWS["segment"][name]

@@ -17,6 +17,7 @@ import PIL
 from saccade import __version__
 from saccade.api import judging, taking
 from saccade.api.judging import Features, Looked
+from saccade.api.licensing import LEARNED
 from saccade.api.sets import Split, as_the_model_sees, check_found, check_trainable, read_split, refusal
 from saccade.core import keys
 from saccade.core.card import Card, InputSpec
@@ -53,12 +54,14 @@ class Setup:
 
     @classmethod
     def make(cls, dataset: Dataset, config: TrainConfig, progress: Progress, ranks: Ranks, features: Path | None = None) -> Setup:
-        """Read every image once; raises UserError that names all that cannot be read.
+        """Read every image of a set `as_seen` once; raises UserError that names all that cannot be read.
 
         features: where a run that makes images keeps the network that they are compared to real ones by, if it has one already.
         """
         task = room(config.task)
-        dataset = replace(dataset, schema=replace(dataset.schema, channels=config.channels))
+        given = None
+        if config.task in MAKING and config.generation.features not in LEARNED:  # weights that may not be had, before images are read
+            given = judging.named(config.generation.features, str(_device(config, ranks)))
         readers = config.workers or os.cpu_count() or 1
         kept = task.augment(config).preparation
         seen = as_the_model_sees(InputSpec(config.channels, config.size, task.resize(config)))
@@ -78,7 +81,8 @@ class Setup:
         setup = cls(task, config, dataset, splits["train"], splits["val"], failures, progress, ranks)
         if config.task not in MAKING:
             return setup
-        return replace(setup, features=judging.features(config, dataset.schema, setup.train, str(setup.device), features, progress))
+        on = given or judging.features(config, dataset.schema, setup.train, str(setup.device), features, progress)
+        return replace(setup, features=on)
 
     def pixels(self) -> str:
         """What a resumed run must find again: a hash of all prepared pixels and of the classes of pixels, by the library that decodes
@@ -94,28 +98,7 @@ class Setup:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        from saccade.training import precision
-
-        return precision.device(self.ranks.device(self.config.device))
-
-    def fresh_model(self) -> tuple[nn.Module, Card, frozenset[str]]:
-        """The network with its first weights, keyed by the seed, on its device; its card; names of the tensors that have learned before."""
-        import torch
-
-        torch.manual_seed(keys.derive(self.config.seed, "init", 0))
-        before = taking.edited(self.task, self.config, self.dataset.schema, self.progress) if self.config.weights else None
-        model, card = before or self.task.create(self.config, self.dataset.schema)
-        card = replace(card, version=__version__, data=self.dataset.name)
-        learned: frozenset[str] = frozenset()
-        if before:
-            learned = frozenset(model.state_dict())
-        elif self.config.weights:
-            card, learned = taking.take(self.task, self.config, self.dataset.schema, model, card, self.progress)
-        elif self.config.pretrained and self.config.start_decay:
-            rows = taking.place(self.task, self.config, self.dataset.schema, model, card).rows
-            learned = frozenset(name for name in model.state_dict() if name not in rows)
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return model.to(self.device).to(memory_format=layout), card, learned
+        return _device(self.config, self.ranks)
 
     def loader(self, workers: int) -> Loader:
         """The stream of training batches."""
@@ -222,6 +205,39 @@ class Setup:
         torch.set_num_threads(resolved.threads)
         workers = self.config.workers if self.config.workers is not None else resolved.workers
         return replace(resolved, device=str(self.device), workers=workers)
+
+
+def as_seen(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """The set with the channels that its images are taken with."""
+    return replace(dataset, schema=replace(dataset.schema, channels=config.channels))
+
+
+def fresh_model(dataset: Dataset, config: TrainConfig, progress: Progress, ranks: Ranks) -> tuple[nn.Module, Card, frozenset[str]]:
+    """The network for a set `as_seen` with its first weights, keyed by the seed, on its device; its card; names of the tensors that have
+    learned before. No image is needed for it: weights that cannot be had are refused before any is read."""
+    import torch
+
+    task, schema = room(config.task), dataset.schema
+    torch.manual_seed(keys.derive(config.seed, "init", 0))
+    before = taking.edited(task, config, schema, progress) if config.weights else None
+    model, card = before or task.create(config, schema)
+    card = replace(card, version=__version__, data=dataset.name)
+    learned: frozenset[str] = frozenset()
+    if before:
+        learned = frozenset(model.state_dict())
+    elif config.weights:
+        card, learned = taking.take(task, config, schema, model, card, progress)
+    elif config.pretrained and config.start_decay:
+        rows = taking.place(task, config, schema, model, card).rows
+        learned = frozenset(name for name in model.state_dict() if name not in rows)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    return model.to(_device(config, ranks)).to(memory_format=layout), card, learned
+
+
+def _device(config: TrainConfig, ranks: Ranks) -> torch.device:
+    from saccade.training import precision
+
+    return precision.device(ranks.device(config.device))
 
 
 def default_workers(device: str) -> int:

@@ -16,7 +16,7 @@ from saccade.api.fitting import Start, fit, record
 from saccade.api.planning import check_start, command, plan, settle
 from saccade.api.runs import Run, read_record
 from saccade.api.sets import check_labels, check_trainable
-from saccade.api.setup import Setup
+from saccade.api.setup import Setup, as_seen, fresh_model
 from saccade.core import config as configs
 from saccade.core import launch, licenses, memory
 from saccade.core.errors import UserError
@@ -150,8 +150,9 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     if config.compile:
         _check_compiler(str(settled.get("device", "auto")), ranks)
     ranks.first(lambda: scheduling.check_texts(config))
+    dataset = as_seen(dataset, config)
+    model, card, learned = ranks.after_first(lambda: fresh_model(dataset, config, now.progress, ranks))
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
-    model, card, learned = ranks.after_first(setup.fresh_model)
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))
     ranks.first(lambda: scheduling.check(setup, model, card, resolved))
 
@@ -178,20 +179,21 @@ def _resume(now: _Now, out: Path | None, data: str | Path | None, asked: Mapping
         ranks.first(lambda: _check_torch(run, told, other_torch))
         resolved = _resolved(told, run)
         settings = configs.from_dict(told["config"], where=str(run.run_file))
-        dataset = ranks.after_first(lambda: _unchanged(data if data is not None else settings.data, told))
-        settings = configs.override(replace(settings, data=str(dataset.opened)), asked)
+        found = ranks.after_first(lambda: _unchanged(data if data is not None else settings.data, told))
+        settings = configs.override(replace(settings, data=str(found.opened)), asked)
         if settings.device == "auto":
             settings = replace(settings, device=resolved.device)
         ranks.first(lambda: check_start(settings))
         ranks.first(lambda: check_batch(settings.batch, ranks.world))
         if settings.compile:
             _check_compiler(settings.device, ranks)
-        setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks, run.features))
-        _check_pixels(setup, str(told["data"].get("pixels", "")))
-        model, card, learned = ranks.after_first(setup.fresh_model)
+        dataset = as_seen(found, settings)
+        model, card, learned = ranks.after_first(lambda: fresh_model(dataset, settings, now.progress, ranks))
         if list(card.licenses) != told.get("descent", list(card.licenses)):  # the start counts for as long as a run is drawn to it
             fix = "bring them back, or start a new run"
             raise UserError("the weights that the run started from are no longer what they were", where=str(run.path), fix=fix)
+        setup = ranks.after_first(lambda: Setup.make(dataset, settings, now.progress, ranks, run.features))
+        _check_pixels(setup, str(told["data"].get("pixels", "")))
         # A step that was left out is met again by whoever resumes from before it: then too it must be left out.
         changes = {"state": "running", "config": {**told["config"], "on_nan": settings.on_nan}}
         ready, seconds = setup.taken_up(resolved), _seconds(told, run)

@@ -223,11 +223,11 @@ def fetch(name: str) -> Path:
 def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> Path:
     """The local copy of a file of a repository on the Hugging Face hub, with the weights of `name`; raises UserError as `fetch` does, and
     for one that has not the sum stated."""
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        place = Path(hf_hub_download(repo, file, revision=revision))
+        place = downloaded(repo, file, revision)
     except Exception as error:  # whichever HTTP library is below raises its own: all mean that the file is not here
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             problem = f"{repo} holds no {file}, and pickled weights are not fetched from there"
@@ -238,6 +238,22 @@ def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> 
         ) from None
     _check_sum(place)
     return place
+
+
+def downloaded(repo: str, file: str, revision: str) -> Path:
+    """The copy of a file in the cache of the hub, or its download. Raises what its libraries raise.
+
+    Where the hub is not reached, its own download asks again and again, for half a minute, behind a silent firewall for minutes: so it is
+    asked for once before, and an answer that was slow or bad is left to it."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(repo, file, revision=revision), str):
+        try:
+            get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except Exception as error:
+            if type(error).__name__.startswith("Connect"):  # ConnectError, ConnectTimeout, in whichever HTTP library
+                raise
+    return Path(hf_hub_download(repo, file, revision=revision))
 
 
 def _check_sum(place: Path) -> None:

@@ -22,7 +22,7 @@ from saccade.core.errors import Interrupted, UserError
 from saccade.core.progress import Silent
 from saccade.data.loader import Batch
 from saccade.explanation.attribution import gradcam
-from saccade.nn import checkpoints, weights
+from saccade.nn import checkpoints, pretrained, weights
 from saccade.task import Budget
 from saccade.tasks.detection.models.detr_rows import ROWS
 from saccade.training.step import Updater
@@ -201,8 +201,6 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(scenes: Path, tmp_path: Pat
 @pytest.mark.parametrize("name", LIGHT)
 def test_published_weights_are_taken_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of files as transformers 4 wrote them, all but what tells of their 80 classes."""
-    import huggingface_hub
-
     torch.manual_seed(7)
     theirs: Any = rebuild(name, 80)
     old = {}
@@ -218,7 +216,7 @@ def test_published_weights_are_taken_by_name(name: str, tmp_path: Path, monkeypa
     )
     file = tmp_path / "model.safetensors"
     file.write_bytes(modelfile.pack(weights.to_buffers(old), {"format": "pt"}))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, revision: str(file))
+    monkeypatch.setattr(pretrained, "downloaded", lambda repo, name, revision: file)
     network, card, _ = made(name, pretrained=True)
     assert card.licenses == ({**card.licenses[0], "weights": ROWS[name].repository, "license": "apache-2.0"},)
     state = theirs.state_dict()

@@ -17,7 +17,7 @@ from saccade.core.errors import UserError
 from saccade.editing.blocks import Followed
 from saccade.editing.steps import Adapt, Draws, Factor, Merge
 from saccade.editing.steps.base import put
-from saccade.nn import weights
+from saccade.nn import pretrained, weights
 from saccade.objects.detr import ranked
 from saccade.tasks.detection.models.detr_rows import ROWS
 from small_detr import NAMES, TASK, TINY, made, rebuild, rows_in_small, shaken
@@ -27,13 +27,11 @@ __all__ = ["rows_in_small"]  # a fixture
 
 @pytest.mark.parametrize("name", TINY)
 def test_published_weights_of_the_other_families(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     torch.manual_seed(7)
     theirs: Any = rebuild(name, 80)
     file = tmp_path / "model.safetensors"
     file.write_bytes(modelfile.pack(weights.to_buffers(theirs.network), {"format": "pt"}))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, revision: str(file))
+    monkeypatch.setattr(pretrained, "downloaded", lambda repo, name, revision: file)
     network, card, _ = made(name, pretrained=True, license=("dinov3-license",))
     assert [link["license"] for link in card.licenses] == [ROWS[name].license]
     state = theirs.state_dict()

@@ -19,7 +19,7 @@ from saccade.core.config import override
 from saccade.core.geometry import CELL, CONIC
 from saccade.data.sample import Schema
 from saccade.explanation.attribution import gradcam
-from saccade.nn import weights
+from saccade.nn import pretrained, weights
 from saccade.objects.detr import built
 from saccade.task import Budget
 from saccade.tasks.instances.models.detr_rows import ROWS
@@ -141,13 +141,11 @@ def test_images_without_objects_and_crowds() -> None:
 
 
 def test_published_weights_and_the_authors_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     torch.manual_seed(7)
     theirs = built(InputSpec(3, (64, 64), "fit", (0.0,) * 3, (1.0,) * 3), TINY_MASKS, 91)
     file = tmp_path / "model.safetensors"
     file.write_bytes(modelfile.pack(weights.to_buffers(theirs.network), {"format": "pt"}))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, revision: str(file))
+    monkeypatch.setattr(pretrained, "downloaded", lambda repo, name, revision: file)
     network, card, _ = made(pretrained=True)
     assert [link["weights"] for link in card.licenses] == ["nobody/tiny-rfdetr-seg"]
     state = theirs.state_dict()

@@ -20,7 +20,7 @@ from saccade.core.geometry import FILL
 from saccade.core.segmentation import Segmentation as Answer
 from saccade.data.sample import Sample, Schema
 from saccade.explanation.attribution import gradcam
-from saccade.nn import checkpoints, weights
+from saccade.nn import checkpoints, pretrained, weights
 from saccade.task import Budget
 from saccade.tasks.segmentation import models
 from saccade.tasks.segmentation.augmentation import ClassesAugment, gathered
@@ -189,8 +189,6 @@ OLD_NAMES = [  # of transformers 5 -> of transformers 4, in which the published 
 
 def test_weights_that_forbid_commercial_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused unless their licence is allowed by name; then taken from a file as transformers 4 wrote it, by hand too."""
-    import huggingface_hub
-
     for allowed in ((), ("apache-2.0", "mit")):
         with pytest.raises(UserError, match="NVIDIA's, whose licence forbids commercial use") as error:
             made("segformer_b0", pretrained=True, license=allowed)
@@ -204,7 +202,7 @@ def test_weights_that_forbid_commercial_use(tmp_path: Path, monkeypatch: pytest.
     assert "segformer.encoder.block.1.0.attention.self.query.weight" in old and "decode_head.linear_c.0.proj.weight" in old
     file = tmp_path / "model.safetensors"
     file.write_bytes(modelfile.pack(weights.to_buffers(old), {"format": "pt"}))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: str(file))
+    monkeypatch.setattr(pretrained, "downloaded", lambda repo, name, revision: file)
     network, card, _ = made("segformer_b0", pretrained=True, license=("nvidia-source-code-noncommercial",))
     (link,) = card.licenses
     assert link["license"] == "nvidia-source-code-noncommercial" and link["weights"] == "nvidia/segformer-b0-finetuned-ade-512-512"
