@@ -52,7 +52,8 @@ class Budget:
 class ModelRow:
     """One model that a room can build. license: of the pre-trained weights ("" without any); size: (height, width) that it was made for,
     None where any will do; flops: operations for one image of that size, 0 where not counted; weights: what its published weights lie under
-    in a cache, the name of a repository of the hub or of a file, "" where the row's name is that."""
+    in a cache, the name of a repository of the hub or of a file, "" where the row's name is that; tag: what its library calls them, where
+    it has no others and the row's name is without it."""
 
     name: str
     source: str
@@ -63,6 +64,7 @@ class ModelRow:
     size: tuple[int, int] | None = None
     flops: int = 0
     weights: str = ""
+    tag: str = ""
 
 
 @lru_cache

@@ -118,6 +118,23 @@ def test_a_model_by_the_repository_of_its_weights() -> None:
     assert one.name == "hf/microsoft/resnet-50"
 
 
+@pytest.mark.parametrize(
+    ("name", "tag", "task"),
+    [
+        ("fasterrcnn_resnet50_fpn", "COCO_V1", "detect"),
+        ("maskrcnn_resnet50_fpn_v2", "COCO_V1", "instances"),
+        ("deeplabv3_resnet50", "COCO_WITH_VOC_LABELS_V1", "segment"),
+    ],
+)
+def test_torchvisions_networks_that_stand_here_without_its_name(name: str, tag: str, task: str) -> None:
+    """With a tag, as the weights are called where they are published, or without."""
+    for asked in (f"torchvision/{name}.{tag}", f"torchvision/{name}", f"{name}.{tag}", f"torchvision/{name}.DEFAULT"):
+        assert [(one.name, one.task) for one in saccade.models(asked)] == [(name, task)]
+        assert planning.settle(None, {"model": asked})["model"] == name
+    with pytest.raises(UserError, match=f"unknown weights 'torchvision/{name}.COCO_V2' .did you mean torchvision/{name}.{tag}"):
+        planning.settle(None, {"model": f"torchvision/{name}.COCO_V2"})
+
+
 INDEX = """model-index:
 - name: net
   results:

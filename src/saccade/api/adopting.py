@@ -18,7 +18,7 @@ from saccade.core.config import TrainConfig
 from saccade.core.errors import UserError
 from saccade.core.geometry import MULTIPLE
 from saccade.data.sample import Schema
-from saccade.tasks import room
+from saccade.tasks import known_as, room
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,6 +88,7 @@ def adopt(  # the verb's options, by name
     target = Path(out)
     if target.suffix != ".safetensors" or target.exists():
         raise UserError("must be a new file, NAME.safetensors", where=str(out), fix="give another --out")
+    model = known_as(model)
     task = _task(model, task)
     named = _names(classes) if classes is not None else ()
     config = _config(task, model, seen)

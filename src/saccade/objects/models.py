@@ -9,7 +9,7 @@ from typing import Any
 from saccade.core.errors import unknown
 from saccade.task import ModelRow
 
-BSD = "bsd-3-clause"
+BSD, TAG = "bsd-3-clause", "COCO_V1"
 LARGE = (800, 1333)  # (height, width) to which most of torchvision's fit images of COCO
 
 
@@ -49,7 +49,7 @@ class Theirs:
     def rows(self) -> list[ModelRow]:
         """Those that have a name of their own."""
         return [
-            ModelRow(name, "torchvision", count, BSD, round(ap / 100, 3), "COCO val2017", size=size, weights=file)
+            ModelRow(name, "torchvision", count, BSD, round(ap / 100, 3), "COCO val2017", size=size, weights=file, tag=TAG)
             for name, (count, ap, file, size) in self.named.items()
         ]
 

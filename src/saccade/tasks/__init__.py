@@ -6,7 +6,7 @@ import importlib
 
 from saccade.core.errors import UserError, unknown
 from saccade.task import Answering, Making, Task
-from saccade.tasks.classification.models import hf_rows
+from saccade.tasks.classification.models import TORCHVISION, hf_rows
 
 ROOMS = {
     "classify": ("saccade.tasks.classification.task", "Classification"),
@@ -47,9 +47,16 @@ def making(name: str) -> Making:
 
 
 def known_as(model: str) -> str:
-    """The name of the model whose weights lie in a repository of the hub, where `hf/OWNER/NAME` is that of one which has a name here:
-    hf/ustc-community/dfine-small-coco is dfine_s. Any other name is what it was."""
+    """The name here of a model that goes by another where its weights are published: hf/ustc-community/dfine-small-coco, a repository, is
+    dfine_s; torchvision/fasterrcnn_resnet50_fpn and torchvision/fasterrcnn_resnet50_fpn.COCO_V1 are fasterrcnn_resnet50_fpn. Any
+    other name is what it was. Raises UserError for a tag that torchvision has not."""
     repository = model.removeprefix(hf_rows.PREFIX)
-    if repository == model:
+    if repository != model:
+        return next((row.name for task in ROOMS for row in room(task).models() if row.weights == repository), model)
+    base, _, tag = model.removeprefix(TORCHVISION).partition(".")
+    row = next((row for task in ROOMS for row in room(task).models() if row.tag and row.name == base), None)
+    if row is None:
         return model
-    return next((row.name for task in ROOMS for row in room(task).models() if row.weights == repository), model)
+    if tag not in ("", row.tag, "DEFAULT"):
+        raise unknown("weights", model, [f"{TORCHVISION}{base}.{row.tag}"], where="--model")
+    return base

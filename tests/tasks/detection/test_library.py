@@ -17,6 +17,7 @@ from saccade.core.results import Detections
 from saccade.data.sample import Schema
 from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
+from saccade.objects.models import TAG
 from saccade.objects.pyramid import Pyramid
 from saccade.task import Budget
 from saccade.tasks.detection import models
@@ -51,6 +52,7 @@ def test_the_table_is_torchvisions_own() -> None:
         stated = default.meta
         assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["box_map"]), name
         assert default.url.endswith(f"/{file}")
+        assert {one.name for one in theirs.get_model_weights(name)} == {TAG}, "all that is published"  # type: ignore[attr-defined]
     known = {name for name in theirs.list_models(theirs.detection) if not name.startswith(("maskrcnn", "keypoint"))}
     assert known == set(models.THEIRS.named)
 

@@ -21,6 +21,7 @@ from saccade.explanation.attribution import gradcam
 from saccade.nn import weights
 from saccade.objects import library, pyramid
 from saccade.objects.augmentation import gathered
+from saccade.objects.models import TAG
 from saccade.objects.room import MEAN, STD
 from saccade.task import Budget
 from saccade.tasks.instances import models
@@ -63,6 +64,7 @@ def test_the_table_is_torchvisions_own() -> None:
         stated = default.meta
         assert (count, ap) == (stated["num_params"], stated["_metrics"]["COCO-val2017"]["mask_map"]), name
         assert default.url.endswith(f"/{file}")
+        assert {one.name for one in theirs.get_model_weights(name)} == {TAG}, "all that is published"  # type: ignore[attr-defined]
     assert {name for name in theirs.list_models(theirs.detection) if name.startswith("maskrcnn")} == set(models.THEIRS.named)
     rows = {row.name: row for row in TASK.models()}
     assert rows["maskrcnn_resnet50_fpn_v2"].metric == 0.418 and rows["maskrcnn_resnet50_fpn"].license == "bsd-3-clause"

@@ -112,6 +112,7 @@ def test_the_table_is_torchvisions_own() -> None:
     for name, (count, iou) in models.TORCHVISION.items():
         stated = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
         assert (count, iou) == (stated["num_params"], stated["_metrics"]["COCO-val2017-VOC-labels"]["miou"]), name
+        assert {one.name for one in theirs.get_model_weights(name)} == {models.TAG}, "all that is published"  # type: ignore[attr-defined]
     assert set(theirs.list_models(theirs.segmentation)) == set(models.TORCHVISION)
 
 

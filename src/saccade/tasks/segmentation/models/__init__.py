@@ -32,7 +32,7 @@ class Own:
 
 OWN = {"small_unet": Own((24, 48, 96, 128, 160), (1, 1, 2, 2, 2), parameters=2_112_936)}
 
-TASK, BSD = "segment", "bsd-3-clause"
+TASK, BSD, TAG = "segment", "bsd-3-clause", "COCO_WITH_VOC_LABELS_V1"
 FITTED = (520, 520)  # (height, width) of which torchvision makes images the shorter side
 QUERIES = query_rows.ROWS[TASK]  # Mask2Former and EoMT, whose queries answer with masks
 # torchvision's: parameters with 21 classes, mean IoU of its weights on COCO val2017 with VOC's classes, as its table of weights states both
@@ -62,7 +62,7 @@ def rows() -> list[ModelRow]:
     """Those that have a name of their own; a decoder may stand on any network: DECODER/NETWORK."""
     ours = [ModelRow(name, "saccade", own.parameters, size=(SIDE, SIDE)) for name, own in OWN.items()]
     theirs = [
-        ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes", size=FITTED)
+        ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes", size=FITTED, tag=TAG)
         for name, (count, iou) in TORCHVISION.items()
     ]
     mixed = [
