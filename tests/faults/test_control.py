@@ -70,6 +70,9 @@ def test_a_stopped_run_takes_settings_up_when_it_is_resumed(tmp_path: Path) -> N
     for words, said in (
         (["state=paused"], "does not train now"),
         (["lr=-1"], "lr"),
+        (["epochs=1"], f"epochs must be more than the {at / 3:.2f} that are done, got 1"),
+        (["epochs=1e18"], "epochs must be fewer"),
+        (["augment.paste=0.5"], "augment.paste"),
         (["seed=4"], "unknown setting"),
         (["lr"], "key=value"),
     ):

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saccade.api.runs import read_record
 from saccade.core import config as configs
-from saccade.core import requests
+from saccade.core import files, requests
 from saccade.core.errors import UserError, unknown
 from saccade.core.files import DamagedError, write_json
 from saccade.core.rundir import RunDir
+from saccade.tasks import room
 
 POLL = 0.05
 _GONE = 2.0  # seconds that an answer may still come in after the run has ended
@@ -71,8 +73,27 @@ def set(
     if state or snapshot:
         again = f"saccade train --resume --out {shlex.quote(str(run))}"
         raise UserError("the run does not train now", where=str(run), fix=f"go on with: {again}")
+    _check_later(place, given)
     requests.ask(place, request)
     return Changed(place.path, None, given)
+
+
+def _check_later(run: RunDir, settings: Mapping[str, Any]) -> None:
+    """Raise UserError for settings that a run will refuse when it is resumed, as far as its files tell."""
+    from saccade.training.budget import Resolved, check_left, steps_left
+    from saccade.training.state import Saved, State, checked
+
+    told = read_record(run)
+    asked = configs.from_dict(told["config"], where=str(run.run_file))
+    state = State()
+    if "epochs" in settings and run.has_checkpoint():
+        where = str(run.checkpoints)
+        state = checked(Saved, files.parse_json(run.load_checkpoint()[1]["state.json"], where=where), where).loop
+    config = configs.override(asked, {**state.settings, **settings}, where="set")
+    room(config.task).check(config)
+    if "epochs" in settings:
+        images = checked(Resolved, told["resolved"], f"{run.run_file}: resolved").steps_per_epoch * asked.batch
+        check_left(steps_left(config.epochs * images - state.position, config.batch), config.epochs, state.position / images)
 
 
 def found(run: str | Path) -> RunDir:

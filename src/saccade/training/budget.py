@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Lt
 
+from saccade.core.errors import UserError
+
 Number = Literal["fp32", "bf16", "fp16"]  # the format of the computation
 Steps = Annotated[int, Ge(1), Lt(1 << 62)]
 PROBES = 12
@@ -22,6 +24,8 @@ MOST_EVALUATIONS, FEWEST_EVALUATIONS = 40, 10
 EVALUATING = 0.05  # share of the time that evaluations may take where there are more than the fewest
 RESERVE_SHARE = 0.04
 RESERVE_SECONDS = 8.0
+MOST_STEPS = 1 << 40
+CLOSE = 1e-6  # of a step: epochs are a fraction, and steps are not
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,19 @@ class Resolved:
 def steps_per_epoch(images: int, batch: int) -> int:
     """An epoch is ceil(N / batch) steps of the endless stream."""
     return max(1, math.ceil(images / batch))
+
+
+def steps_left(images: float, batch: int) -> int:
+    """Steps that so many images more take, none or fewer where they have been seen."""
+    return math.ceil(min(images / batch, MOST_STEPS) - CLOSE)
+
+
+def check_left(steps: int, epochs: float, done: float) -> None:
+    """Raise UserError where `epochs`, of which so many are done, leave a run no step, or more than can be counted."""
+    if steps <= 0:
+        raise UserError(f"epochs must be more than the {done:.2f} that are done, got {epochs:g}", where="set")
+    if steps >= MOST_STEPS:
+        raise UserError(f"epochs must be fewer, got {epochs:g}", where="set")
 
 
 def evaluations(seconds: float, seconds_per_evaluation: float) -> int:

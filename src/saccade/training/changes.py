@@ -14,6 +14,7 @@ from saccade.core.errors import UserError
 from saccade.core.files import DamagedError
 from saccade.core.scheduled import Scheduled
 from saccade.training.begun import Begun
+from saccade.training.budget import check_left, steps_left
 from saccade.training.learner import Learner
 from saccade.training.ranks import check_batch
 from saccade.training.state import CHANGES, read_events
@@ -21,9 +22,6 @@ from saccade.training.trying import agreed, lost, said, tried
 
 if TYPE_CHECKING:
     from saccade.training.loop import Trainer
-
-MOST_STEPS = 1 << 40
-CLOSE = 1e-6  # of a step: epochs are a fraction, and steps are not
 
 
 class Changes:
@@ -326,7 +324,7 @@ class Changes:
         left = float((trainer.schedule.total - trainer.state.step) * trainer.learner.config.batch)
         if "epochs" in settings:
             left = config.epochs * images - trainer.state.position
-        return trainer.state.step + math.ceil(min(left / config.batch, MOST_STEPS) - CLOSE)
+        return trainer.state.step + steps_left(left, config.batch)
 
     def _configured(self, settings: Mapping[str, Any]) -> TrainConfig:
         """The configuration with other settings. Raises UserError for what cannot be set on the way."""
@@ -342,11 +340,7 @@ class Changes:
         if (wanted.name, wanted.covering) != (kept.name, kept.covering):
             raise UserError("the images would have to be read anew for it", where="set", fix="start a run with --set")
         if "epochs" in settings or "batch" in settings:
-            end = self._end(settings, config)
-            if end <= trainer.state.step:
-                raise UserError(f"epochs must be more than the {trainer.epoch:.2f} that are done, got {config.epochs:g}", where="set")
-            if end - trainer.state.step >= MOST_STEPS:
-                raise UserError(f"epochs must be fewer, got {config.epochs:g}", where="set")
+            check_left(self._end(settings, config) - trainer.state.step, config.epochs, trainer.epoch)
         return config
 
     def _told(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
