@@ -27,13 +27,12 @@ def take(task: Task, config: TrainConfig, schema: Schema, model: nn.Module, card
 
     Raises UserError where they fill less than `config.weights_share`, or where the file cannot be read.
     """
-    from saccade.nn import checkpoints, fitting
-    from saccade.nn import pretrained as published
+    from saccade.nn import checkpoints, coco, fitting
     from saccade.nn.layers import normalize
 
     checkpoint = checkpoints.read(Path(config.weights))
     theirs = checkpoint.card
-    known = theirs.classes if theirs is not None else published.classes(config.model, checkpoint.path)
+    known = theirs.classes if theirs is not None else coco.classes(config.model, checkpoint.path)
     same = [(known.index(name), here) for here, name in enumerate(card.classes) if name in known]
     try:
         where = place(task, config, schema, model, card, theirs)

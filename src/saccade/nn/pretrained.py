@@ -22,11 +22,6 @@ OPEN_CLIP = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 TORCHVISION = "torchvision/"
 # Of torchvision, whose published weights expect values in -1..1: its own constructors turn ImageNet's normalisation into that.
 HALVES, HALF = ("googlenet", "inception_v3"), (0.5, 0.5, 0.5)
-# Of its detectors, those that expect other values than ImageNet's, as their constructors have it.
-SEEN = {
-    "ssd300_vgg16": ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3),
-    "ssdlite320_mobilenet_v3_large": (HALF, HALF),
-}
 BSD, SWAG = "bsd-3-clause", "cc-by-nc-4.0"  # torchvision's licence, and that of the weights which it names by the address of SWAG's
 # What a part of a tag of timm's ("augreg_in21k_ft_in1k") says of the images that its weights have learned from.
 DATA = {
@@ -168,34 +163,6 @@ def torchvisions(name: str) -> Weights:
     mean, std = (seen.mean, seen.std) if base not in HALVES else (HALF, HALF)
     accuracy = round(found.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100, 5)
     return Weights("", file, found.url, license, tuple(mean), tuple(std), (side, side), count, data, accuracy)
-
-
-def detectors(name: str) -> Weights:
-    """The weights behind a detector of torchvision, without any download; size: (0, 0), as they take any."""
-    found = _of_detector(name)
-    file = found.url.rpartition("/")[2]
-    return Weights("", file, found.url, BSD, *SEEN.get(name, (MEAN, STD)), (0, 0), int(found.meta["num_params"]), COCO)
-
-
-def categories(name: str) -> tuple[str, ...]:
-    """What these weights tell apart: COCO's classes by number, from 1 on, "" for a number that none has."""
-    return tuple("" if one == "N/A" else one for one in _of_detector(name).meta["categories"][1:])
-
-
-def classes(name: str, file: Path) -> tuple[str, ...]:
-    """The same of a file from elsewhere, where its name and its sum say that it is what is published of the detector; () of any other."""
-    from torchvision import models
-    from torchvision.models import detection
-
-    known = name in models.list_models(module=detection) and file.name == detectors(name).file
-    return categories(name) if known and fetching.holds(file.read_bytes(), published(detectors(name))) else ()
-
-
-def _of_detector(name: str) -> Any:
-    from torchvision import models
-
-    table: Any = models.get_model_weights(name)
-    return table.DEFAULT
 
 
 def published(found: Weights) -> Published:

@@ -20,7 +20,7 @@ from saccade.core.errors import UserError
 from saccade.core.finish import LEAST, MOST
 from saccade.core.geometry import FILL, MULTIPLE, padded
 from saccade.data.loader import Batch
-from saccade.nn import checkpoints, pretrained, weights
+from saccade.nn import coco
 from saccade.nn.layers.normalize import Normalize
 from saccade.objects.decode import NOTHING, Gridded
 from saccade.objects.models import Theirs
@@ -150,19 +150,12 @@ def rebuild(card: Card, theirs: Theirs, elements: int | None = None) -> Library:
 
 
 def start_from_published(network: Library, card: Card) -> dict[str, str]:
-    """Fill a network with its published weights, fetched unless they were before: of its classes those that COCO has by the same names,
-    while what tells of others stays fresh. Returns their link of the licence chain. Raises UserError naming the address where the file
-    cannot be had, or is another's."""
+    """Fill a network with its published weights, of its classes those that COCO has by the same names. Returns their link of the licence
+    chain. Raises UserError as `coco.fill`."""
     name = str(card.architecture["name"])
-    told = pretrained.detectors(name)
-    file = pretrained.fetch_torchvisions(name, told)
     with torch.device("meta"):
         wider = Library(card.input, name, len(card.classes) + 1)
-    known = pretrained.categories(name)
-    same = [(known.index(one), here) for here, one in enumerate(card.classes) if one in known]
-    rows = weights.rows_of_classes(network, wider, len(card.classes))
-    checkpoints.take(network, checkpoints.read(file), checkpoints.Place(rows), same, least=1.0)
-    return told.link(file.name, file)
+    return coco.fill(network, wider, name, card.classes)
 
 
 def _network(name: str, classes: int) -> nn.Module:

@@ -17,7 +17,7 @@ from saccade.core.errors import UserError
 from saccade.core.geometry import CELL
 from saccade.core.results import Detections
 from saccade.data.sample import Schema
-from saccade.nn.pretrained import SEEN
+from saccade.nn.coco import SEEN
 from saccade.objects import detr_rows, recipes
 from saccade.objects.detr_rows import Row
 from saccade.objects.metrics import ObjectsMetric

@@ -22,7 +22,7 @@ from saccade.core.config import override
 from saccade.core.errors import UserError
 from saccade.core.progress import Silent
 from saccade.data.sample import Schema
-from saccade.nn import fetching, pretrained, weights
+from saccade.nn import coco, fetching, weights
 from saccade.objects.library import Library
 from saccade.task import Budget
 from saccade.tasks.detection.task import Detection
@@ -54,7 +54,7 @@ def file(state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactor
 def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path) -> SimpleNamespace:
     """What torchvision's table says of them; an empty cache."""
     found = SimpleNamespace(url=f"http://127.0.0.1:9/{file.name}", meta=COCO)  # nobody listens there
-    monkeypatch.setattr(pretrained, "_of_detector", lambda name: found)
+    monkeypatch.setattr(coco, "_stated", lambda name: found)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return found
 
@@ -118,7 +118,7 @@ def test_they_are_fetched_once(server: list[str], file: Path, state: dict[str, t
     assert card.licenses == (
         {
             "weights": file.name,
-            "source": pretrained.detectors(NAME).address,
+            "source": coco.weights(NAME).address,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             "license": "bsd-3-clause",
             "data": "COCO train2017",
@@ -194,10 +194,10 @@ def test_rows_of_the_same_classes(name: str, layouts: dict[str, tuple[int, int]]
 def test_what_is_no_file_of_theirs_tells_no_classes(tmp_path: Path) -> None:
     file = tmp_path / "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"
     file.write_bytes(b"x")
-    assert pretrained.classes(NAME, file) == () == pretrained.classes("small_detector", file)
-    known = pretrained.categories("fasterrcnn_resnet50_fpn")
+    assert coco.classes(NAME, file) == () == coco.classes("small_detector", file)
+    known = coco.categories("fasterrcnn_resnet50_fpn")
     assert len(known) == 90 and known[0] == "person" and known[89] == "toothbrush" and known.count("") == 10
-    told = pretrained.detectors("maskrcnn_resnet50_fpn")
+    told = coco.weights("maskrcnn_resnet50_fpn")
     assert told.address.endswith(f"/{told.file}") and told.license == "bsd-3-clause" and told.parameters == 44_401_393
 
 

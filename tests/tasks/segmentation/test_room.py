@@ -109,8 +109,10 @@ def test_rare_classes_count_more(shares: tuple[float, ...], expected: tuple[floa
 def test_the_table_is_torchvisions_own() -> None:
     from torchvision import models as theirs
 
-    for name, (count, iou) in models.TORCHVISION.items():
-        stated = theirs.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
+    for name, (count, iou, file) in models.TORCHVISION.items():
+        default = theirs.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+        stated = default.meta
+        assert default.url.endswith(f"/{file}")
         assert (count, iou) == (stated["num_params"], stated["_metrics"]["COCO-val2017-VOC-labels"]["miou"]), name
         assert {one.name for one in theirs.get_model_weights(name)} == {models.TAG}, "all that is published"  # type: ignore[attr-defined]
     assert set(theirs.list_models(theirs.segmentation)) == set(models.TORCHVISION)
@@ -259,7 +261,7 @@ def test_names_that_are_none(name: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pretrained": True}, "are not loaded yet"),
+        ({"pretrained": True}, "no weights are published for small_unet .*deeplabv3_resnet50"),
         ({"channels": 5, "model": "unet/resnet18"}, "unet/resnet18 takes grey or RGB images, got 5 channels"),
         ({"label_smoothing": 0.1}, "is for classify"),
         ({"augment.cutmix": 0.5}, "no change of segment"),

@@ -68,8 +68,9 @@ class Segmentation:
             models.segformer_rows.check_license(config.model, config.license)
         elif config.pretrained and config.model in models.QUERIES:
             query_rows.check_license(self.name, config.model, config.license)
-        elif config.pretrained:
-            raise UserError("published weights of networks that segment are not loaded yet", where="--pretrained", fix="leave it out")
+        elif config.pretrained and config.model not in models.TORCHVISION:
+            fix = f"leave it out, or take one of {', '.join(models.TORCHVISION)}"
+            raise UserError(f"no weights are published for {config.model}", where="--pretrained", fix=fix)
         if config.label_smoothing:
             raise UserError("is for classify", where="label_smoothing", fix="leave it out")
         loss = config.segmentation
@@ -107,6 +108,10 @@ class Segmentation:
             architecture = {"source": "library", "name": config.model, "arguments": arguments}
         card = Card(self.name, classes, architecture | ({"multi": True} if multi else {}), spec)
         network: Any = self.build(card)
+        if config.pretrained and config.model in models.TORCHVISION:
+            from saccade.tasks.segmentation.models import library
+
+            card = replace(card, licenses=(library.start_from_published(network, card),))
         if config.pretrained and config.model in models.segformer_rows.ROWS:
             from saccade.tasks.segmentation.models.segformer import start_from_published
 

@@ -35,15 +35,15 @@ OWN = {"small_unet": Own((24, 48, 96, 128, 160), (1, 1, 2, 2, 2), parameters=2_1
 TASK, BSD, TAG = "segment", "bsd-3-clause", "COCO_WITH_VOC_LABELS_V1"
 FITTED = (520, 520)  # (height, width) of which torchvision makes images the shorter side
 QUERIES = query_rows.ROWS[TASK]  # Mask2Former and EoMT, whose queries answer with masks
-# torchvision's: parameters with 21 classes, mean IoU of its weights on COCO val2017 with VOC's classes, as its table of weights states both
-# (a test holds them).
+# torchvision's: parameters with 21 classes, mean IoU of its weights on COCO val2017 with VOC's classes, and the file of these, as its table
+# of weights states them (a test holds them).
 TORCHVISION = {
-    "deeplabv3_mobilenet_v3_large": (11_029_328, 60.3),
-    "deeplabv3_resnet50": (42_004_074, 66.4),
-    "deeplabv3_resnet101": (60_996_202, 67.4),
-    "fcn_resnet50": (35_322_218, 60.5),
-    "fcn_resnet101": (54_314_346, 63.7),
-    "lraspp_mobilenet_v3_large": (3_221_538, 57.9),
+    "deeplabv3_mobilenet_v3_large": (11_029_328, 60.3, "deeplabv3_mobilenet_v3_large-fc3c493d.pth"),
+    "deeplabv3_resnet50": (42_004_074, 66.4, "deeplabv3_resnet50_coco-cd0a2569.pth"),
+    "deeplabv3_resnet101": (60_996_202, 67.4, "deeplabv3_resnet101_coco-586e9e4e.pth"),
+    "fcn_resnet50": (35_322_218, 60.5, "fcn_resnet50_coco-1167a1af.pth"),
+    "fcn_resnet101": (54_314_346, 63.7, "fcn_resnet101_coco-7ecb50ca.pth"),
+    "lraspp_mobilenet_v3_large": (3_221_538, 57.9, "lraspp_mobilenet_v3_large-d234d4ea.pth"),
 }
 # Decoders of segmentation_models_pytorch, on any network of timm that gives maps: unet/resnet34. By name: its class.
 DECODERS = {
@@ -62,8 +62,8 @@ def rows() -> list[ModelRow]:
     """Those that have a name of their own; a decoder may stand on any network: DECODER/NETWORK."""
     ours = [ModelRow(name, "saccade", own.parameters, size=(SIDE, SIDE)) for name, own in OWN.items()]
     theirs = [
-        ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes", size=FITTED, tag=TAG)
-        for name, (count, iou) in TORCHVISION.items()
+        ModelRow(name, "torchvision", count, BSD, round(iou / 100, 3), "COCO val2017, VOC's classes", size=FITTED, weights=file, tag=TAG)
+        for name, (count, iou, file) in TORCHVISION.items()
     ]
     mixed = [
         ModelRow(

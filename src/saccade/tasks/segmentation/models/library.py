@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from saccade.core.card import Card, InputSpec
 from saccade.core.errors import UserError
 from saccade.core.geometry import FILL, MULTIPLE, padded
+from saccade.nn import coco
 from saccade.nn.layers.normalize import Normalize
 from saccade.tasks.segmentation.models import DECODERS, TORCHVISION, segformer_rows
 
@@ -74,6 +75,15 @@ def rebuild(card: Card, elements: int | None = None) -> Library:
     if elements is not None and needed > elements:
         raise UserError(f"the architecture needs {needed:,} numbers, but the file holds {elements:,}", where="card")
     return kind(card.input, name, classes)
+
+
+def start_from_published(network: Library, card: Card) -> dict[str, str]:
+    """Fill a network of torchvision with its published weights, of its classes those of Pascal VOC by the same names, and the background;
+    the second head, which its authors learned by, is left out. Returns their link of the licence chain. Raises UserError as `coco.fill`."""
+    name = str(card.architecture["name"])
+    with torch.device("meta"):
+        wider = Library(card.input, name, len(card.classes) + 1)
+    return coco.fill(network, wider, name, card.classes)
 
 
 @torch.no_grad()
