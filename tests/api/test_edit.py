@@ -71,6 +71,10 @@ def test_a_dry_run_writes_nothing_and_says_all(run: Run, tmp_path: Path, capsys:
     assert row["promise"] == "exact" and row["difference"] <= 1e-5
     assert row["parameters_after"] > row["parameters_before"] and row["flops_after"] > row["flops_before"]
     assert {"name": "features.2.0.bn1.weight", "before": [64], "after": [96]} in row["shapes"]
+    gone = saccade.edit(run.path / BEST, "remove features.1", dry_run=True).edits[0]["shapes"]
+    assert gone and all(shape["before"] and not shape["after"] for shape in gone), "no counters, which have no shape"
+    with pytest.raises(UserError, match="edits must be texts, one after the other, got a list"):
+        saccade.edit(run.path / BEST, ["remove features.1"], dry_run=True)  # type: ignore[arg-type]
     assert main(argv) == 0
     text = capsys.readouterr().out
     assert "nothing was written" in text and "features.2.0.bn1.weight  64 -> 96" in text

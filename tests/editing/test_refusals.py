@@ -100,6 +100,7 @@ def test_a_text_that_is_no_edit(text: str, said: str) -> None:
         (SMALL, "set-classes '-a cat' -b -c=d", "no class would be left (leave out -c=d)"),
         (SMALL, "set-input-channels 3", "takes 3 channels already (set-input-channels 1 or set-input-channels 4 would go)"),
         (SMALL, "replace GELU SiLU", "no module of type GELU"),
+        (SMALL, "replace Relu SiLU", "unknown module or type of module 'Relu' (did you mean ReLU"),
         (SMALL, "replace GELU SiLU", "(replace features.0.2 SiLU would go)"),
         (SMALL, "replace features.0.0 SiLU", "SiLU is for an activation: features.0.0 is a Conv2d (replace features.0.2 SiLU would go)"),
         (SMALL, "replace ReLU GroupNorm", "features.0.2 is a ReLU (replace features.0.1 GroupNorm would go)"),

@@ -55,6 +55,11 @@ def edit(
     path = Path(target)
     if undo == bool(edits):
         raise UserError("must be edits, or --undo alone", where="edit", fix='saccade edit MODEL "widen layer2 1.5"')
+    given: Sequence[object] = edits
+    if others := [one for one in given if not isinstance(one, str)]:
+        raise UserError(
+            f"edits must be texts, one after the other, got a {type(others[0]).__name__}", where="edit", fix="edit(MODEL, *EDITS)"
+        )
     if path.is_dir():
         return _of_run(controlling.found(path), edits, dry_run=dry_run, undo=undo, out=out, seed=seed)
     from saccade.editing import planning

@@ -22,6 +22,9 @@ from saccade.tasks.classification.models import hf_rows
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from saccade.core.card import Card
+    from saccade.core.modelfile import Buffer
+
 SORTS = ("name", "parameters", "metric")
 UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 FILE = "file"  # source of a model that lies in a file
@@ -29,10 +32,11 @@ FILE = "file"  # source of a model that lies in a file
 
 @dataclass(frozen=True)
 class Entry:
-    """One model. source: the library that builds it; parameters: see `Task.models`, None of an exported file, which does not tell; flops:
-    operations for one image of `size` (height, width), None where not counted; license: of the published weights, "" without any; metric on
-    dataset: published of them (accuracy, mean average precision, mean overlap), None where not known; local: whether weights lie on this
-    machine; descent: of a model file, the weights that it descends from, oldest first (`core.licenses`), of weights by their tag these."""
+    """One model. source: the library that builds it; parameters: see `Task.models`, None of a file that does not tell (an exported one) or
+    whose network cannot be built here; flops: operations for one image of `size` (height, width), None where not counted; license: of the
+    published weights, "" without any; metric on dataset: published of them (accuracy, mean average precision, mean overlap), None where not
+    known; local: whether weights lie on this machine; descent: of a model file, the weights that it descends from, oldest first
+    (`core.licenses`), of weights by their tag these."""
 
     name: str
     task: str
@@ -211,11 +215,21 @@ def _of_file(path: Path) -> Entry:
         card = open_export(exported).card
     else:
         buffers, card = modelfile.load(model_path(path))
-        count = sum(math.prod(buffer.shape) for buffer in buffers.values())
+        count = _parameters(card, buffers)
     primary = room(card.task).metrics(card).primary
     under = ",".join(sorted({row.get("license", "") for row in card.licenses} - {""}))
     name, figure = str(card.architecture.get("name", "")), card.metrics.get(primary)
     return Entry(name, card.task, FILE, count, None, card.input.size, under, figure, card.data, True, card.descent)
+
+
+def _parameters(card: Card, buffers: Mapping[str, Buffer]) -> int | None:
+    """How many numbers of a file are learned: the network itself says which. None where it cannot be built here."""
+    from saccade.api.models import fresh
+
+    try:
+        return sum(parameter.numel() for parameter in fresh(card, buffers).parameters())
+    except UserError:
+        return None
 
 
 def _local() -> Callable[[ModelRow], bool]:

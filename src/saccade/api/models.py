@@ -264,15 +264,15 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
 
     file = model_path(path)
     buffers, card = modelfile.load(file)
-    module = _fresh(card, buffers)
+    module = fresh(card, buffers)
     weights.load_into(module, buffers, where=str(file))
     from saccade.training import precision
 
     return Model(card, file, module.to(precision.device(device)).eval(), str(precision.device(device)))
 
 
-def _fresh(card: Card, buffers: Mapping[str, Buffer]) -> nn.Module:
-    """The module of a file, with fresh weights; refused where it would hold more than the file does."""
+def fresh(card: Card, buffers: Mapping[str, Buffer]) -> nn.Module:
+    """The module of a file, with fresh weights; raises UserError where it cannot be built, or would hold more than the file does."""
     build = room(card.task).build
     if not card.edits:
         return build(card, sum(math.prod(buffer.shape) for buffer in buffers.values()))

@@ -167,7 +167,7 @@ def effect(network: nn.Module, card: Card, edited: nn.Module, after: Card, diffe
     """What differs between a network and an edited one."""
     old = {name: list(value.shape) for name, value in network.state_dict().items()}
     new = {name: list(value.shape) for name, value in edited.state_dict().items()}
-    changed = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    changed = [name for name in dict.fromkeys([*old, *new]) if old.get(name, []) != new.get(name, [])]  # no counters that come or go
     shapes = {shown(edited, name): (old.get(name, []), new.get(name, [])) for name in changed}
     counts = (_parameters(network), _parameters(edited), _flops(network, card), _flops(edited, after))
     return Effect(*counts, shapes=shapes, difference=difference)

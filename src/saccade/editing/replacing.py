@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from saccade.core.errors import UserError, unknown
+from saccade.core.errors import UserError, nearest, unknown
 from saccade.editing.steps import ACTIVATIONS, Group, Replace, Step, Unbiased, groupable, layered, part
 from saccade.editing.subject import Operation, Subject, usage
 
@@ -94,7 +94,7 @@ class Exchange(Operation):
         elif self.what in NORMS:
             named = [name for name, module in modules.items() if isinstance(module, NORMS[self.what])]
         else:
-            named = subject.find(self.what)
+            named = self._of_path(subject)
         found = [name for name in named if place.fits(modules[name])]
         if found:
             return found
@@ -105,6 +105,16 @@ class Exchange(Operation):
         near = next((subject.shown(name) for name, module in modules.items() if place.fits(module) and type(module) is not nn.Identity), "")
         fix = f"{self.name} {near} {self.by} would go" if near else f"it has no module that {self.by} could stand for"
         raise UserError(problem, where=self.name, fix=fix)
+
+    def _of_path(self, subject: Subject) -> list[str]:
+        """The modules of a name or pattern; raises UserError with the nearest names, types of modules too where one is near."""
+        try:
+            return subject.find(self.what)
+        except UserError:
+            types = {type(module).__name__ for module in subject.network.modules()} & {*ACTIVATIONS, *NORMS}
+            if nearest(self.what, types):
+                raise unknown("module or type of module", self.what, [*sorted(types), *subject.names()], where=self.name) from None
+            raise
 
 
 def _groups(channels: int, most: int) -> int:
