@@ -34,6 +34,8 @@ class _OfImages(BaseEstimator):
     def _taken(self, X: Any, y: Any = None, *, fit: bool) -> tuple[list[Any], Any]:
         """The images, and y as it is checked beside them (None stays None)."""
         if not _is_table(X):
+            if getattr(X, "ndim", 0) == 3 and X.shape[2] in (1, 3, 4):  # it would be grey images as narrow as that
+                raise ValueError(f"images must be an array [N, H, W, C] or [N, H, W], got {X.shape}: one image alone is X[None]")
             content = list(X)
             if not content:
                 raise ValueError("Found array with 0 sample(s): a minimum of 1 is required")

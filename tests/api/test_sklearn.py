@@ -196,6 +196,8 @@ def test_what_cannot_be_learned_is_said(tmp_path: Path) -> None:
         classifier().fit(images / 255, names)
     with pytest.raises(NotFittedError):
         classifier().predict(images)
+    with pytest.raises(ValueError, match="one image alone is"):  # not so many grey images, three pixels wide
+        ImageEmbedder(NAME, size=8).fit(images[0])
     with pytest.raises(ValueError, match="model must name a network"):
         ImageEmbedder().fit(images)
     with pytest.raises(UserError, match="unknown layer"):

@@ -199,7 +199,8 @@ def from_hub(name: str, repo: str, file: str = FILE, revision: str = "main") -> 
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             problem = f"{repo} holds no {file}, and pickled weights are not fetched from there"
         else:
-            problem = f"cannot fetch the weights of {name} ({type(error).__name__})"
+            what = "the weights" if file.endswith((".safetensors", ".bin")) else file
+            problem = f"cannot fetch {what} of {name} ({type(error).__name__})"
         raise UserError(
             f"{problem}: asked for {constants.ENDPOINT}/{repo}/resolve/{revision}/{file}", where="--pretrained", fix=BY_HAND
         ) from None

@@ -244,4 +244,5 @@ def test_without_network_one_line_says_what_to_bring(tiny_folder: Path, tmp_path
     done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=200)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and not (tmp_path / "r").exists()
-    assert "asked for http://127.0.0.1:9/microsoft/resnet-50/resolve/main/config.json" in last
+    assert "hf/microsoft/resnet-50: cannot fetch config.json of hf/microsoft/resnet-50" in last
+    assert "asked for http://127.0.0.1:9/microsoft/resnet-50/resolve/main/config.json" in last and "its folder as hf/FOLDER" in last

@@ -113,10 +113,16 @@ def described(name: str, *, classes: int, channels: int, size: tuple[int, int]) 
 
 
 def _configured(name: str) -> tuple[Found, dict[str, Any], str]:
-    """What a name stands for, what its configuration says, and its family."""
+    """What a name stands for, what its configuration says, and its family. Raises UserError where the configuration cannot be had."""
     hf_rows.check(name)
     found = Found(name, hf_rows.source(name))
-    raw = files.read_json(found.file(CONFIG))
+    try:
+        raw = files.read_json(found.file(CONFIG))
+    except UserError as error:
+        if error.fix != pretrained.BY_HAND:
+            raise
+        fix = f"bring the file on another machine, and give its folder as {hf_rows.PREFIX}FOLDER"
+        raise UserError(error.message, where=name, fix=fix) from None
     family = raw.get("model_type") if isinstance(raw, dict) else None
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
@@ -127,14 +133,7 @@ def _configured(name: str) -> tuple[Found, dict[str, Any], str]:
 def row(name: str) -> ModelRow:
     """What is known of one that stands in no table: of its own classes and for one image of its own size, counted without its weights, and
     what its model card states. Raises UserError where its configuration cannot be had."""
-    try:
-        found, raw, family = _configured(name)
-    except UserError as error:
-        if error.fix != pretrained.BY_HAND:
-            raise
-        raise UserError(
-            error.message, where=name, fix=f"bring the file on another machine, and give its folder as {hf_rows.PREFIX}FOLDER"
-        ) from None
+    found, raw, family = _configured(name)
     labels, side = raw.get("id2label"), raw.get("image_size", _defaults(family).get("image_size"))
     count = len(labels) if isinstance(labels, dict) and labels else CLASSES
     size = (side, side) if type(side) is int and 0 < side <= MOST else hf_rows.SIZE
