@@ -179,6 +179,17 @@ def test_weights_that_cannot_be_had_are_missed_before_images_are_read(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("at step 1: widen features.9 2", "has no module 'features.9'"), ("when map stalls 1: freeze head", "when accuracy stalls")],
+)
+def test_edits_that_cannot_be_made_are_refused_before_images_are_read(tiny_folder: Path, tmp_path: Path, text: str, said: str) -> None:
+    add_broken(tiny_folder / "green")
+    with pytest.raises(UserError, match=said):
+        train(tiny_folder, tmp_path / "r", edits=[text])
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t"])
 def test_a_timm_model_by_name_goes_the_whole_way(tiny_folder: Path, tmp_path: Path, name: str) -> None:

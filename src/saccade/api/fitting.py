@@ -114,7 +114,7 @@ def _trainer(start: Start) -> Trainer:
             setup.progress,
             deadline,
             setup.ranks,
-            editor(setup),
+            editor(setup.config),
             start.learned,
         )
     )

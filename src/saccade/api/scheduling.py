@@ -1,4 +1,4 @@
-"""The edits that a configuration plans for a run, tried out before its first step."""
+"""The edits that a configuration plans for a run, tried out before an image is read, and their times before the first step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from saccade.tasks import room
 if TYPE_CHECKING:
     from torch import nn
 
-    from saccade.api.setup import Setup
+    from saccade.core.progress import Progress
     from saccade.editing.live import Editor
     from saccade.training.budget import Resolved
 
 
-def editor(setup: Setup) -> Editor:
+def editor(config: TrainConfig) -> Editor:
     """What edits the network of a run on its way."""
     from saccade.editing.live import Editor
 
-    return Editor(room(setup.config.task).build, setup.config.seed)
+    return Editor(room(config.task).build, config.seed)
 
 
 def check_texts(config: TrainConfig) -> None:
@@ -35,32 +35,39 @@ def check_texts(config: TrainConfig) -> None:
             planning.parse(one.edit)
 
 
-def check(setup: Setup, model: nn.Module, card: Card, resolved: Resolved) -> None:
-    """Try the planned edits in turn on a copy, and say what they would change. Raises UserError for one that could not be made, or whose
-    time would never come."""
-    planned = [Scheduled.parse(text) for text in setup.config.edits]
+def try_out(config: TrainConfig, model: nn.Module, card: Card, images: int, progress: Progress) -> None:
+    """Try the planned edits in turn on a copy, and say what they would change; images: of an epoch. No image is needed for it. Raises
+    UserError for one that could not be made, or that waits for another figure than there is."""
+    from saccade.training import budget
+
+    planned = [Scheduled.parse(text) for text in config.edits]
     if not planned:
         return
-    known = editor(setup)
-    primary = setup.task.metrics(card).primary
-    network = known.copied(model)
-    per_epoch = resolved.steps_per_epoch
+    known, primary = editor(config), room(config.task).metrics(card).primary
+    network, per_epoch = known.copied(model), budget.steps_per_epoch(images, config.batch)
     for one in sorted(planned, key=lambda one: (one.by == "stalls", one.value * (per_epoch if one.by == "epoch" else 1))):
-        end = resolved.total_steps / (per_epoch if one.by == "epoch" else 1)
-        where = f"--edit {one.edit!r}"
-        if one.by != "stalls" and one.value >= end:
-            fix = f"at {one.by} {max(0.0, end - 1) if one.by == 'step' else end / 2:g}"
-            raise UserError(f"{one.by} {one.value:g} never comes, the run ends at {end:g}", where=where, fix=fix)
         if one.by == "stalls" and one.metric != primary:
-            raise UserError(f"{one.metric!r} is not what the best model is told by", where=where, fix=f"when {primary} stalls")
-        if one.by == "stalls":
-            _check_stalls(one, resolved, setup.config.patience, where)
+            fix = f"when {primary} stalls"
+            raise UserError(f"{one.metric!r} is not what the best model is told by", where=f"--edit {one.edit!r}", fix=fix)
         edit, row = known.plan(one.edit, network, card)
         known.apply(network, edit)
         card = known.card(card, edit)
         counts = f"{row['parameters_before']:,} -> {row['parameters_after']:,} parameters"
         when = f"when {primary} stalls {one.value:g}" if one.by == "stalls" else f"at {one.by} {one.value:g}"
-        setup.progress.message(f"{when}: {row['text']} ({counts})")
+        progress.message(f"{when}: {row['text']} ({counts})")
+
+
+def check_times(config: TrainConfig, resolved: Resolved) -> None:
+    """Raise UserError for a planned edit whose time would never come."""
+    for one in map(Scheduled.parse, config.edits):
+        where = f"--edit {one.edit!r}"
+        if one.by == "stalls":
+            _check_stalls(one, resolved, config.patience, where)
+            continue
+        end = resolved.total_steps / (resolved.steps_per_epoch if one.by == "epoch" else 1)
+        if one.value >= end:
+            fix = f"at {one.by} {max(0.0, end - 1) if one.by == 'step' else end / 2:g}"
+            raise UserError(f"{one.by} {one.value:g} never comes, the run ends at {end:g}", where=where, fix=fix)
 
 
 def _check_stalls(one: Scheduled, resolved: Resolved, patience: int, where: str) -> None:

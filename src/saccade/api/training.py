@@ -152,9 +152,10 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
     ranks.first(lambda: scheduling.check_texts(config))
     dataset = as_seen(dataset, config)
     model, card, learned = ranks.after_first(lambda: fresh_model(dataset, config, now.progress, ranks))
+    ranks.first(lambda: scheduling.try_out(config, model, card, len(dataset.split("train")), now.progress))
     setup = ranks.after_first(lambda: Setup.make(dataset, config, now.progress, ranks))
     resolved = Resolved(**ranks.first(lambda: setup.resolve(model, card, now.started).to_dict()))
-    ranks.first(lambda: scheduling.check(setup, model, card, resolved))
+    ranks.first(lambda: scheduling.check_times(config, resolved))
 
     made: list[RunDir] = []
 
