@@ -67,7 +67,8 @@ def test_sizes(size: tuple[int, int], uniform: bool, native: bool, expected: tup
 def test_networks_of_our_own_learn_by_muon_from_random_weights() -> None:
     for budget, expected in [(Budget(), "muon"), (Budget(pretrained=True), "adamw"), (Budget(model="unet/resnet18"), "adamw")]:
         config, reasons = TASK.recipe(SCHEMA, "cpu", budget)
-        assert config.optimizer == expected
+        assert (config.optimizer, config.lr) == (expected, 3e-3 if expected == "muon" else 3e-4)
+        assert ("to keep what the weights know" in reasons[-1]) is budget.pretrained
         assert any(line.startswith("optimizer: muon") for line in reasons) is (expected == "muon")
 
 

@@ -66,7 +66,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         channels=schema.channels,
         batch=batch,
         optimizer="muon" if fast else "adamw",
-        lr=3e-3 if model == DEFAULT else 1e-4 if queries else 3e-4,
+        lr=3e-3 if fast else 1e-4 if queries else 3e-4,
         weight_decay=0.05,
         warmup=0.05,
         ema=0.05,
@@ -74,7 +74,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         augment=augment,
         segmentation=SegmentationConfig(native=native, multi=schema.multi, class_weights=weights, coarse=coarse),
     )
-    reasons.append(f"lr: {config.lr:g}, {'as its authors have it' if queries else 'for random weights'}")
+    why = "as its authors have it" if queries else "small, to keep what the weights know" if budget.pretrained else "for random weights"
+    reasons.append(f"lr: {config.lr:g}, {why}")
     return config, reasons
 
 
@@ -98,7 +99,7 @@ def _augment(schema: Schema, views: float) -> tuple[AugmentConfig, str]:
     changes = CHANGES if schema.channels == 3 else without_colours(CHANGES, schema.channels)
     if views < OFTEN:
         return replace(changes, resize=(1.0, 1.0)), "mirrored, coloured, at their own scale, as each will be seen a few times only"
-    return changes, "mirrored, at other scales, coloured, as random weights need many views of each image"
+    return changes, "mirrored, at other scales, coloured, as there will be many views of each image"
 
 
 def _weights(schema: Schema) -> tuple[tuple[float, ...], str]:
