@@ -178,6 +178,7 @@ def test_bad_data(here: Path, capsys: Captured, fault: str) -> None:
         (["--set", "batch=1.5"], ("batch",)),
         (["--set", "channels=2"], ("channels",)),
         (["--set", "optimizer=adam"], ("optimizer", "adamw")),
+        (["--set", "lr=1e-3", "--set", "lr=2e-3"], ("--set: lr is given twice", "leave one lr=VALUE out")),
         (["--set", "augment.flip=2"], ("augment.flip",)),
         (["--set", "augment.flop=1"], ("augment.flip",)),
         (["--set", "lr"], ("key=value",)),

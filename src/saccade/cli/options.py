@@ -44,10 +44,16 @@ def _overrides(context: click.Context, parameter: click.Parameter, value: Sequen
 
 
 def parsed(texts: Sequence[str], where: str) -> dict[str, Any]:
-    """KEY=VALUE texts as what they set; `where` is named in errors."""
+    """KEY=VALUE texts as what they set; `where` is named in errors. Raises UserError for a key that is there twice, too."""
     from saccade.core.config import parse_override
+    from saccade.core.errors import UserError
 
-    return dict(parse_override(text, where) for text in texts)
+    found: dict[str, Any] = {}
+    for key, value in (parse_override(text, where) for text in texts):
+        if key in found:
+            raise UserError(f"{key} is given twice", where=where, fix=f"leave one {key}=VALUE out")
+        found[key] = value
+    return found
 
 
 def output(function: F) -> F:
