@@ -148,7 +148,8 @@ def test_of_a_run_the_edits_before_one_that_is_refused_are_told(tmp_path: Path, 
     monkeypatch.setattr(controlling, "asked", asked)
     with pytest.raises(UserError) as caught:
         saccade.edit(place.path, "freeze a", "freeze b", "widen nosuch 2")
-    assert caught.value.fix == "did you mean head?; made before it: freeze a, freeze b; --undo takes the last of them back"
+    undo = "--undo takes the last of them back, if that has a way back"
+    assert caught.value.fix == f"did you mean head?; made before it: freeze a, freeze b; {undo}"
     with pytest.raises(UserError) as caught:
         saccade.edit(place.path, "widen nosuch 2", "freeze a")
     assert caught.value.fix == "did you mean head?"

@@ -115,7 +115,8 @@ def trains(run: RunDir) -> bool:
 def check_resumable(run: RunDir) -> None:
     """Raise UserError for a run that has come to its end."""
     if run.read_run().get("state") == "done":
-        fix = f"train on from its model: saccade train DATA --weights {shlex.quote(str(run.best))}"
+        best = shlex.quote(str(run.best))
+        fix = f"edit its model: saccade edit {best}, or train on from that: saccade train DATA --weights {best}"
         raise UserError("the run has ended", where=str(run.path), fix=fix)
 
 

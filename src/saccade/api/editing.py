@@ -106,7 +106,7 @@ def _of_run(run: RunDir, edits: Sequence[str], *, dry_run: bool, undo: bool, out
         except UserError as error:
             if not told:
                 raise
-            made = f"made before it: {', '.join(edits[: len(told)])}; --undo takes the last of them back"
+            made = f"made before it: {', '.join(edits[: len(told)])}; --undo takes the last of them back, if that has a way back"
             raise UserError(error.message, where=error.where, fix="; ".join(filter(None, [error.fix, made]))) from None
     return Edited(None, [row for one in told for row in one["edits"]], None if dry_run else int(told[-1]["step"]))
 
