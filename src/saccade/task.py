@@ -30,8 +30,8 @@ Outputs: TypeAlias = "Tensor | tuple[Tensor, Tensor]"  # what a network gives, a
 
 @dataclass(frozen=True)
 class Budget:
-    """What the user has settled already; None or "": the recipe decides. pretrained: weights to start from that have learned
-    already; learned: the (height, width) that they did at, where known."""
+    """What the user has settled already; None or "": the recipe decides. pretrained: weights to start from that have learned already;
+    learned: the (height, width) that they did at, where known; published: they are to be those that are published for the model."""
 
     epochs: float | None = None
     minutes: float | None = None
@@ -39,6 +39,7 @@ class Budget:
     size: tuple[int, int] | None = None
     pretrained: bool = False
     learned: tuple[int, int] | None = None
+    published: bool = False
 
     def limit(self, device: str, most: float, reasons: list[str]) -> float | None:
         """The minutes of a run: as asked, else at most `most` on a processor where no epochs were asked for, and its reason is added."""
@@ -108,6 +109,7 @@ class Phase:
     steady: float = 0.0
 
 
+HAS_WEIGHTS = "the smallest usual one with published weights"
 NO_COLOURS = "hue, saturation and grey copies left out: {} bands are no colours"
 
 

@@ -47,6 +47,16 @@ def config(name: str, model: str = "", size: tuple[int, int] = SIZE) -> TrainCon
     return override(chosen, {"device": "cpu", "precision": "fp32", "seed": 3})
 
 
+@pytest.mark.parametrize("name", ["classify", "detect", "instances", "segment"])
+def test_who_asks_for_published_weights_gets_a_model_that_has_some(name: str) -> None:
+    chosen, reasons = room(name).recipe(SCHEMAS[name], "cpu", Budget(pretrained=True, published=True))
+    (row,) = [row for row in room(name).models() if row.name == chosen.model]
+    assert row.license in ("apache-2.0", "bsd-3-clause") and row.metric
+    assert f"model: {chosen.model}, the smallest usual one with published weights" in reasons
+    room(name).check(replace(chosen, pretrained=True))
+    assert room(name).recipe(SCHEMAS[name], "cpu", Budget(pretrained=True))[0].model != chosen.model, "weights from a file are of ours"
+
+
 @cache
 def made(name: str, model: str) -> tuple[Task, nn.Module, Card]:
     """A room, a network of it and its card; tests leave the network as it is."""

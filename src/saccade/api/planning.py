@@ -127,7 +127,7 @@ def plan(dataset: Dataset, values: Mapping[str, Any], device: str) -> tuple[Trai
     epochs = given.epochs if "epochs" in values else None
     schema = replace(dataset.schema, shares=dataset.shares()) if task == "segment" else dataset.schema
     learned = _learned(given, task) if given.weights else None
-    budget = Budget(epochs, given.minutes, given.model, size, given.pretrained or bool(given.weights), learned)
+    budget = Budget(epochs, given.minutes, given.model, size, given.pretrained or bool(given.weights), learned, given.pretrained)
     base, reasons = room(task).recipe(schema, device, budget)
     config = configs.override(base, {**values, "data": str(dataset.opened), "task": task})
     _check(config, task)

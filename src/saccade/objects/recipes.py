@@ -9,9 +9,10 @@ from typing import Literal
 from saccade.core.config import AugmentConfig, ObjectsConfig, TrainConfig
 from saccade.core.geometry import fitting, padded
 from saccade.data.sample import Schema
-from saccade.task import Budget
+from saccade.task import HAS_WEIGHTS, Budget
 
 TaskName = Literal["detect", "instances", "panoptic"]
+PUBLISHED = {"detect": "fasterrcnn_mobilenet_v3_large_320_fpn", "instances": "maskrcnn_resnet50_fpn"}
 SIDE = 320  # pixels of the longer side
 LARGEST = 480  # and of that of an input in which small objects are enlarged
 EXTENT = 16.0  # pixels of an object's side, below which few places of the finest map lie in it
@@ -26,7 +27,9 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     """The configuration for this data, and a reason by line, each beginning with the key it explains."""
     size, why = _size(schema, budget)
     reasons = [f"size: {size[0]}x{size[1]}, {why}"]
-    model, why = (budget.model, "as asked") if budget.model else (default, "learns from random weights in minutes")
+    published = PUBLISHED.get(task) if budget.published else None
+    own = (published, HAS_WEIGHTS) if published else (default, "learns from random weights in minutes")
+    model, why = (budget.model, "as asked") if budget.model else own
     reasons.append(f"model: {model}, {why}")
     images = schema.images.get("train", 0)
     batch = (8 if task == "detect" else 4) if images < 2000 else 16

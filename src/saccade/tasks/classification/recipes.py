@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from saccade.core.config import AugmentConfig, TrainConfig
 from saccade.data.sample import Schema
-from saccade.task import NO_COLOURS, Budget, without_colours
+from saccade.task import HAS_WEIGHTS, NO_COLOURS, Budget, without_colours
 from saccade.tasks.classification import models
 
+PUBLISHED = "resnet18"
 SMALL = 64  # pixels up to which images are used at their own size
 MANY = 20_000  # images from which a network that halves the picture at once is the better use of the time
 PHOTO, PRETRAINED = 128, 224
@@ -51,7 +52,7 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     size, why = _size(schema, budget)
     reasons.append(f"size: {size[0]}x{size[1]}, {why}")
     images = schema.images.get("train", 0)
-    model, why = (budget.model, "as asked") if budget.model else _model(max(size), images)
+    model, why = (budget.model, "as asked") if budget.model else (PUBLISHED, HAS_WEIGHTS) if budget.published else _model(max(size), images)
     reasons.append(f"model: {model}, {why}")
     each = images // max(1, len(schema.classes))
     facts = _Facts(images, each, max(size), schema.channels == 1, models.is_own(model), budget.pretrained)

@@ -9,9 +9,10 @@ from saccade.core.config import AugmentConfig, SegmentationConfig, TrainConfig
 from saccade.core.geometry import fitting, padded
 from saccade.data.sample import Schema
 from saccade.queries.rows import ROWS as QUERIES
-from saccade.task import NO_COLOURS, Budget, without_colours
+from saccade.task import HAS_WEIGHTS, NO_COLOURS, Budget, without_colours
 
 DEFAULT = "small_unet"
+PUBLISHED = "lraspp_mobilenet_v3_large"
 PIECE = 256  # pixels of a side of what is seen at once where images are taken at their own pixels
 NATIVE = 768  # pixels of the longer side up to which they are
 SIDE = 384  # of larger images, which are scaled
@@ -28,7 +29,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     """The configuration for this data, and a reason by line, each beginning with the key it explains."""
     native, size, why = _size(schema, budget)
     reasons = [f"size: {size[0]}x{size[1]}, {why}"]
-    model, why = (budget.model, "as asked") if budget.model else (DEFAULT, "learns from random weights in minutes")
+    own = (PUBLISHED, HAS_WEIGHTS) if budget.published else (DEFAULT, "learns from random weights in minutes")
+    model, why = (budget.model, "as asked") if budget.model else own
     reasons.append(f"model: {model}, {why}")
     images = schema.images.get("train", 0)
     batch = (8 if model == DEFAULT else 4) if device == "cpu" else 8 if images < 2000 else 16
