@@ -265,6 +265,14 @@ def command(arguments: list[str], kills: list[tuple[int, int]]) -> int:
     return main(arguments)
 
 
+def called(thread: Path) -> str:
+    """The name of a thread, "" of one that has ended meanwhile."""
+    try:
+        return thread.read_text()
+    except OSError:
+        return ""
+
+
 def main() -> None:
     """Meet the others and work."""
     from saccade.training import ranks as module
@@ -276,7 +284,7 @@ def main() -> None:
         module.HANG = datetime.timedelta(seconds=options["seconds"])
     with module.Ranks.joined() as ranks:
         found = {"train": train, "norm": norm, "talk": talk, "shared": shared, "hang": hang, "whole": whole}[what](ranks, folder, options)
-    left = [name for name in map(Path.read_text, Path("/proc/self/task").glob("*/comm")) if "gloo" in name]
+    left = [name for name in map(called, Path("/proc/self/task").glob("*/comm")) if "gloo" in name]
     assert what in ("hang", "whole") or options.get("shard") or not left, "a thread of the group that lives on at the exit may abort it"
     (folder / f"{what}-{ranks.rank}.json").write_text(json.dumps(found))
 
