@@ -418,7 +418,7 @@ print(sum(thread.is_alive() for thread in threads), "waiting")
 
 @pytest.mark.processes
 def test_first_calls_of_several_threads(files: dict[str, Path]) -> None:
-    """OpenVINO's first conversion of an element type was a deadlock where two threads met in it: `predict` hung, one time in fifty."""
+    """OpenVINO's first conversion of an element type was a deadlock where two threads met in it: `predict` hung, now and then."""
     for _ in range(6):
         done = subprocess.run([sys.executable, "-c", TOGETHER, str(files["fp32"])], capture_output=True, text=True, timeout=60)
         assert (done.stdout, done.stderr) == ("0 waiting\n", "")

@@ -40,11 +40,11 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
     reasons.append(f"epochs: {epochs}, from {images:,} training images")
     epochs *= 1 if budget.minutes is None else 2
     minutes = budget.limit(device, CPU_MINUTES, reasons)
-    fast = model == default and not budget.pretrained
-    if fast:
+    fresh = model == default and not budget.pretrained
+    if fresh:
         reasons.append("optimizer: muon, learns from far fewer images seen than adamw from random weights")
     coarse = 0.0
-    if fast and (schema.extent or 0.0) * max(size) >= LARGE * max(schema.size):
+    if fresh and (schema.extent or 0.0) * max(size) >= LARGE * max(schema.size):
         coarse = COARSE
         reasons.append(f"objects.coarse: {coarse:g} of the steps see images at half their size, large enough for half of the objects")
     if schema.stuff:
@@ -60,7 +60,7 @@ def choose(task: TaskName, default: str, schema: Schema, device: str, budget: Bu
         size=size,
         channels=schema.channels,
         batch=batch,
-        optimizer="muon" if fast else "adamw",
+        optimizer="muon" if fresh else "adamw",
         lr=rate,
         weight_decay=0.05,
         warmup=0.05,

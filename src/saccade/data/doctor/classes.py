@@ -75,6 +75,7 @@ def _imbalance(annotations: Annotations, used: Integers, amounts: Integers) -> s
 
 
 def named(annotations: Annotations, labels: Integers) -> str:
+    """Classes as they are called in a message, of many the first few."""
     return listed([shown(annotations.classes[label]) for label in labels.tolist()], NAMES)
 
 

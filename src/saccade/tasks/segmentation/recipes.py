@@ -46,10 +46,10 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"segmentation.class_weights: {why}")
     if not queries:
         reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
-    fast = model == DEFAULT and not budget.pretrained
-    if fast:
+    fresh = model == DEFAULT and not budget.pretrained
+    if fresh:
         reasons.append("optimizer: muon, learns from far fewer images seen than adamw from random weights")
-    coarse = COARSE if fast and min(size) >= LEAST_COARSE else 0.0
+    coarse = COARSE if fresh and min(size) >= LEAST_COARSE else 0.0
     if coarse:
         reasons.append(
             f"segmentation.coarse: {coarse:g} of the run sees images at half their size, for a quarter of the work, to learn from more"
@@ -67,8 +67,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
         size=size,
         channels=schema.channels,
         batch=batch,
-        optimizer="muon" if fast else "adamw",
-        lr=3e-3 if fast else 1e-4 if queries else 3e-4,
+        optimizer="muon" if fresh else "adamw",
+        lr=3e-3 if fresh else 1e-4 if queries else 3e-4,
         weight_decay=0.05,
         warmup=0.05,
         ema=0.05,
