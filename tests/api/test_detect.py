@@ -167,7 +167,7 @@ def test_sets_at_the_edge(tmp_path: Path) -> None:
     [
         ({"model": "resnet18"}, "unknown model"),
         ({"set": {"augment.mixup": 0.5}}, "mixup is no change of detect"),
-        ({"pretrained": True}, "no published weights"),
+        ({"model": "small_detector", "pretrained": True}, "no published weights"),
     ],
 )
 def test_what_is_refused(scenes: Path, tmp_path: Path, options: dict[str, Any], words: str) -> None:

@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[Harm, str]] = {
     "a model that climbs": (record("config", "model", "../x"), "../x"),
 }  # fmt: skip
 
-SHORTEN = {"event": "shorten", "step": 5, "total_steps": 6, "from": 8}
+PACE = {"event": "pace", "step": 5, "total_steps": 6, "from": 8}
 MICRO = {"event": "micro_batch", "step": 0, "phase": "train", "from": 8, "to": 4}
 IMPOSSIBLE: dict[str, tuple[Harm, str]] = {
     "an empty state": (state_text("{}"), ""),
@@ -196,9 +196,10 @@ IMPOSSIBLE: dict[str, tuple[Harm, str]] = {
     "moments of other shapes": (tensors("optimizer-train", spoil("exp_avg", **TURNED)), ""),
     "moments of integers": (tensors("optimizer-train", spoil("exp_avg", dtype="I32")), ""),
     "a moment too few": (tensors("optimizer-train", lambda buffers: buffers.pop("0.exp_avg")), ""),
-    "shorten, and no more": (events({"event": "shorten"}), ""),
-    "shorten to before": (events(SHORTEN | {"total_steps": -5}), ""),
-    "shorten at a text": (events(SHORTEN | {"step": "a"}), ""),
+    "another end, and no more": (events({"event": "pace"}), ""),
+    "an end before the start": (events(PACE | {"total_steps": -5}), ""),
+    "an end without end": (events(PACE | {"total_steps": 1 << 40}), ""),
+    "another end at a text": (events(PACE | {"step": "a"}), ""),
     "micro-batches of none": (events(MICRO | {"to": 0}), ""),
     "micro-batches of an unknown phase": (events(MICRO | {"phase": "x"}), ""),
     "micro-batches, and no more": (events({"event": "micro_batch"}), ""),

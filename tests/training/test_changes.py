@@ -577,13 +577,13 @@ def test_epochs_that_are_set_count_for_more_than_minutes(tmp_path: Path) -> None
     """A schedule that was shortened before, at a later step, is not shortened again; nor is a deadline kept after a resume."""
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
-    run.append_event({"event": "shorten", "step": 6, "total_steps": 9, "from": STEPS})
+    run.append_event({"event": "pace", "step": 6, "total_steps": 9, "from": STEPS})
     asking(run, {"settings": {"epochs": 2}})
     trainer = Trainer(editable(run.path))
     trainer.plan_again()
     assert trainer.fit().step == 8
     state = json.loads(run.load_checkpoint()[1]["state.json"])["loop"]
-    assert state["free"] and not state["shortened"] and state["ends"] == [[0, 8]]
+    assert state["free"] and not state["timed"] and state["ends"] == [[0, 8]]
 
 
 def test_edits_are_tried_in_turn_and_a_function_that_changes_is_judged_anew(tmp_path: Path) -> None:

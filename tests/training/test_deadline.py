@@ -1,4 +1,4 @@
-"""Runs that are slower than they were measured to be."""
+"""Runs that are slower or faster than they were measured to be."""
 
 from __future__ import annotations
 
@@ -8,29 +8,53 @@ from saccade.training.deadline import Deadline
 from saccade.training.schedule import Schedule
 
 
-def ended(costs: list[float], at: float, steady: float) -> tuple[int, float]:
-    """The last step and the time when it is done, where step i takes costs[i] and the run is shortened once at most."""
-    schedule, now, total = Schedule(len(costs), 0.05), 0.0, len(costs)
-    deadline, step = Deadline(at, steady, now), 0
-    while step < total:
+def ended(costs: list[float], at: float, steady: float, planned: int = 0, most: int = 0) -> tuple[list[int], float]:
+    """The ends of the schedule of `planned` (all) steps, the last step the last, and the time when it is done; step i takes costs[i]."""
+    schedule, now, step = Schedule(planned or len(costs), 0.05), 0.0, 0
+    deadline, ends = Deadline(at, steady, most, now), []
+    while step < schedule.total:
         now, step = now + costs[step], step + 1
-        if total == len(costs) and not step % 2:
-            total = deadline.affordable(step, step, schedule, now) or total
-    return step, now
+        total = deadline.affordable(step, step, schedule, now) if not step % 2 and step < schedule.total else None
+        if total:
+            schedule.end_at(step, total)
+            ends.append(total)
+    return [*ends, step], now
 
 
 @pytest.mark.parametrize(("slower", "steps"), [(1.0, 200), (1.3, 150), (2.0, 96)])
 def test_steady_runs(slower: float, steps: int) -> None:
-    last, now = ended([slower] * 200, 200.0, 0.0)
-    assert last == pytest.approx(steps, abs=3) and now <= 206
+    ends, now = ended([slower] * 200, 200.0, 0.0)
+    assert ends[-1] == pytest.approx(steps, abs=3) and now <= 206 and len(ends) <= 2
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.1, 1.3, 1.5])
 def test_runs_whose_first_half_costs_a_quarter(slower: float) -> None:
-    last, now = ended([slower * 0.25] * 100 + [slower] * 100, 125.0, 0.5)
-    assert now <= 130 and (last == 200) is (slower == 1.0)
+    ends, now = ended([slower * 0.25] * 100 + [slower] * 100, 125.0, 0.5)
+    assert now <= 130 and (ends[-1] == 200) is (slower == 1.0)
 
 
-def test_without_a_deadline_nothing_is_shortened() -> None:
-    deadline = Deadline(None, 0.0, 0.0)
+@pytest.mark.parametrize(("each", "steps"), [(0.95, 100), (0.9, 110), (0.7, 140), (0.3, 200)])
+def test_runs_that_are_faster(each: float, steps: int) -> None:
+    """Lengthened once, when most of them is done, to no more than they may be."""
+    ends, now = ended([each] * 400, 100.0, 0.0, planned=100, most=200)
+    assert ends[-1] == pytest.approx(steps, abs=4) and now <= 100 and len(set(ends)) == 1
+
+
+def test_a_run_that_was_lengthened_may_still_be_shortened() -> None:
+    ends, now = ended([0.7] * 80 + [2.0] * 100, 100.0, 0.0, planned=100, most=200)
+    assert ends[0] > 120 > ends[-1] > 90 and ends == sorted(ends, reverse=True) and now <= 103
+
+
+def test_one_slow_moment_shortens_little() -> None:
+    """Every tenth step takes twice as long, which was reckoned with: wherever speed is judged, such steps have their share."""
+    costs = [2.0 if step % 10 == 9 else 1.0 for step in range(200)]
+    assert ended(costs, 226.0, 0.0) == ([200], 220.0)
+
+
+def test_a_run_that_may_not_is_not_lengthened() -> None:
+    assert ended([0.5] * 100, 100.0, 0.0, most=100) == ([100], 50.0)
+
+
+def test_without_a_deadline_nothing_is_moved() -> None:
+    deadline = Deadline(None, 0.0, 400, 0.0)
     assert deadline.affordable(150, 150, Schedule(200, 0.05), 1e9) is None

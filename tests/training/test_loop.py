@@ -192,18 +192,18 @@ class Clock(Stopping):
         return self.now
 
 
-def timed(path: Path, monkeypatch: pytest.MonkeyPatch, after: int = 0, deadline: float | None = None) -> Any:
+def timed(path: Path, monkeypatch: pytest.MonkeyPatch, after: int = 0, deadline: float | None = None, longest: int = 0) -> Any:
     """80 steps, a second each by the loop's own clock, a checkpoint every eight."""
     clock = Clock(after)
     monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 7.5)
-    return job(path, facts=resolved(80, every=16), progress=clock, deadline=deadline)
+    return job(path, facts=resolved(80, every=16), progress=clock, deadline=deadline, longest=longest)
 
 
 def test_a_shortened_run_is_shortened_again_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit(timed(tmp_path / "whole", monkeypatch, deadline=60))
     run = RunDir(tmp_path / "whole")
-    assert run.events() == [{"event": "shorten", "step": 20, "total_steps": 58, "from": 80}]
+    assert run.events() == [{"event": "pace", "step": 20, "total_steps": 58, "from": 80}]
     assert whole.loop["step"] == 58
     assert [row["step"] for row in whole.rows if "split" in row] == [16, 32, 48, 58]
     with pytest.raises(Interrupted):
@@ -211,6 +211,21 @@ def test_a_shortened_run_is_shortened_again_by_resume(tmp_path: Path, monkeypatc
     assert sorted(os.listdir(tmp_path / "a/checkpoints")) == ["step-000000016", "step-000000022"]
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     shutil.rmtree(tmp_path / "b/checkpoints/step-000000022")
+    for place in ("a", "b"):  # after the event, and before it
+        assert go_on(timed(tmp_path / place, monkeypatch)).differs(whole) == []
+        assert RunDir(tmp_path / place).events() == run.events()
+
+
+def test_a_lengthened_run_is_lengthened_again_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fit(timed(tmp_path / "whole", monkeypatch, deadline=100, longest=160))
+    run = RunDir(tmp_path / "whole")
+    assert run.events() == [{"event": "pace", "step": 48, "total_steps": 98, "from": 80}]
+    assert whole.loop["step"] == 98
+    assert [row["step"] for row in whole.rows if "split" in row] == [16, 32, 48, 64, 80, 96, 98]
+    with pytest.raises(Interrupted):
+        Trainer(timed(tmp_path / "a", monkeypatch, 50, deadline=100, longest=160)).fit()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b/checkpoints/step-000000050")
     for place in ("a", "b"):  # after the event, and before it
         assert go_on(timed(tmp_path / place, monkeypatch)).differs(whole) == []
         assert RunDir(tmp_path / place).events() == run.events()

@@ -113,12 +113,22 @@ def _trainer(start: Start) -> Trainer:
             setup.evaluator(start.card, start.resolved, setup.ranks, keep),
             setup.progress,
             deadline,
+            _longest(start),
             setup.ranks,
             editor(setup.config),
             start.learned,
         )
     )
     return trainer
+
+
+def _longest(start: Start) -> int:
+    """Steps that a run may be lengthened to when minutes are left: one that goes on begins its minutes anew, and keeps the steps it had."""
+    from saccade.training.deadline import MOST
+
+    planned, epochs = start.resolved.total_steps, start.setup.config.epochs
+    asked = round(epochs * start.resolved.steps_per_epoch) if epochs else MOST * planned
+    return planned if start.resume else max(planned, min(MOST * planned, asked))
 
 
 def _give_up(start: Start, changes: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A run that turns out slower than it was measured to be keeps to its minutes."""
+"""A run that turns out slower or faster than it was measured to be keeps to its minutes, and uses them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,42 @@ import math
 
 from saccade.training.schedule import Schedule
 
-LATE = 1.03  # times the time left that what is left may take
-FEWEST = 20  # steps whose speed tells
+LATE, EARLY = 1.03, 0.94  # times the time left that what is left may take, and from which on it is to take more
+MOST = 2  # times the steps that were planned that a run may be lengthened to
+AIM = 0.97  # of the time left
+FEWEST, PART = 20, 10  # steps whose speed tells: so many, and this part of the run, to have its share of evaluations among them
 EARLIEST = 0.25  # share of the run before which nothing is judged
+PROVEN = (0.6, 0.8)  # shares of the run between which it may be lengthened: its speed is known, and its rate not yet low
 
 
 class Deadline:
     """at: monotonic seconds at which training must be over (None: at any time); steady: share of the run from which all steps take as long:
-    the speed of those before tells nothing about what is left."""
+    the speed of those before tells nothing about what is left; most: steps that the run may be lengthened to."""
 
-    def __init__(self, at: float | None, steady: float, now: float) -> None:
-        self._at, self._steady = at, steady
+    def __init__(self, at: float | None, steady: float, most: int, now: float) -> None:
+        self._at, self._steady, self._most = at, steady, most
+        self._lengthened = False
         self._since = (0, now) if not steady else None  # steps taken until then, and the time, from which on the speed is reckoned
 
     def affordable(self, step: int, taken: int, schedule: Schedule, now: float) -> int | None:
-        """The last step that fits at the speed so far, where that is clearly before the schedule's end; step: of the run, taken: in this
-        process."""
+        """The last step that fits at the speed so far, where that is clearly before the schedule's end, or, once, clearly after it;
+        step: of the run, taken: in this process."""
         done = schedule.progress(step)
         if self._at is None or done < max(self._steady, EARLIEST):
             return None
         if self._since is None:
             self._since = (taken, now)
         first, begun = self._since
-        if taken - first < FEWEST:
+        if taken - first < max(FEWEST, schedule.total // PART):
             return None
         each, allowed = (now - begun) / (taken - first), max(1.0, self._at - now)
-        if each * (schedule.total - step) <= allowed * LATE:
+        share = each * (schedule.total - step) / allowed
+        late = share > LATE
+        early = share < EARLY and not self._lengthened and max(self._steady, PROVEN[0]) <= done < PROVEN[1]
+        total = step + max(1, math.floor(allowed * AIM / each))
+        total = min(total, self._most if early else schedule.total)
+        if not (late or early) or total == schedule.total:
             return None
-        total = step + max(1, math.floor(allowed * 0.97 / each))
-        return total if total < schedule.total else None
+        self._lengthened = self._lengthened or early
+        self._since = (taken, now)
+        return total

@@ -34,7 +34,7 @@ from saccade.training.asking import Asking
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.changes import Changes
-from saccade.training.deadline import Deadline
+from saccade.training.deadline import MOST, Deadline
 from saccade.training.learner import Editing, Kind, Learner, Workshop, blank, started
 from saccade.training.ranks import Ranks, reachable
 from saccade.training.recovery import BackError, Recovery
@@ -50,7 +50,7 @@ LOGGED_STEPS = 500
 @dataclass(frozen=True)
 class Job:
     """Everything that a run needs. `evaluate` gives a module's figures on the validation images; deadline: monotonic seconds, or None;
-    ranks: the processes that share the work, of which the first alone has a `progress` that is seen; editor: where the network may be
+    longest: steps to which a run that is too fast for it may be lengthened; ranks: the processes that share the work, of which the first alone has a `progress` that is seen; editor: where the network may be
     edited on the way; learned: names of the tensors that have learned before."""
 
     task: Task
@@ -63,6 +63,7 @@ class Job:
     evaluate: Callable[[nn.Module], Mapping[str, float | None]]
     progress: Progress
     deadline: float | None = None
+    longest: int = 0
     ranks: Ranks = field(default_factory=Ranks)
     editor: Editing | None = None
     learned: Collection[str] = ()
@@ -87,7 +88,7 @@ class Trainer:
         self.loader = job.loader
         self.log_every = max(1, resolved.total_steps // LOGGED_STEPS)
         self.rows: list[dict[str, Any]] = []
-        self.planned: dict[str, Any] | None = None
+        self.planned: list[dict[str, Any]] = []
         self.recovery = Recovery(self.learner.updater, job.loader, job.run, config, job.progress)
         self.changes, self.asking = Changes(self), Asking(self)
         self.stream: Generator[list[Batch], None, None]
@@ -132,9 +133,9 @@ class Trainer:
     def plan_again(self) -> None:
         """Know from the run's events what changes on the way."""
         events = read_events(self.job.run, list(self.learner.updater.optimizers))
-        self.planned = next((event for event in events if event["event"] == "shorten"), None)
-        if self.planned is not None and self.planned["total_steps"] > self.job.resolved.total_steps:
-            raise DamagedError("a schedule must become shorter", where=str(self.job.run.events_file))
+        self.planned = [event for event in events if event["event"] == "pace"]
+        if any(event["total_steps"] > MOST * self.job.resolved.total_steps for event in self.planned):
+            raise DamagedError(f"no schedule becomes more than {MOST} times as long", where=str(self.job.run.events_file))
         self.changes.read()
 
     def use(self, learner: Learner, *, stream: bool) -> None:
@@ -198,7 +199,7 @@ class Trainer:
         """Step until the end or a signal, whose number is returned (0: none)."""
         begun = saved_at = time.monotonic()
         stop, asking = 0, self.asking
-        deadline = Deadline(self.job.deadline, max(phase.steady for phase in self.learner.updater.phases), begun)
+        deadline = Deadline(self.job.deadline, max(phase.steady for phase in self.learner.updater.phases), self.job.longest, begun)
         asked = bool(self.job.ranks.highest([asking.asked()])[0])
         while True:
             if not stop and self.changes.take() and asked:
@@ -332,34 +333,34 @@ class Trainer:
         return job.config.on_nan == "back"
 
     def _keep_time(self, total: int) -> None:
-        """Once, when the run is clearly too slow for its deadline, shorten the schedule to `total` and record it; resume does it again."""
-        job, state, schedule = self.job, self.state, self.schedule
-        if state.shortened or state.free or state.step >= schedule.total:
+        """When the run is clearly too slow for its deadline, or too fast, end the schedule at `total` and record it; resume does it again."""
+        state, before = self.state, self.schedule.total
+        if state.free or state.step >= before:
             return
-        before = schedule.total
-        if self.planned is not None:
-            if state.step != self.planned["step"]:
+        if state.timed < len(self.planned):
+            if state.step != self.planned[state.timed]["step"]:
                 return
-            total = self.planned["total_steps"]
+            total = self.planned[state.timed]["total_steps"]
         elif total:
-            self._record({"event": "shorten", "step": state.step, "total_steps": total, "from": before})
+            event = {"event": "pace", "step": state.step, "total_steps": total, "from": before}
+            self._record(event)
+            self.planned.append(event)
+            slower = f"slower than measured: {before} steps shortened to {total} to keep to the minutes asked for"
+            faster = f"faster than measured: {before} steps lengthened to {total} to use the minutes asked for"
+            self.job.progress.message(slower if total < before else faster)
         else:
             return
-        self._end_at(state.step, total, str(job.run.events_file))
-        state.ends.append((state.step, total))
-        state.shortened = True
-        if self.planned is None:
-            job.progress.message(f"slower than measured: {before} steps shortened to {total} to keep to the minutes asked for")
-        self._show_stage()
+        self.end_at(total, free=False)
+        state.timed += 1
 
     def _record(self, event: Mapping[str, Any]) -> None:
         if self.job.ranks.is_first:
             self.job.run.append_event(event)
 
     def _affordable(self, deadline: Deadline) -> int | None:
-        """The step to end at, where the deadline calls for fewer."""
+        """The step to end at, where the deadline calls for fewer, or allows more."""
         state = self.state
-        if state.shortened or state.free or self.planned is not None or state.step % self.log_every:
+        if state.free or state.timed < len(self.planned) or state.step % self.log_every:
             return None
         return deadline.affordable(state.step, self.steps_taken, self.schedule, time.monotonic() - self.asking.away)
 

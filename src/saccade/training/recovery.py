@@ -32,7 +32,7 @@ class Recovery:
     def __init__(self, updater: Updater, loader: Loader, run: RunDir, config: TrainConfig, progress: Progress) -> None:
         self.updater, self.loader, self.run, self.config, self.progress = updater, loader, run, config, progress
         self.ranks, self._peak, self._place = updater.ranks, config.lr, 0
-        self.events = [event for event in read_events(run, list(updater.optimizers)) if event["event"] != "shorten"]
+        self.events = [event for event in read_events(run, list(updater.optimizers)) if event["event"] != "pace"]
 
     def slowdown(self, step: int) -> float:
         """What the rate at `step` is multiplied by, since the run has gone back to it or to a step before it."""

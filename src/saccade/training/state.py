@@ -33,7 +33,7 @@ class State:
     stopped: bool = False
     good: Count = 0  # the step of the last evaluation that found no fault and was kept
     ends: list[tuple[Count, Count]] = field(default_factory=list)  # of the schedule, each (from which step on, the new end)
-    shortened: bool = False  # one of them is to keep to the minutes asked for
+    timed: Count = 0  # how many of them are to keep to the minutes asked for
     free: bool = False  # the epochs were set on the way, and minutes count no longer
     edits: list[dict[str, Any]] = field(default_factory=list)  # of the network, as its card has them
     settings: dict[str, Any] = field(default_factory=dict)  # of the configuration that were changed on the way, by dotted key
@@ -103,7 +103,7 @@ class _MicroBatch(_Event):
 
 
 @dataclass(frozen=True)
-class _Shorten(_Event):
+class _Pace(_Event):
     total_steps: Annotated[int, Ge(1), Lt(1 << 62)]
 
 
@@ -127,7 +127,7 @@ class _Set(_Change):
 
 
 CHANGES: Mapping[str, type[_Event]] = {"edit": _Edit, "undo": _Change, "set": _Set, "withdrawn": _Change, "refused": _Change}
-_EVENTS: Mapping[str, type[_Event]] = {"skip": _Event, "back": _Back, "micro_batch": _MicroBatch, "shorten": _Shorten, **CHANGES}
+_EVENTS: Mapping[str, type[_Event]] = {"skip": _Event, "back": _Back, "micro_batch": _MicroBatch, "pace": _Pace, **CHANGES}
 
 
 def read_events(run: RunDir, phases: Collection[str]) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def read_events(run: RunDir, phases: Collection[str]) -> list[dict[str, Any]]:
         known = checked(kind, event, where)
         if isinstance(known, _MicroBatch) and known.phase not in phases:
             raise DamagedError(f"must name one of the phases {', '.join(phases)}, got {known.phase!r}", where=where)
-        if isinstance(known, _Shorten) and known.total_steps <= known.step:
+        if isinstance(known, _Pace) and known.total_steps <= known.step:
             raise DamagedError(f"total_steps must lie after step {known.step}, got {known.total_steps}", where=where)
         found.append(event)
     return found
