@@ -50,8 +50,9 @@ LOGGED_STEPS = 500
 @dataclass(frozen=True)
 class Job:
     """Everything that a run needs. `evaluate` gives a module's figures on the validation images; deadline: monotonic seconds, or None;
-    longest: steps to which a run that is too fast for it may be lengthened; ranks: the processes that share the work, of which the first alone has a `progress` that is seen; editor: where the network may be
-    edited on the way; learned: names of the tensors that have learned before."""
+    longest: steps to which a run that is too fast for it may be lengthened; ranks: the processes that share the work, of which the first
+    alone has a `progress` that is seen; editor: where the network may be edited on the way; learned: names of the tensors that have
+    learned before."""
 
     task: Task
     model: nn.Module
@@ -333,7 +334,7 @@ class Trainer:
         return job.config.on_nan == "back"
 
     def _keep_time(self, total: int) -> None:
-        """When the run is clearly too slow for its deadline, or too fast, end the schedule at `total` and record it; resume does it again."""
+        """Where a `total` is given, as the run is too slow or too fast for its deadline, end there and record it; resume does so again."""
         state, before = self.state, self.schedule.total
         if state.free or state.step >= before:
             return
