@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from saccade.core.config import TrainConfig
 from saccade.task import Losses, Phase
 from saccade.training import optim
-from saccade.training.muon import FARTHER, Muon, orthogonal
+from saccade.training.muon import FARTHER, ITERATIONS, QUINTIC, Muon, orthogonal
 
 CONFIG = TrainConfig(optimizer="muon", lr=0.01, weight_decay=0.1)
 
@@ -35,6 +35,17 @@ def test_all_singular_values_come_near_one(shape: tuple[int, int], scale: float)
     wide = s > 0.05 * s.norm()  # three iterations lift no value that is smaller
     assert bool(((turned.diag()[wide] > 0.6) & (turned.diag()[wide] < 1.3)).all())
     assert torch.equal(orthogonal(torch.zeros(shape)), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 153), (200, 20)])
+def test_the_iterations_one_by_one(shape: tuple[int, int]) -> None:
+    """Singular values over four powers of ten: what is computed of their squares is none the worse."""
+    matrix = drawn(*shape) * torch.logspace(0, -4, shape[1])
+    plain = matrix.double() / matrix.double().norm()
+    for _ in range(ITERATIONS):
+        square = plain @ plain.T
+        plain = QUINTIC[0] * plain + (QUINTIC[1] * square + QUINTIC[2] * square @ square) @ plain
+    assert torch.allclose(orthogonal(matrix).double(), plain, atol=1e-5)
 
 
 def test_a_step_by_hand() -> None:

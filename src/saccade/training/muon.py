@@ -49,11 +49,26 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with singular values of 1 to a float `[M, N]`, by a few Newton-Schulz iterations: they come near 1, no nearer."""
-    a, b, c = QUINTIC
+    """The nearest matrix with singular values of 1 to a float `[M, N]`, by a few Newton-Schulz iterations: they come near 1, no nearer.
+
+    An iteration takes X to (a + b XX' + c XX'XX') X, so that all are one product of polynomials of the first XX', and X itself is
+    multiplied once: half of the work where X is much wider than high.
+    """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     found = wide / wide.norm().clamp(min=1e-7)
-    for _ in range(ITERATIONS):
-        square = found @ found.T
-        found = a * found + (b * square + c * (square @ square)) @ found
+    square = found @ found.T
+    product = factor = _polynomial(square)
+    for _ in range(ITERATIONS - 1):
+        square = factor @ square @ factor
+        factor = _polynomial(square)
+        product = factor @ product
+    found = product @ found
     return found if matrix.shape[0] <= matrix.shape[1] else found.T
+
+
+def _polynomial(square: Tensor) -> Tensor:
+    """a + b S + c SS of S `[M, M]`."""
+    a, b, c = QUINTIC
+    found = torch.addmm(square, square, square, beta=b, alpha=c)
+    found.diagonal().add_(a)
+    return found

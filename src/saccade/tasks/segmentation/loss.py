@@ -23,12 +23,12 @@ def losses(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
     classes = batch.targets["classes"].long()
     counted = classes != IGNORED
     goals = classes.where(counted, torch.zeros_like(classes))
-    logits = logits.float()
+    told = logits.float().log_softmax(1)
     parts: dict[str, Tensor] = {}
     if config.cross_entropy or config.focal:
-        parts |= _by_pixel(logits, goals, counted, config)
+        parts |= _by_pixel(told, goals, counted, config)
     if config.dice or config.lovasz or config.boundary:
-        shares = logits.softmax(1) * counted[:, None]
+        shares = told.exp() * counted[:, None]
         kinds = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
         truth = (goals[:, None] == kinds) & counted[:, None]
         if config.dice:
@@ -58,12 +58,12 @@ def of_layers(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losse
     return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
 
 
-def _by_pixel(logits: Tensor, goals: Tensor, counted: Tensor, config: SegmentationConfig) -> dict[str, Tensor]:
-    """Cross-entropy and focal loss, weighted means over the pixels of each image."""
-    entropy = F.cross_entropy(logits, goals, reduction="none")
+def _by_pixel(told: Tensor, goals: Tensor, counted: Tensor, config: SegmentationConfig) -> dict[str, Tensor]:
+    """Cross-entropy and focal loss of log-probabilities `[B, K, H, W]`, weighted means over the pixels of each image."""
+    entropy = F.nll_loss(told, goals, reduction="none")
     weights = counted.float()
     if config.class_weights:
-        weights = weights * torch.tensor(config.class_weights, device=logits.device)[goals]
+        weights = weights * torch.tensor(config.class_weights, device=told.device)[goals]
     whole = weights.sum((1, 2)).clamp_min(1e-6)
     parts = {}
     if config.cross_entropy:
