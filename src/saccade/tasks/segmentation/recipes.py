@@ -36,7 +36,8 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     batch = (8 if model == DEFAULT else 4) if device == "cpu" else 8 if images < 2000 else 16
     reasons.append(f"batch: {batch}, enough steps an epoch with {images:,} training images")
     epochs = max(12, min(300, round(IMAGES_SEEN / max(1, images))))
-    augment, why = _augment(schema, epochs * min(1.0, (budget.minutes or CPU_MINUTES) / CPU_MINUTES))
+    fresh = model == DEFAULT and not budget.pretrained
+    augment, why = _augment(schema, epochs * min(1.0, (budget.minutes or CPU_MINUTES) / CPU_MINUTES), fresh)
     banded = schema.channels not in (1, 3)
     reasons += [f"channels: {schema.channels}, the bands of the images"] if banded else []
     said = f"; {NO_COLOURS.format(schema.channels)}" if banded else ""
@@ -46,7 +47,6 @@ def choose(schema: Schema, device: str, budget: Budget) -> tuple[TrainConfig, Se
     reasons.append(f"segmentation.class_weights: {why}")
     if not queries:
         reasons.append("segmentation.dice: beside cross-entropy, which counts pixels, overlaps of classes, which is what is measured")
-    fresh = model == DEFAULT and not budget.pretrained
     if fresh:
         reasons.append("optimizer: muon, learns from far fewer images seen than adamw from random weights")
     coarse = COARSE if fresh and min(size) >= LEAST_COARSE else 0.0
@@ -96,12 +96,14 @@ def _size(schema: Schema, budget: Budget) -> tuple[bool, tuple[int, int], str]:
     return False, padded(fitting(schema.size, (SIDE, SIDE))), f"the shape of the images, {about}, scaled to learn fast{own}"
 
 
-def _augment(schema: Schema, views: float) -> tuple[AugmentConfig, str]:
+def _augment(schema: Schema, views: float, fresh: bool) -> tuple[AugmentConfig, str]:
     """How images are changed: at other scales only where each will have many views (`benchmarks/segmentation.py --only shapes`)."""
     changes = CHANGES if schema.channels == 3 else without_colours(CHANGES, schema.channels)
+    changes = replace(changes, paste=1.0) if fresh else changes
+    mixed = ", with regions of others, as random weights know no shapes yet" if fresh else ""
     if views < OFTEN:
-        return replace(changes, resize=(1.0, 1.0)), "mirrored, coloured, at their own scale, as each will be seen a few times only"
-    return changes, "mirrored, at other scales, coloured, as there will be many views of each image"
+        return replace(changes, resize=(1.0, 1.0)), f"mirrored, coloured{mixed}; at their own scale, as each will be seen a few times only"
+    return changes, f"mirrored, coloured{mixed}; at other scales, as there will be many views of each image"
 
 
 def _weights(schema: Schema) -> tuple[tuple[float, ...], str]:
