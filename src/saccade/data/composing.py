@@ -139,8 +139,9 @@ def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sampl
         raise ValueError(f"both images must have one shape, got {onto.image.shape} and {other.image.shape}")
     if not isinstance(other.target, Objects):
         over = _regions(other.target, generator)
-        image = np.where(over[..., None], other.image, onto.image)
-        return replace(onto, image=image, target=np.where(over, other.target, onto.target))
+        image, target = onto.image.copy(), onto.target.copy()
+        image[over], target[over] = other.image[over], other.target[over]
+        return replace(onto, image=image, target=target)
     taken = (generator.random(len(other.target.labels)) < 0.5) & ~other.target.crowd
     if not taken.any():
         return onto
@@ -155,15 +156,19 @@ def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sampl
 
 def _regions(classes: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.bool_]:
     """Where some of the connected regions of one class lie, each as likely as not, but none of more than REGION of the image."""
-    from scipy.ndimage import label
+    from scipy.ndimage import find_objects, label
 
     over = np.zeros(classes.shape, bool)
-    for one in np.unique(classes[classes != IGNORED]):
-        regions, count = label(classes == one)
+    counted = np.where(classes == IGNORED, 0, classes + 1)  # 0 is no class to find_objects
+    for number, box in enumerate(find_objects(counted), 1):
+        if box is None:
+            continue
+        regions, count = label(counted[box] == number)
         sizes = np.bincount(regions.ravel(), minlength=count + 1)
         taken = (generator.random(count + 1) < 0.5) & (sizes <= REGION * classes.size)
         taken[0] = False  # what is of another class
-        over |= taken[regions]
+        if taken.any():
+            over[box] |= taken[regions]
     return over
 
 
@@ -261,6 +266,8 @@ def _between(room: int, share: float) -> int:
 
 def _nearest(pixels: Array, size: tuple[int, int], shown: tuple[slice, slice]) -> Array:
     """The part `shown` of uint8 `[H, W]` at `size`, each pixel that of the nearest."""
+    if pixels.shape == size:
+        return pixels[shown]
     rows, columns = (
         ((np.arange(part.start, part.stop) + 0.5) * (own / side)).astype(np.int64)
         for part, own, side in zip(shown, pixels.shape, size, strict=True)
