@@ -30,7 +30,7 @@ class Own:
         return {"source": "saccade", "name": name, "arguments": arguments}
 
 
-OWN = {"small_unet": Own((24, 48, 96, 128, 160), (1, 1, 2, 2, 2), parameters=2_112_936)}
+OWN = {"small_unet": Own((16, 32, 96, 128, 160), (1, 1, 2, 2, 2), parameters=2_055_208)}
 
 TASK, BSD, TAG = "segment", "bsd-3-clause", "COCO_WITH_VOC_LABELS_V1"
 FITTED = (520, 520)  # (height, width) of which torchvision makes images the shorter side
