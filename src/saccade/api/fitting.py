@@ -123,12 +123,12 @@ def _trainer(start: Start) -> Trainer:
 
 
 def _longest(start: Start) -> int:
-    """Steps that a run may be lengthened to when minutes are left: one that goes on begins its minutes anew, and keeps the steps it had."""
+    """Steps that a run may be lengthened to when minutes are left. Of one that goes on they begin anew, and tell nothing: 0, not at all."""
     from saccade.training.deadline import MOST
 
     planned, epochs = start.resolved.total_steps, start.setup.config.epochs
     asked = round(epochs * start.resolved.steps_per_epoch) if epochs else MOST * planned
-    return planned if start.resume else max(planned, min(MOST * planned, asked))
+    return 0 if start.resume else min(MOST * planned, asked)
 
 
 def _give_up(start: Start, changes: dict[str, Any]) -> None:

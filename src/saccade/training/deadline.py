@@ -37,7 +37,7 @@ class Deadline:
         each, allowed = (now - begun) / (taken - first), max(1.0, self._at - now)
         share = each * (schedule.total - step) / allowed
         late = share > LATE
-        early = share < EARLY and not self._lengthened and max(self._steady, PROVEN[0]) <= done < PROVEN[1]
+        early = share < EARLY and not self._lengthened and max(self._steady, PROVEN[0]) <= done < PROVEN[1] and self._most > schedule.total
         total = step + max(1, math.floor(allowed * AIM / each))
         total = min(total, self._most if early else schedule.total)
         if not (late or early) or total == schedule.total:
