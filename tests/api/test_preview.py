@@ -37,7 +37,7 @@ def pixels(row: dict[str, Any]) -> np.ndarray:
     [
         ("classify", ["flip", "crop", "rotate, shift", "color, hue", "cutmix"]),
         ("detect", ["flip", "color, hue", "resize", "mosaic"]),
-        ("segment", ["flip", "color, hue", "resize"]),
+        ("segment", ["flip", "color, hue", "resize", "paste"]),
         ("instances", ["flip", "color, hue", "resize", "mosaic", "paste"]),
     ],
 )

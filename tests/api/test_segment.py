@@ -272,7 +272,7 @@ def discs(place: Path, *, white: int = 255, least: int = 2, names: str = "") -> 
 def test_black_and_white_masks(tmp_path: Path) -> None:
     """Two classes from masks of 0 and 255: learned, measured, told, and written as a set of the same two classes."""
     data = discs(tmp_path / "set")
-    run = train(data, tmp_path / "run", epochs=4, batch=4, size=(32, 32))
+    run = train(data, tmp_path / "run", epochs=20, batch=4, size=(32, 32))
     rows = {row["class"]: row for row in saccade.eval(run.path, data, split="val", progress=Silent()).per_class}
     assert set(rows) == {"background", "foreground"} and rows["foreground"]["pixels"] > 0
     assert rows["foreground"]["iou"] > 0.7, rows
