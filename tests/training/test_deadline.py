@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from saccade.api import fitting
 from saccade.training.deadline import Deadline
 from saccade.training.schedule import Schedule
 
 
-def ended(costs: list[float], at: float, steady: float, planned: int = 0, most: int = 0) -> tuple[list[int], float]:
+def ended(costs: list[float], at: float, steady: float, planned: int = 0, most: int = 0, spare: float = 0.0) -> tuple[list[int], float]:
     """The ends of the schedule of `planned` (all) steps, the last step the last, and the time when it is done; step i takes costs[i]."""
     schedule, now, step = Schedule(planned or len(costs), 0.05), 0.0, 0
-    deadline, ends = Deadline(at, steady, most, now), []
+    deadline, ends = Deadline(at, steady, now), []
     while step < schedule.total:
         now, step = now + costs[step], step + 1
-        total = deadline.affordable(step, step, schedule, now) if not step % 2 and step < schedule.total else None
+        total = None
+        if not step % 2 and step < schedule.total:
+            total = deadline.affordable(step, step, schedule, now, most=most, spare=spare)
         if total:
             schedule.end_at(step, total)
             ends.append(total)
@@ -45,10 +51,17 @@ def test_a_run_that_was_lengthened_may_still_be_shortened() -> None:
     assert ends[0] > 120 > ends[-1] > 90 and ends == sorted(ends, reverse=True) and now <= 103
 
 
-def test_one_slow_moment_shortens_little() -> None:
-    """Every tenth step takes twice as long, which was reckoned with: wherever speed is judged, such steps have their share."""
-    costs = [2.0 if step % 10 == 9 else 1.0 for step in range(200)]
-    assert ended(costs, 226.0, 0.0) == ([200], 220.0)
+def test_seconds_that_are_to_be_spared() -> None:
+    """What comes after the last step has its time: it is not taken for time that is left."""
+    assert ended([0.91] * 200, 100.0, 0.0, planned=100, most=200, spare=8.0) == ([100], pytest.approx(91))
+    ends, now = ended([0.7] * 200, 100.0, 0.0, planned=100, most=200, spare=8.0)
+    assert 125 < ends[-1] < 132 and now <= 92
+
+
+def test_steps_as_dear_as_ten_have_their_share() -> None:
+    """Every 20th step is one, which was reckoned with: no few steps are taken for all."""
+    costs = [10.0 if step % 20 == 13 else 1.0 for step in range(400)]
+    assert ended(costs, 585.0, 0.5) == ([400], 580.0)
 
 
 def test_a_run_that_may_not_is_not_lengthened() -> None:
@@ -56,5 +69,15 @@ def test_a_run_that_may_not_is_not_lengthened() -> None:
 
 
 def test_without_a_deadline_nothing_is_moved() -> None:
-    deadline = Deadline(None, 0.0, 400, 0.0)
+    deadline = Deadline(None, 0.0, 0.0)
     assert deadline.affordable(150, 150, Schedule(200, 0.05), 1e9) is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "resume", "steps"), [(0.0, False, 200), (15.0, False, 150), (10.0, False, 100), (50.0, False, 200), (50.0, True, 0)]
+)
+def test_how_far_a_run_may_be_lengthened(epochs: float, resume: bool, steps: int) -> None:
+    """Twice the 100 steps that were planned, the epochs asked for, and not at all where minutes begin anew."""
+    resolved, config = SimpleNamespace(total_steps=100, steps_per_epoch=10), SimpleNamespace(epochs=epochs)
+    start: Any = SimpleNamespace(resolved=resolved, setup=SimpleNamespace(config=config), resume=resume)
+    assert fitting._longest(start) == steps

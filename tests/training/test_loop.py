@@ -21,10 +21,12 @@ import torch
 
 from saccade.core.config import TrainConfig
 from saccade.core.errors import Interrupted, UserError
+from saccade.core.files import DamagedError
 from saccade.core.rundir import RunDir
 from saccade.tasks.classification.task import Classification
 from saccade.training import loop
 from saccade.training.board import Board
+from saccade.training.deadline import Deadline
 from saccade.training.loop import Trainer
 from saccade.training.schedule import Schedule
 from saccade.training.signals import StopSignals
@@ -229,6 +231,34 @@ def test_a_lengthened_run_is_lengthened_again_by_resume(tmp_path: Path, monkeypa
     for place in ("a", "b"):  # after the event, and before it
         assert go_on(timed(tmp_path / place, monkeypatch)).differs(whole) == []
         assert RunDir(tmp_path / place).events() == run.events()
+
+
+def test_when_a_run_that_is_too_fast_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is paused, as what is asked of it then is met again after an end that moves at the same step; and with other batches."""
+    trainer = Trainer(timed(tmp_path, monkeypatch, deadline=100, longest=160))
+    trainer.state.step = trainer.steps_taken = loop.time.now = 48  # type: ignore[attr-defined]
+
+    def end() -> int | None:
+        return trainer._affordable(Deadline(100.0, 0.0, 0.0))
+
+    assert end() == 98
+    trainer.asking.paused = True
+    assert end() is None
+    trainer.asking.paused = False
+    trainer.state.settings["batch"] = 4
+    assert end() is None
+    trainer.state.settings.clear()
+    assert end() == 98
+
+
+def test_smaller_batches_are_more_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir(tmp_path)
+    run.append_event({"event": "pace", "step": 60, "total_steps": 80 * 5, "from": 80 * 6})
+    trainer = Trainer(timed(tmp_path, monkeypatch))
+    trainer.plan_again()
+    run.append_event({"event": "pace", "step": 70, "total_steps": 1 << 40, "from": 80 * 5})
+    with pytest.raises(DamagedError, match="no schedule of this run has more than"):
+        trainer.plan_again()
 
 
 def test_a_run_that_keeps_to_its_time_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,9 @@ def _anew(event: Row) -> bool:
 
 def _text(event: Row) -> str:
     kind = event.get("event")
-    if kind == "pace":
-        how, why = ("shortened", "keep to") if event["total_steps"] < event["from"] else ("lengthened", "use")
-        return f"{how} from {event['from']} to {event['total_steps']} steps to {why} the minutes"
+    if kind == "pace" and isinstance(before := event.get("from"), int) and isinstance(after := event.get("total_steps"), int):
+        how, why = ("shortened", "keep to") if after < before else ("lengthened", "use")
+        return f"{how} from {before} to {after} steps to {why} the minutes"
     if kind == "back" and "fault" in event:
         return f"{event['fault']}: gone back to step {event['to']}, on at half the rate"
     if kind == "set" and isinstance(settings := event.get("settings"), Mapping):

@@ -16,16 +16,19 @@ PROVEN = (0.6, 0.8)  # shares of the run between which it may be lengthened: its
 
 class Deadline:
     """at: monotonic seconds at which training must be over (None: at any time); steady: share of the run from which all steps take as long:
-    the speed of those before tells nothing about what is left; most: steps that the run may be lengthened to."""
+    the speed of those before tells nothing about what is left."""
 
-    def __init__(self, at: float | None, steady: float, most: int, now: float) -> None:
-        self._at, self._steady, self._most = at, steady, most
+    def __init__(self, at: float | None, steady: float, now: float) -> None:
+        self._at, self._steady = at, steady
         self._lengthened = False
         self._since = (0, now) if not steady else None  # steps taken until then, and the time, from which on the speed is reckoned
 
-    def affordable(self, step: int, taken: int, schedule: Schedule, now: float) -> int | None:
-        """The last step that fits at the speed so far, where that is clearly before the schedule's end, or, once, clearly after it;
-        step: of the run, taken: in this process."""
+    def affordable(self, step: int, taken: int, schedule: Schedule, now: float, *, most: int = 0, spare: float = 0.0) -> int | None:
+        """The last step that fits at the speed so far, where that is clearly before the schedule's end, or, once, clearly after it.
+
+        step: of the run; taken: in this process; most: steps that the run may be lengthened to; spare: seconds that are then left free, for
+        what comes after the last step.
+        """
         done = schedule.progress(step)
         if self._at is None or done < max(self._steady, EARLIEST):
             return None
@@ -35,13 +38,16 @@ class Deadline:
         if taken - first < max(FEWEST, schedule.total // PART):
             return None
         each, allowed = (now - begun) / (taken - first), max(1.0, self._at - now)
-        share = each * (schedule.total - step) / allowed
-        late = share > LATE
-        early = share < EARLY and not self._lengthened and max(self._steady, PROVEN[0]) <= done < PROVEN[1] and self._most > schedule.total
+        late = each * (schedule.total - step) > allowed * LATE
+        if not late:
+            allowed = max(1.0, allowed - spare)
+            due = not self._lengthened and max(self._steady, PROVEN[0]) <= done < PROVEN[1]
+            if not due or each * (schedule.total - step) >= allowed * EARLY:
+                return None
         total = step + max(1, math.floor(allowed * AIM / each))
-        total = min(total, self._most if early else schedule.total)
-        if not (late or early) or total == schedule.total:
+        total = min(total, schedule.total if late else most)
+        if total == schedule.total or (total < schedule.total and not late):
             return None
-        self._lengthened = self._lengthened or early
+        self._lengthened = self._lengthened or not late
         self._since = (taken, now)
         return total

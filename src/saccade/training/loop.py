@@ -95,6 +95,7 @@ class Trainer:
         self.stream: Generator[list[Batch], None, None]
         self.saver = Saver()
         self.steps_taken = self.images_taken = 0
+        self.evaluating = 0.0  # seconds that the last evaluation took
 
     def resume(self) -> None:
         """Go on from the newest checkpoint whose sums hold; says which were passed over."""
@@ -135,8 +136,9 @@ class Trainer:
         """Know from the run's events what changes on the way."""
         events = read_events(self.job.run, list(self.learner.updater.optimizers))
         self.planned = [event for event in events if event["event"] == "pace"]
-        if any(event["total_steps"] > MOST * self.job.resolved.total_steps for event in self.planned):
-            raise DamagedError(f"no schedule becomes more than {MOST} times as long", where=str(self.job.run.events_file))
+        most = MOST * self.job.resolved.total_steps * self.job.config.batch  # as many steps of single images
+        if any(event["total_steps"] > most for event in self.planned):
+            raise DamagedError(f"no schedule of this run has more than {most:,} steps", where=str(self.job.run.events_file))
         self.changes.read()
 
     def use(self, learner: Learner, *, stream: bool) -> None:
@@ -200,7 +202,7 @@ class Trainer:
         """Step until the end or a signal, whose number is returned (0: none)."""
         begun = saved_at = time.monotonic()
         stop, asking = 0, self.asking
-        deadline = Deadline(self.job.deadline, max(phase.steady for phase in self.learner.updater.phases), self.job.longest, begun)
+        deadline = Deadline(self.job.deadline, max(phase.steady for phase in self.learner.updater.phases), begun)
         asked = bool(self.job.ranks.highest([asking.asked()])[0])
         while True:
             if not stop and self.changes.take() and asked:
@@ -311,12 +313,13 @@ class Trainer:
         state, job = self.state, self.job
         begin = time.monotonic()
         metrics = dict(job.evaluate(self.learner.shipped()))
+        self.evaluating = time.monotonic() - begin
         row = {
             "step": state.step,
             "epoch": round(self.epoch, 4),
             "split": "val",
             "metrics": metrics,
-            "time": {"seconds": time.monotonic() - begin},
+            "time": {"seconds": self.evaluating},
         }
         self.rows.append(row)
         board.add(row)
@@ -336,7 +339,7 @@ class Trainer:
     def _keep_time(self, total: int) -> None:
         """Where a `total` is given, as the run is too slow or too fast for its deadline, end there and record it; resume does so again."""
         state, before = self.state, self.schedule.total
-        if state.free or state.step >= before:
+        if state.free or self.ended:
             return
         if state.timed < len(self.planned):
             if state.step != self.planned[state.timed]["step"]:
@@ -360,10 +363,11 @@ class Trainer:
 
     def _affordable(self, deadline: Deadline) -> int | None:
         """The step to end at, where the deadline calls for fewer, or allows more."""
-        state = self.state
-        if state.free or state.timed < len(self.planned) or state.step % self.log_every:
+        state, now = self.state, time.monotonic() - self.asking.away
+        if state.free or self.asking.paused or state.timed < len(self.planned) or state.step % self.log_every:
             return None
-        return deadline.affordable(state.step, self.steps_taken, self.schedule, time.monotonic() - self.asking.away)
+        most = 0 if "batch" in state.settings else self.job.longest  # which counts batches as they were
+        return deadline.affordable(state.step, self.steps_taken, self.schedule, now, most=most, spare=2 * self.evaluating)
 
     def _checkpoint(self) -> None:
         """Take a snapshot, which the saver writes while training goes on."""

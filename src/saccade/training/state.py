@@ -33,7 +33,7 @@ class State:
     stopped: bool = False
     good: Count = 0  # the step of the last evaluation that found no fault and was kept
     ends: list[tuple[Count, Count]] = field(default_factory=list)  # of the schedule, each (from which step on, the new end)
-    timed: Count = 0  # how many of them are to keep to the minutes asked for
+    timed: Count = 0  # how many of them are to keep to the minutes asked for, or to use them
     free: bool = False  # the epochs were set on the way, and minutes count no longer
     edits: list[dict[str, Any]] = field(default_factory=list)  # of the network, as its card has them
     settings: dict[str, Any] = field(default_factory=dict)  # of the configuration that were changed on the way, by dotted key

@@ -34,7 +34,7 @@ class ClassesAugment:
         return Preparation(f"reduced to fit {room}", lambda pixels: augment.reduced(pixels, room), room)
 
     def partners(self, position: int) -> Sequence[int]:
-        """Further places of the stream whose images a mosaic needs."""
+        """Further places of the stream whose images a mosaic or a paste needs."""
         return composing.partners(position, self.config.augment, self.config.seed)
 
     def shape(self, size: tuple[int, int]) -> tuple[int, int]:
