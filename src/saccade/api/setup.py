@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saccade.data.loader import Loader
-    from saccade.training.budget import Resolved
+    from saccade.training.budget import Number, Resolved
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ class Setup:
         if config.minutes is None:
             total, seconds, most = max(1, round(config.epochs * per_epoch)), 0.0, budget.MOST_EVALUATIONS
         else:
-            seconds, evaluation = self._measure(model, card, first)
+            number, seconds, evaluation = self._measure(model, card, first)
+            first = replace(first, precision=number)
             left = config.minutes * 60 - (time.monotonic() - started)
             total, most = budget.steps_in(left, seconds, evaluation, per_epoch), budget.evaluations(left, evaluation)
             if config.epochs:
@@ -168,10 +169,10 @@ class Setup:
         every = budget.evaluate_every(total, per_epoch, len(self.train), len(self.val), most)
         return replace(first, total_steps=total, evaluate_every=every, seconds_per_step=seconds)
 
-    def _measure(self, model: nn.Module, card: Card, resolved: Resolved) -> tuple[float, float]:
-        """Seconds of a training step and of an evaluation, on a copy of the model."""
+    def _measure(self, model: nn.Module, card: Card, resolved: Resolved) -> tuple[Number, float, float]:
+        """The format to compute in, and seconds of a training step and of an evaluation, on a copy of the model."""
         from saccade.nn.compiling import compiled
-        from saccade.training import budget
+        from saccade.training import budget, precision
         from saccade.training.step import Updater
 
         self.progress.message("measuring the speed of a few steps")
@@ -190,13 +191,19 @@ class Setup:
             batches = [batch.to(on, channels_last=self.config.channels_last) for batch in next(stream)]
             updater.step(batches, number, 0.0)
 
-        seconds = budget.measure_step(step, paced=paced)
+        number, seconds = resolved.precision, budget.measure_step(step, paced=paced)
+        if number == "fp32" and precision.open_to_bf16(self.config.precision, on):
+            updater.precision = "bf16"
+            other = budget.measure_step(step, paced=paced)
+            if other < precision.WORTH_IT * seconds:
+                self.progress.message(f"precision: bf16, {seconds / other:.1f} times as fast on this processor as fp32")
+                number, seconds = "bf16", other
         stream.close()
         if self.features is not None:
             self.features.of_split("val", self.val)  # computed once, whatever number of evaluations there are
         begin = time.perf_counter()
-        self.evaluator(card, resolved, Ranks())(copy)
-        return seconds, (time.perf_counter() - begin) / self.ranks.world
+        self.evaluator(card, replace(resolved, precision=number), Ranks())(copy)
+        return number, seconds, (time.perf_counter() - begin) / self.ranks.world
 
     def taken_up(self, resolved: Resolved) -> Resolved:
         """The recorded facts on this machine: its device and workers may differ, its threads are set as they were."""

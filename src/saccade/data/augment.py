@@ -165,14 +165,17 @@ def recolor(images: Tensor, draws: Draws, config: AugmentConfig) -> Tensor:
 
 
 def _recolored(images: Tensor, seen: Tensor | float, draws: Draws, config: AugmentConfig) -> Tensor:
-    gain = torch.from_numpy(1 + draws.spread("brightness", config.color)).float()
-    contrast = torch.from_numpy(1 + draws.spread("contrast", config.color)).float()
+    """Contrast about the mean of what is seen, as one product and the same for all pixels on top."""
+    gain, contrast = (torch.from_numpy(1 + draws.spread(name, config.color)).float()[:, None, None] for name in ("brightness", "contrast"))
+    flat = images.flatten(2)
     if images.shape[1] == 3:
         mixing = torch.from_numpy(_color_matrices(draws, config)).float()
-        images = torch.bmm(mixing, images.flatten(2)).view_as(images)
-    mean = images.mean((1, 2, 3), keepdim=True)
-    column = (slice(None), None, None, None)
-    return (images - mean * seen) * (contrast * gain)[column] + mean * seen * gain[column]
+        mean = torch.bmm(mixing, flat.mean(2, keepdim=True)).mean(1, keepdim=True)
+        changed = torch.bmm(mixing * (contrast * gain), flat)
+    else:
+        mean = flat.mean((1, 2), keepdim=True)
+        changed = flat * (contrast * gain)
+    return changed.view_as(images).add_((mean * gain * (1 - contrast))[..., None] * seen)
 
 
 _TO_YIQ = np.array([GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])

@@ -33,7 +33,8 @@ NEAR = 64  # places of the stream ahead among which partners are found
 LARGE = 1 << 20  # pixels of a scaled image above which only the part that is shown is made
 FOCUSED = 0.5  # share of parts of images that are chosen about a pixel of a class
 MIDDLE = (0.25, 0.75)  # where the corner of four images may lie, as a share of the canvas
-REGION = 0.25  # share of an image above which a region is its ground rather than an object
+FAR = 0.375  # of the sides of an image, by which regions are moved at most
+REGION, GROUND = 0.25, 0.5  # shares of an image above which a region, and all of a class, are its ground rather than objects
 EMPTY = Rle((0, 0), b"")
 TILES = (0.5, 1.5)  # scale of each of them, by that at which it fits the canvas
 
@@ -63,7 +64,7 @@ def changed(
     canvas = _mirrored(canvas, generator, config.flip)
     pixels = torch.from_numpy(canvas.image.transpose(2, 0, 1).copy())[None].float()
     coloured = augment.recolor(pixels, Draws.of(generator), config).round_().clamp_(0, 255).byte()[0]
-    return replace(canvas, image=coloured.permute(1, 2, 0).contiguous().numpy())
+    return replace(canvas, image=coloured.permute(1, 2, 0).numpy())  # a view: batches are of channels first
 
 
 def _mirrored(sample: Sample, generator: np.random.Generator, probability: float) -> Sample:
@@ -134,13 +135,14 @@ def mosaic(samples: Sequence[Sample], size: tuple[int, int], generator: np.rando
 def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sample:
     """Some objects of `other`, an image of the same size, laid over `onto` (Ghiasi et al. 2021, section 3): what they hide is taken off the
     masks and boxes of those below. Both have masks of objects, or classes of pixels, of which regions are taken (as Olsson et al.
-    2021, "ClassMix: segmentation-based data augmentation for semi-supervised learning", section 3, take classes)."""
+    2021, "ClassMix: segmentation-based data augmentation for semi-supervised learning", section 3, take classes) and moved together."""
     if onto.image.shape != other.image.shape:
         raise ValueError(f"both images must have one shape, got {onto.image.shape} and {other.image.shape}")
     if not isinstance(other.target, Objects):
-        over = _regions(other.target, generator)
+        over, under = _moved(_regions(other.target, generator), generator)
         image, target = onto.image.copy(), onto.target.copy()
-        image[over], target[over] = other.image[over], other.target[over]
+        for below, above in ((image, other.image), (target, other.target)):
+            below.reshape(target.size, -1)[under] = above.reshape(target.size, -1)[over]
         return replace(onto, image=image, target=target)
     taken = (generator.random(len(other.target.labels)) < 0.5) & ~other.target.crowd
     if not taken.any():
@@ -155,15 +157,18 @@ def pasted(onto: Sample, other: Sample, generator: np.random.Generator) -> Sampl
 
 
 def _regions(classes: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Where some of the connected regions of one class lie, each as likely as not, but none of more than REGION of the image."""
-    from scipy.ndimage import find_objects, label
+    """Where some of the connected regions of one class lie, each as likely as not, but nothing that is the ground of the image."""
+    from scipy.ndimage import label
 
-    over = np.zeros(classes.shape, bool)
-    counted = np.where(classes == IGNORED, 0, classes + 1)  # 0 is no class to find_objects
-    for number, box in enumerate(find_objects(counted), 1):
-        if box is None:
+    over, there = np.zeros(classes.shape, bool), np.zeros(IGNORED + 1, bool)
+    there[classes] = True
+    for number in np.flatnonzero(there[:IGNORED]).tolist():
+        shape = classes == number
+        rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
+        if np.count_nonzero(shape) > GROUND * classes.size:
             continue
-        regions, count = label(counted[box] == number)
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        regions, count = label(shape[box], output=np.intp)
         sizes = np.bincount(regions.ravel(), minlength=count + 1)
         taken = (generator.random(count + 1) < 0.5) & (sizes <= REGION * classes.size)
         taken[0] = False  # what is of another class
@@ -172,10 +177,20 @@ def _regions(classes: NDArray[np.uint8], generator: np.random.Generator) -> NDAr
     return over
 
 
+def _moved(regions: NDArray[np.bool_], generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of the pixels of regions, and those that lie some way from there; what leaves the image is left out. By places, images are
+    read and written several times faster than by a mask."""
+    sides = regions.shape
+    down, across = (round((2 * share - 1) * FAR * side) for share, side in zip(generator.random(2), sides, strict=True))
+    rows, columns = np.nonzero(regions[max(0, -down) : sides[0] - max(0, down), max(0, -across) : sides[1] - max(0, across)])
+    over = (rows + max(0, -down)) * sides[1] + columns + max(0, -across)
+    return over, over + down * sides[1] + across
+
+
 def flipped(sample: Sample) -> Sample:
     """Left is right."""
     target, width = sample.target, sample.image.shape[1]
-    image = np.ascontiguousarray(sample.image[:, ::-1])
+    image = torch.from_numpy(sample.image).flip(1).numpy()  # thirty times faster than NumPy
     if not isinstance(target, Objects):
         return replace(sample, image=image, target=np.ascontiguousarray(target[:, ::-1]))
     boxes = np.column_stack([width - target.boxes[:, 2], target.boxes[:, 1], width - target.boxes[:, 0], target.boxes[:, 3]])

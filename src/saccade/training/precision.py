@@ -9,6 +9,7 @@ import torch
 from saccade.core.errors import UserError
 from saccade.training.budget import Number
 
+WORTH_IT = 0.9  # of the time of fp32
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,12 +31,20 @@ def device(name: str) -> torch.device:
 
 
 def resolve(precision: str, on: torch.device) -> Number:
-    """`auto` is bf16 on a CUDA device that has it, fp32 elsewhere (bf16 is slower on a CPU without AMX)."""
+    """`auto` is bf16 on a CUDA device that has it, fp32 elsewhere, unless training finds that bf16 is faster (`open_to_bf16`)."""
     if precision == "auto":
         return "bf16" if on.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and on.type != "cuda":
         raise UserError(f"fp16 needs a CUDA device, got {on.type}", where="--precision", fix="use bf16 or fp32")
     return cast("Number", precision)
+
+
+def open_to_bf16(precision: str, on: torch.device) -> bool:
+    """Whether a run whose steps are timed takes bf16 where it is WORTH_IT: `auto` on a processor that has instructions for it. Whether it
+    is depends on the network: wide convolutions are faster, depthwise ones are slower."""
+    if precision != "auto" or on.type != "cpu":
+        return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def autocast(precision: str, on: torch.device) -> torch.autocast:

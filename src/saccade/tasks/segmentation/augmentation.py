@@ -48,9 +48,9 @@ class ClassesAugment:
 
     def collate(self, samples: Sequence[Sample], positions: NDArray[np.int64]) -> Batch:
         """Canvases -> Batch with targets as `gathered` gives them."""
-        pixels = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
+        pixels = np.stack([sample.image.transpose(2, 0, 1) for sample in samples])
         edges = bool(self.config.segmentation.boundary)
-        return Batch(torch.from_numpy(np.ascontiguousarray(pixels)), gathered([one.target for one in samples], edges=edges), positions)
+        return Batch(torch.from_numpy(pixels), gathered([one.target for one in samples], edges=edges), positions)
 
 
 def gathered(masks: Sequence[NDArray[np.uint8]], *, edges: bool = False) -> dict[str, torch.Tensor]:

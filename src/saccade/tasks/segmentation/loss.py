@@ -24,16 +24,15 @@ def losses(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
     counted = classes != IGNORED
     goals = classes.where(counted, torch.zeros_like(classes))
     told = logits.float().log_softmax(1)
-    parts: dict[str, Tensor] = {}
-    if config.cross_entropy or config.focal:
-        parts |= _by_pixel(told, goals, counted, config)
+    entropy = F.nll_loss(told, goals, reduction="none")
+    parts = _by_pixel(entropy, goals, counted, config)
     if config.dice or config.lovasz or config.boundary:
         shares = told.exp() * counted[:, None]
-        kinds = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-        truth = (goals[:, None] == kinds) & counted[:, None]
         if config.dice:
-            parts["dice"] = config.dice * dice(shares, truth).sum()
+            parts["dice"] = config.dice * _dice_of_pixels(shares, torch.exp(-entropy), goals, counted).sum()
         if config.lovasz:
+            kinds = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+            truth = (goals[:, None] == kinds) & counted[:, None]
             parts["lovasz"] = config.lovasz * torch.stack([lovasz(*one) for one in zip(shares, truth, counted, strict=True)]).sum()
         if config.boundary:
             parts["boundary"] = config.boundary * _boundary(shares, batch.targets["distances"], counted).sum()
@@ -58,12 +57,11 @@ def of_layers(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losse
     return Losses(torch.stack(list(parts.values())).sum(), float(len(batch)), parts)
 
 
-def _by_pixel(told: Tensor, goals: Tensor, counted: Tensor, config: SegmentationConfig) -> dict[str, Tensor]:
-    """Cross-entropy and focal loss of log-probabilities `[B, K, H, W]`, weighted means over the pixels of each image."""
-    entropy = F.nll_loss(told, goals, reduction="none")
+def _by_pixel(entropy: Tensor, goals: Tensor, counted: Tensor, config: SegmentationConfig) -> dict[str, Tensor]:
+    """Cross-entropy and focal loss from each pixel's own `[B, H, W]`, weighted means over the pixels of each image."""
     weights = counted.float()
     if config.class_weights:
-        weights = weights * torch.tensor(config.class_weights, device=told.device)[goals]
+        weights = weights * torch.tensor(config.class_weights, device=goals.device)[goals]
     whole = weights.sum((1, 2)).clamp_min(1e-6)
     parts = {}
     if config.cross_entropy:
@@ -76,10 +74,21 @@ def _by_pixel(told: Tensor, goals: Tensor, counted: Tensor, config: Segmentation
 
 def dice(shares: Tensor, truth: Tensor) -> Tensor:
     """1 - Dice with squares below (Milletari et al. 2016, "V-Net", section 3), the mean over the classes that each image has: `[B]`."""
-    both = (shares * truth).sum((2, 3))
-    each = shares.square().sum((2, 3)) + truth.sum((2, 3))
-    there = (truth.sum((2, 3)) > 0).float()
-    missed = 1 - (2 * both + SMOOTH) / (each + SMOOTH)
+    return _dice((shares * truth).sum((2, 3)), shares.square().sum((2, 3)), truth.sum((2, 3)))
+
+
+def _dice_of_pixels(shares: Tensor, right: Tensor, goals: Tensor, counted: Tensor) -> Tensor:
+    """The same where each pixel has one class, goals `[B, H, W]`, and `right` is its share: what classes have in common are sums by class
+    of one map, in place of one map for each."""
+    zeros, classes, counts = shares.new_zeros(shares.shape[:2]), goals.flatten(1), counted.to(shares.dtype).flatten(1)
+    both = zeros.scatter_add(1, classes, right.flatten(1) * counts)
+    return _dice(both, shares.square().sum((2, 3)), zeros.scatter_add(1, classes, counts))
+
+
+def _dice(both: Tensor, squares: Tensor, sizes: Tensor) -> Tensor:
+    """`[B]` of sums over pixels `[B, K]`: of shares where the class is, of squared shares, of pixels that have the class."""
+    there = (sizes > 0).float()
+    missed = 1 - (2 * both + SMOOTH) / (squares + sizes + SMOOTH)
     return (missed * there).sum(1) / there.sum(1).clamp_min(1)
 
 
