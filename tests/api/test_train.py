@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import saccade
 from saccade import Run, UserError
 from saccade.core import modelfile
 from saccade.core.progress import Silent
+from saccade.training import budget, precision
 
 MODEL = "small_resnet_8px"
 
@@ -319,3 +322,29 @@ def test_sharding_alone_is_refused_before_anything_is_written(shapes: Path, tmp_
     with pytest.raises(UserError, match="--shard needs several processes"):
         train(shapes, tmp_path / "run", shard=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("asked", "seconds", "taken"), [("auto", 0.5, "bf16"), ("auto", 0.95, "fp32"), ("fp32", 0.5, "fp32")])
+def test_a_run_by_the_clock_computes_in_what_is_faster(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, seconds: float, taken: str
+) -> None:
+    def measured(step: Callable[[int], None], *, paced: bool) -> float:
+        step(0)
+        return 0.001 * (seconds if computed[-1] == "bf16" else 1.0)
+
+    def autocast(number: str, on: torch.device) -> torch.autocast:
+        computed.append(number)
+        return real(number, on)
+
+    computed: list[str] = []
+    real, said = precision.autocast, Said()
+    monkeypatch.setattr(precision, "autocast", autocast)
+    monkeypatch.setattr(budget, "measure_step", measured)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    run = train(tiny_folder, tmp_path / "run", minutes=0.05, precision=asked, progress=said)
+    resolved = run.record["resolved"]
+    assert resolved["precision"] == taken == computed[-1]
+    assert resolved["seconds_per_step"] == pytest.approx(0.001 * (seconds if taken == "bf16" else 1))
+    assert any(line.startswith("precision: bf16, 2.0 times") for line in said.lines) == (taken == "bf16")
+    again = saccade.train(out=run.path, resume=True, progress=Silent())
+    assert again.record["resolved"]["precision"] == taken, "not measured again"

@@ -56,6 +56,16 @@ def test_auto_precision(monkeypatch: pytest.MonkeyPatch) -> None:
         precision.resolve("fp16", cpu)
 
 
+def test_who_is_open_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert not precision.open_to_bf16("auto", cpu), "a processor without instructions for it"
+        monkeypatch.setattr(torch.cpu, name, lambda: True)
+        assert [precision.open_to_bf16(asked, on) for asked, on in (("auto", cpu), ("fp32", cpu), ("auto", cuda))] == [True, False, False]
+
+
 @pytest.mark.parametrize(("number", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_autocast(number: str, dtype: torch.dtype) -> None:
     with precision.autocast(number, torch.device("cpu")):

@@ -192,7 +192,8 @@ class Setup:
             updater.step(batches, number, 0.0)
 
         number, seconds = resolved.precision, budget.measure_step(step, paced=paced)
-        if number == "fp32" and precision.open_to_bf16(self.config.precision, on):
+        # What makes images stays with fp32: its penalties are of gradients of gradients, and of small differences.
+        if number == "fp32" and self.features is None and precision.open_to_bf16(self.config.precision, on):
             updater.precision = "bf16"
             other = budget.measure_step(step, paced=paced)
             if other < precision.WORTH_IT * seconds:
