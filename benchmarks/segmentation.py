@@ -1,14 +1,15 @@
 """A network that gives each pixel a class, from random weights on two cores, defaults only, beside a plain loop around a library's.
 
-    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|panoptic|peer|tiles ...] [--seed S] [--minutes X]
+    uv run python benchmarks/segmentation.py --work DIR [--only nuclei|shapes|mirrored|panoptic|peer|tiles ...] [--seed S] [--minutes X]
         [--threads N]
 
 `nuclei`: the cell nuclei of ../shared/data as background, nucleus and border (the pixels of a nucleus with one of another or of none
 beside, above or below them, and the next ones within), 30 minutes, a fifth of the images set apart for the test. `peer`: the Unet of
 segmentation_models_pytorch with its own default encoder from random weights in a plain loop (benchmarks/peers/unet.py) on the same images
 for the same minutes, one after the other, both measured by the same figures; with `--threads 1` the two may run at the same time.
-`shapes`: 1,000 drawn scenes of 256x256 pixels with 1 to 12 objects of six classes, 8 minutes. `panoptic`: the same scenes on one or two of
-three kinds of ground, things and stuff, 10 minutes. `tiles`: how far the answer of the network of `nuclei` for an image of 3072x3072
+`shapes`: 1,000 drawn scenes of 256x256 pixels with 1 to 12 objects of six classes, 8 minutes. `mirrored`: the network of `shapes`, asked
+of each image and its mirror image (`eval --tta`). `panoptic`: the same scenes on one or two of three kinds of ground, things and stuff, 10
+minutes. `tiles`: how far the answer of the network of `nuclei` for an image of 3072x3072
 pixels, set together from the test images, differs in tiles from that at once. Minutes count from the start of each process. What is there
 already is not done again; each result is a line of benchmarks/results/segmentation.jsonl, and the tables are printed from that file.
 """
@@ -30,7 +31,7 @@ from datasets import HERE, SHARED, processor
 from datasets import saccade as command
 
 RESULTS = HERE / "results" / "segmentation.jsonl"
-MINUTES = {"nuclei": 30.0, "peer": 30.0, "shapes": 8.0, "panoptic": 10.0, "tiles": 0.0}
+MINUTES = {"nuclei": 30.0, "peer": 30.0, "shapes": 8.0, "mirrored": 8.0, "panoptic": 10.0, "tiles": 0.0}
 CLASSES = ("background", "nucleus", "border")
 SHARES = "0.65,0.15,0.2"
 SIDE = 256
@@ -92,7 +93,13 @@ def _shrunk(shape: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return inner
 
 
-def ours(work: Path, name: str, seed: int) -> dict[str, Any]:
+def mirrored(work: Path, seed: int) -> dict[str, Any]:
+    """The network of the drawn scenes, mirror images asked too."""
+    row = ours(work, "shapes", seed, "--tta")
+    return {**row, "what": f"{row['what']}, eval --tta"}
+
+
+def ours(work: Path, name: str, seed: int, *options: str) -> dict[str, Any]:
     """Train with the defaults, measure on the test images."""
     data, run = prepared(work, name), work / f"classes-{name}-{seed}"
     record = run / "run.json"
@@ -100,7 +107,7 @@ def ours(work: Path, name: str, seed: int) -> dict[str, Any]:
     if state != "done":
         again = ["--resume"] if state else [str(data), "--task", _task(name), "--minutes", str(MINUTES[name]), "--seed", str(seed)]
         command("train", *again, "--out", str(run))
-    found = command("eval", str(run), "--split", "test")
+    found = command("eval", str(run), "--split", "test", *options)
     facts = json.loads((run / "run.json").read_text())
     epochs = facts["steps"] / facts["resolved"]["steps_per_epoch"]
     row = {"what": f"saccade, {facts['config']['model']}", "metrics": found["metrics"], "intervals": found["intervals"]}
@@ -167,7 +174,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, the last of each kind."""
     latest = {(row["table"], row["seed"], row["threads"], row["what"]): row for row in rows}
     lines = []
-    for name, kinds in (("nuclei", ("nuclei", "peer")), ("shapes", ("shapes",))):
+    for name, kinds in (("nuclei", ("nuclei", "peer")), ("shapes", ("shapes", "mirrored"))):
         mine = [row for key, row in latest.items() if key[0] in kinds]
         if mine:
             head = ["seed", "threads", "mean IoU (95 % interval)", *(mine[0]["per_class"] if name == "nuclei" else ())]
@@ -209,7 +216,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", choices=list(MINUTES), action="append")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, help="instead of 30, 30, 8 and 10")
+    parser.add_argument("--minutes", type=float, help="instead of 30, 30, 8, 8 and 10")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": str(asked.threads), "MKL_NUM_THREADS": str(asked.threads)}
@@ -217,7 +224,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     MINUTES.update(dict.fromkeys(MINUTES, asked.minutes) if asked.minutes else {})
     for name in asked.only or MINUTES:
-        way = {"peer": theirs, "tiles": seams}.get(name)
+        way = {"peer": theirs, "tiles": seams, "mirrored": mirrored}.get(name)
         found = way(work, asked.seed) if way else ours(work, name, asked.seed)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
