@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -328,9 +328,12 @@ def test_sharding_alone_is_refused_before_anything_is_written(shapes: Path, tmp_
 def test_a_run_by_the_clock_computes_in_what_is_faster(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, seconds: float, taken: str
 ) -> None:
-    def measured(step: Callable[[int], None], *, paced: bool) -> float:
-        step(0)
-        return 0.001 * (seconds if computed[-1] == "bf16" else 1.0)
+    def measured(ways: Sequence[Callable[[int], None]], *, paced: bool) -> list[float]:
+        found = []
+        for way in ways:
+            way(0)
+            found.append(0.001 * (seconds if computed[-1] == "bf16" else 1.0))
+        return found
 
     def autocast(number: str, on: torch.device) -> torch.autocast:
         computed.append(number)
@@ -339,12 +342,24 @@ def test_a_run_by_the_clock_computes_in_what_is_faster(
     computed: list[str] = []
     real, said = precision.autocast, Said()
     monkeypatch.setattr(precision, "autocast", autocast)
-    monkeypatch.setattr(budget, "measure_step", measured)
+    monkeypatch.setattr(budget, "measure_steps", measured)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     run = train(tiny_folder, tmp_path / "run", minutes=0.05, precision=asked, progress=said)
     resolved = run.record["resolved"]
     assert resolved["precision"] == taken == computed[-1]
     assert resolved["seconds_per_step"] == pytest.approx(0.001 * (seconds if taken == "bf16" else 1))
     assert any(line.startswith("precision: bf16, 2.0 times") for line in said.lines) == (taken == "bf16")
-    again = saccade.train(out=run.path, resume=True, progress=Silent())
-    assert again.record["resolved"]["precision"] == taken, "not measured again"
+
+
+def test_a_format_that_fails_is_not_taken(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def autocast(number: str, on: torch.device) -> torch.autocast:
+        if number == "bf16":
+            raise RuntimeError('"some_kernel" not implemented for\n"BFloat16"')
+        return real(number, on)
+
+    real, said = precision.autocast, Said()
+    monkeypatch.setattr(precision, "autocast", autocast)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    run = train(tiny_folder, tmp_path / "run", minutes=0.05, progress=said)
+    assert run.record["resolved"]["precision"] == "fp32"
+    assert 'precision: fp32, as a step in bf16 failed: "some_kernel" not implemented for "BFloat16"' in said.lines

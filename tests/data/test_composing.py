@@ -188,6 +188,24 @@ def test_pasted_regions_bring_their_classes() -> None:
     assert max(abs(down) for down, _ in moves) == 11 and max(abs(across) for _, across in moves) == 15
 
 
+@pytest.mark.parametrize(
+    ("regions", "pasted"),
+    [
+        ([np.s_[:, 0:8]], True),
+        ([np.s_[:, 0:12]], False),  # a region of more than a quarter
+        ([np.s_[:, 0:4], np.s_[:, 6:10]], True),
+        ([np.s_[:, 0:8], np.s_[:, 10:18], np.s_[:, 20:28]], False),  # a class of more than half
+    ],
+)
+def test_the_ground_is_not_pasted(regions: list[Any], pasted: bool) -> None:
+    onto, other = classes(painted((30, 40), [])), classes(painted((30, 40), []))
+    other.target[:] = IGNORED
+    for region in regions:
+        other.target[region] = 1
+    made = [composing.pasted(onto, other, keys.generator(0, "t", position)) for position in range(10)]
+    assert any((one.target == 1).any() for one in made) == pasted
+
+
 def test_mirrored_twice_is_as_before() -> None:
     for scene in (painted((17, 11), SCENE), painted((17, 11), SCENE, with_masks=False), classes(painted((17, 11), SCENE))):
         once = composing.flipped(scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -57,12 +58,30 @@ def test_the_warm_up_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(number)
         clock.now += took[number]
 
-    assert budget.measure_step(step) == pytest.approx(0.2)
+    assert budget.measure_steps([step]) == pytest.approx([0.2])
     assert seen == list(range(budget.PROBES))
     took, clock.now = [12.0] * 12, 0.0
     seen.clear()
-    assert budget.measure_step(step) == pytest.approx(12)
+    assert budget.measure_steps([step]) == pytest.approx([12])
     assert len(seen) == budget.WARM_UP + 1, "very slow steps are not measured any longer than needed"
+
+
+def test_two_ways_are_measured_in_turns_on_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    done: list[tuple[str, int]] = []
+
+    def way(name: str, times: float) -> Callable[[int], None]:
+        def step(number: int) -> None:
+            done.append((name, number))
+            clock.now += times * (1.0 if budget.spread(number) < 0.5 else 4.0)
+
+        return step
+
+    one, other = budget.measure_steps([way("a", 1.0), way("b", 0.95)], paced=True)
+    assert other == pytest.approx(0.95 * one), "however few probes there is time for"
+    assert len(done) == 4 * (budget.WARM_UP + 1), "the time is for both"
+    assert done[:4] == [("a", 0), ("a", 0), ("b", 0), ("b", 0)]
 
 
 def test_steps_that_change_on_the_way_of_a_run_are_averaged_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +95,7 @@ def test_steps_that_change_on_the_way_of_a_run_are_averaged_over_it(monkeypatch:
         done.append(number)
         clock.now += (0.1 if budget.spread(number) < 0.6 else 0.4) + 0.3 * first
 
-    assert budget.measure_step(step, paced=True) == pytest.approx(0.6 * 0.1 + 0.4 * 0.4, rel=0.1)
+    assert budget.measure_steps([step], paced=True) == pytest.approx([0.6 * 0.1 + 0.4 * 0.4], rel=0.1)
     assert all(abs(sum(budget.spread(n) < 0.5 for n in range(first, first + 8)) - 4) <= 1 for first in range(50))
 
 

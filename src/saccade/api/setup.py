@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ from saccade.core import keys
 from saccade.core.card import Card, InputSpec
 from saccade.core.class_masks import Packed
 from saccade.core.config import TrainConfig
+from saccade.core.errors import one_line
 from saccade.core.progress import Progress, Silent
 from saccade.data.cache import BadFile
 from saccade.data.dataset import Dataset
@@ -121,9 +124,12 @@ class Setup:
         from saccade.nn.layers.exits import telling
         from saccade.prediction.torch_session import TorchSession
 
+        # On a processor as `saccade eval` does, so that both find the same.
+        number = "fp32" if self.device.type == "cpu" else resolved.precision
+
         def answers(module: nn.Module) -> Mapping[str, float | None]:
             decode = answering(self.config.task, "train").decode
-            alone = TorchSession(telling(module), card, decode, device=resolved.device, precision=resolved.precision)
+            alone = TorchSession(telling(module), card, decode, device=resolved.device, precision=number)
             session = SharedSession(alone, ranks)
             metric = self.task.metrics(card)
             measure(session, self.val.batches(session.batch), metric, progress=Silent())
@@ -173,7 +179,7 @@ class Setup:
         """The format to compute in, and seconds of a training step and of an evaluation, on a copy of the model."""
         from saccade.nn.compiling import compiled
         from saccade.training import budget, precision
-        from saccade.training.step import Updater
+        from saccade.training.step import NotFiniteError, OutOfMemoryError, Updater
 
         self.progress.message("measuring the speed of a few steps")
         on = self.device
@@ -187,24 +193,37 @@ class Setup:
         # This process alone, on its part of a batch: the others wait meanwhile.
         stream = self.loader(resolved.workers).share(0, self.ranks.world).stream(0)
 
-        def step(number: int) -> None:
+        def step(format: Number, number: int) -> None:
+            updater.precision = format
             batches = [batch.to(on, channels_last=self.config.channels_last) for batch in next(stream)]
             updater.step(batches, number, 0.0)
 
-        number, seconds = resolved.precision, budget.measure_step(step, paced=paced)
-        # What makes images stays with fp32: its penalties are of gradients of gradients, and of small differences.
-        if number == "fp32" and self.features is None and precision.open_to_bf16(self.config.precision, on):
-            updater.precision = "bf16"
-            other = budget.measure_step(step, paced=paced)
-            if other < precision.WORTH_IT * seconds:
-                self.progress.message(f"precision: bf16, {seconds / other:.1f} times as fast on this processor as fp32")
-                number, seconds = "bf16", other
+        ways = {name: partial(step, name) for name in self._formats(resolved.precision)}
+        try:
+            found = dict(zip(ways, budget.measure_steps(list(ways.values()), paced=paced), strict=True))
+        except (RuntimeError, NotFiniteError, OutOfMemoryError) as error:
+            if len(ways) == 1:
+                raise
+            self.progress.message(f"precision: fp32, as a step in bf16 failed: {one_line(str(error))[:200]}")
+            found = {"fp32": budget.measure_steps([ways["fp32"]], paced=paced)[0]}
         stream.close()
+        number, seconds = resolved.precision, found[resolved.precision]
+        if found.get("bf16", math.inf) < precision.WORTH_IT * seconds:
+            self.progress.message(f"precision: bf16, {seconds / found['bf16']:.1f} times as fast on this processor as fp32")
+            number, seconds = "bf16", found["bf16"]
         if self.features is not None:
             self.features.of_split("val", self.val)  # computed once, whatever number of evaluations there are
         begin = time.perf_counter()
-        self.evaluator(card, replace(resolved, precision=number), Ranks())(copy)
+        self.evaluator(card, resolved, Ranks())(copy)
         return number, seconds, (time.perf_counter() - begin) / self.ranks.world
+
+    def _formats(self, resolved: Number) -> tuple[Number, ...]:
+        """Of which the faster is found out. What makes images stays with fp32: its penalties are of gradients of gradients, and of small
+        differences; so do several processes, which may be on several machines."""
+        from saccade.training import precision
+
+        open_to = self.features is None and self.ranks.world == 1 and precision.open_to_bf16(self.config.precision, self.device)
+        return (resolved, "bf16") if open_to else (resolved,)
 
     def taken_up(self, resolved: Resolved) -> Resolved:
         """The recorded facts on this machine: its device and workers may differ, its threads are set as they were."""

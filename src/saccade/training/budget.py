@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -97,22 +97,23 @@ def spread(number: int) -> float:
     return number * GOLDEN % 1
 
 
-def measure_step(step: Callable[[int], None], *, paced: bool = False) -> float:
-    """The median seconds of a training step; `step(i)` does the i-th on a copy of the model. paced: their mean, as steps change on the way
-    of a run, over which the probes are `spread`; each is done twice and the second counts, as the first step of a size prepares for the
-    others."""
-    seconds, spent = [], 0.0
+def measure_steps(ways: Sequence[Callable[[int], None]], *, paced: bool = False) -> list[float]:
+    """The median seconds of a training step, done in each of several ways in turns; `way(i)` does the i-th on a copy of the model. paced:
+    their mean, as steps change on the way of a run, over which the probes are `spread`; each is done twice and the second counts, as the
+    first step of a size prepares for the others."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    begun = time.perf_counter()
     for i in range(PROBES):
-        taken = []
-        for _ in range(2 if paced else 1):
+        for way, taken in zip(ways, seconds, strict=True):
+            if paced:
+                way(i)
             begin = time.perf_counter()
-            step(i)
+            way(i)
             taken.append(time.perf_counter() - begin)
-        seconds.append(taken[-1])
-        spent += sum(taken)
-        if spent > LONGEST and len(seconds) > WARM_UP:
+        if time.perf_counter() - begun > LONGEST and i >= WARM_UP:
             break
-    return (statistics.mean if paced else statistics.median)(seconds[min(WARM_UP, len(seconds) - 1) :])
+    average = statistics.mean if paced else statistics.median
+    return [average(taken[min(WARM_UP, len(taken) - 1) :]) for taken in seconds]
 
 
 def copy_of(model: Any) -> Any:

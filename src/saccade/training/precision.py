@@ -44,7 +44,7 @@ def open_to_bf16(precision: str, on: torch.device) -> bool:
     is depends on the network: wide convolutions are faster, depthwise ones are slower."""
     if precision != "auto" or on.type != "cpu":
         return False
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def autocast(precision: str, on: torch.device) -> torch.autocast:

@@ -77,6 +77,23 @@ def test_dice_by_hand() -> None:
     assert float(dice(shares, truth)) == pytest.approx((first + second) / 2)
 
 
+@pytest.mark.parametrize(("side", "void"), [(12, True), (12, False), (640, True)])
+def test_dice_of_pixels_of_one_class_is_that_of_maps(side: int, void: bool) -> None:
+    """In float32 too where an image is large: sums of its pixels lose nothing."""
+    draws = np.random.default_rng(4)
+    classes = draws.integers(0, 3, (2, side, side)).astype(np.uint8)
+    classes[0] = np.where(classes[0] == 2, 0, classes[0])  # an image without one of them
+    if void:
+        classes[:, : side // 3] = IGNORED
+    logits = torch.from_numpy(draws.normal(0, 1, (2, 3, side, side)) + 6.0 * np.eye(3)[np.minimum(classes, 2)].transpose(0, 3, 1, 2))
+    one = Batch(torch.zeros(2, 3, side, side, dtype=torch.uint8), gathered(list(classes)), np.arange(2))
+    counted = torch.from_numpy(classes != IGNORED)[:, None]
+    truth = (torch.from_numpy(classes)[:, None] == torch.arange(3)[:, None, None]) & counted
+    expected = dice(logits.softmax(1) * counted, truth).sum()
+    found = losses(logits.float(), one, replace(NONE, dice=1.0)).parts["dice"]
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
+
+
 def test_gradients() -> None:
     logits, one = batch(2)
     point = logits.clone().requires_grad_()

@@ -48,7 +48,7 @@ class ClassesAugment:
 
     def collate(self, samples: Sequence[Sample], positions: NDArray[np.int64]) -> Batch:
         """Canvases -> Batch with targets as `gathered` gives them."""
-        pixels = np.stack([sample.image.transpose(2, 0, 1) for sample in samples])
+        pixels = np.ascontiguousarray(np.stack([sample.image.transpose(2, 0, 1) for sample in samples]))
         edges = bool(self.config.segmentation.boundary)
         return Batch(torch.from_numpy(pixels), gathered([one.target for one in samples], edges=edges), positions)
 

@@ -80,9 +80,10 @@ def dice(shares: Tensor, truth: Tensor) -> Tensor:
 def _dice_of_pixels(shares: Tensor, right: Tensor, goals: Tensor, counted: Tensor) -> Tensor:
     """The same where each pixel has one class, goals `[B, H, W]`, and `right` is its share: what classes have in common are sums by class
     of one map, in place of one map for each."""
-    zeros, classes, counts = shares.new_zeros(shares.shape[:2]), goals.flatten(1), counted.to(shares.dtype).flatten(1)
-    both = zeros.scatter_add(1, classes, right.flatten(1) * counts)
-    return _dice(both, shares.square().sum((2, 3)), zeros.scatter_add(1, classes, counts))
+    # By rows first: what is added one by one to a large sum in float32 is lost.
+    zeros, counts = shares.new_zeros(*goals.shape[:2], shares.shape[1]), counted.to(shares.dtype)
+    both, sizes = (zeros.scatter_add(2, goals, one).sum(1) for one in (right * counts, counts))
+    return _dice(both, shares.square().sum((2, 3)), sizes)
 
 
 def _dice(both: Tensor, squares: Tensor, sizes: Tensor) -> Tensor:
