@@ -164,3 +164,11 @@ def test_what_it_says() -> None:
     instances = result.to_instances()
     np.testing.assert_array_equal(instances.mask(1), result.layer(1))
     result.plot()
+
+
+def test_answers_of_mirrored_images_too_are_not_the_runs_own(learned: Run) -> None:
+    kept = [learned.path / "report.html", learned.path / "predictions/val.jsonl"]
+    saccade.eval(learned.path, progress=Silent())
+    before = [path.read_bytes() for path in kept]
+    found = saccade.eval(learned.path, tta=True, progress=Silent())
+    assert found.metrics["miou"] is not None and [path.read_bytes() for path in kept] == before

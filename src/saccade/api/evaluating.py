@@ -87,15 +87,15 @@ def eval(
     if model.card.task in MAKING:
         return _evaluate_making_run(run, model, split, seed, Asked(features, lpips), progress)
     Asked(features, lpips).refuse(model.card.task)
-    if nms is None and (not looks or model.card.task not in OBJECTS):
-        return _evaluate_run(run, model, split, precision, seed, max_pixels, progress, looks=looks)
+    if nms is None and not looks:
+        return _evaluate_run(run, model, split, precision, seed, max_pixels, progress)
     config = read_record(run)["config"]
     dataset = open_dataset(str(config.get("data", "")), task=model.card.task, max_pixels=max_pixels)
     return _measure(model, dataset, split, precision, seed, progress, skip_bad=bool(config.get("skip_bad")), looks=looks)
 
 
 def _evaluate_run(  # more than six arguments: those of `eval`
-    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress, *, looks: Looks
+    run: RunDir, model: Model, split: str | None, precision: str, seed: int, max_pixels: int, progress: Progress
 ) -> Evaluation:
     """On the run's own data, what training left out left out again; kept in the run."""
     from saccade.api.reporting import write_report
@@ -105,7 +105,7 @@ def _evaluate_run(  # more than six arguments: those of `eval`
     if dataset.fingerprint() != record["data"].get("fingerprint"):
         progress.message(CHANGED)
     skip_bad = bool(record["config"].get("skip_bad"))
-    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad, looks=looks)
+    evaluation = _measure(model, dataset, split, precision, seed, progress, skip_bad=skip_bad, looks=Looks())
     if evaluation.split == "train":  # figures on what was learned are not what a report is for
         predictions.write_predictions(run.predictions, evaluation)
     else:
