@@ -41,9 +41,15 @@ def test_runs_whose_first_half_costs_a_quarter(slower: float) -> None:
 
 @pytest.mark.parametrize(("each", "steps"), [(0.95, 100), (0.9, 110), (0.7, 140), (0.3, 200)])
 def test_runs_that_are_faster(each: float, steps: int) -> None:
-    """Lengthened once, when most of them is done, to no more than they may be."""
+    """Lengthened, when most of them is done, to no more than they may be; once where the speed stays."""
     ends, now = ended([each] * 400, 100.0, 0.0, planned=100, most=200)
     assert ends[-1] == pytest.approx(steps, abs=4) and now <= 100 and len(set(ends)) == 1
+
+
+def test_a_run_whose_speed_was_taken_for_too_low_is_lengthened_again() -> None:
+    """The first steps of another size are slow: what they leave is used too, but for some hundredths."""
+    ends, now = ended([0.5] * 500 + [1.0] * 50 + [0.5] * 1500, 700.0, 0.5, planned=1000, most=2000)
+    assert 1000 < ends[0] < ends[1] == ends[-1] and 660 < now <= 700
 
 
 def test_a_run_that_was_lengthened_may_still_be_shortened() -> None:

@@ -95,7 +95,7 @@ def sheet(pixels: NDArray[np.uint8]) -> Sheet:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     scale = max(1, min(ENLARGED, ROOM[0] // width, ROOM[1] // height))
     stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
+    image.save(stream, "PNG")
     return Sheet(data_uri("image/png", stream.getvalue()), width * scale, height * scale, scale, width >= STRIP * height, clear)
 
 
@@ -120,5 +120,5 @@ def confusion_picture(matrix: NDArray[Any]) -> Thumb:
     scale = max(1, MATRIX_SIDE // len(counts))
     large = colours.repeat(scale, 0).repeat(scale, 1)
     stream = io.BytesIO()
-    Image.fromarray(large).save(stream, "PNG", optimize=True)
+    Image.fromarray(large).save(stream, "PNG")
     return Thumb(data_uri("image/png", stream.getvalue()), large.shape[1], large.shape[0], tiny=True)

@@ -9,9 +9,10 @@ from saccade.training.schedule import Schedule
 LATE, EARLY = 1.03, 0.94  # times the time left that what is left may take, and from which on it is to take more
 MOST = 2  # times the steps that were planned that a run may be lengthened to
 AIM = 0.97  # of the time left
+WORTH_IT = 1.02  # times the steps, from which on they are made more
 FEWEST, PART = 20, 10  # steps whose speed tells: so many, and this part of the run, to have its share of evaluations among them
 EARLIEST = 0.25  # share of the run before which nothing is judged
-PROVEN = (0.6, 0.8)  # shares of the run between which it may be lengthened: its speed is known, and its rate not yet low
+PROVEN = (0.6, 0.8)  # shares of the run between which it may be lengthened, again too: its speed is known, and its rate not yet low
 
 
 class Deadline:
@@ -20,11 +21,10 @@ class Deadline:
 
     def __init__(self, at: float | None, steady: float, now: float) -> None:
         self._at, self._steady = at, steady
-        self._lengthened = False
         self._since = (0, now) if not steady else None  # steps taken until then, and the time, from which on the speed is reckoned
 
     def affordable(self, step: int, taken: int, schedule: Schedule, now: float, *, most: int = 0, spare: float = 0.0) -> int | None:
-        """The last step that fits at the speed so far, where that is clearly before the schedule's end, or, once, clearly after it.
+        """The last step that fits at the speed so far, where that is clearly before the schedule's end, or after it.
 
         step: of the run; taken: in this process; most: steps that the run may be lengthened to; spare: seconds that are then left free, for
         what comes after the last step.
@@ -41,13 +41,12 @@ class Deadline:
         late = each * (schedule.total - step) > allowed * LATE
         if not late:
             allowed = max(1.0, allowed - spare)
-            due = not self._lengthened and max(self._steady, PROVEN[0]) <= done < PROVEN[1]
+            due = max(self._steady, PROVEN[0]) <= done < PROVEN[1]
             if not due or each * (schedule.total - step) >= allowed * EARLY:
                 return None
         total = step + max(1, math.floor(allowed * AIM / each))
         total = min(total, schedule.total if late else most)
-        if total == schedule.total or (total < schedule.total and not late):
+        if (not late and total < schedule.total * WORTH_IT) or total == schedule.total:
             return None
-        self._lengthened = self._lengthened or not late
         self._since = (taken, now)
         return total

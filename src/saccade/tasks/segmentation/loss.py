@@ -3,6 +3,8 @@ not depend on its neighbours in the batch."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,13 +25,12 @@ def losses(logits: Tensor, batch: Batch, config: SegmentationConfig) -> Losses:
     classes = batch.targets["classes"].long()
     counted = classes != IGNORED
     goals = classes.where(counted, torch.zeros_like(classes))
-    told = logits.float().log_softmax(1)
-    entropy = F.nll_loss(told, goals, reduction="none")
+    entropy, both, squares = _Told.apply(logits.float(), goals, counted)
     parts = _by_pixel(entropy, goals, counted, config)
-    if config.dice or config.lovasz or config.boundary:
-        shares = told.exp() * counted[:, None]
-        if config.dice:
-            parts["dice"] = config.dice * _dice_of_pixels(shares, torch.exp(-entropy), goals, counted).sum()
+    if config.dice:
+        parts["dice"] = config.dice * _dice(both, squares, _by_class(counted.float(), goals, both.shape[1])).sum()
+    if config.lovasz or config.boundary:
+        shares = logits.float().softmax(1) * counted[:, None]
         if config.lovasz:
             kinds = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
             truth = (goals[:, None] == kinds) & counted[:, None]
@@ -77,13 +78,36 @@ def dice(shares: Tensor, truth: Tensor) -> Tensor:
     return _dice((shares * truth).sum((2, 3)), shares.square().sum((2, 3)), truth.sum((2, 3)))
 
 
-def _dice_of_pixels(shares: Tensor, right: Tensor, goals: Tensor, counted: Tensor) -> Tensor:
-    """The same where each pixel has one class, goals `[B, H, W]`, and `right` is its share: what classes have in common are sums by class
-    of one map, in place of one map for each."""
-    # By rows first: what is added one by one to a large sum in float32 is lost.
-    zeros, counts = shares.new_zeros(*goals.shape[:2], shares.shape[1]), counted.to(shares.dtype)
-    both, sizes = (zeros.scatter_add(2, goals, one).sum(1) for one in (right * counts, counts))
-    return _dice(both, shares.square().sum((2, 3)), sizes)
+class _Told(torch.autograd.Function):
+    """logits float `[B, K, H, W]`, goals int64 and counted bool `[B, H, W]` -> cross-entropy of each pixel `[B, H, W]`; sums over the
+    pixels that count of the shares of their own class, by class, and of squared shares, `[B, K]` each. With their gradients, in half of
+    the time that these take when each is found by itself."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, goals: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        told = logits.contiguous().log_softmax(1)
+        entropy = -told.gather(1, goals[:, None])[:, 0]
+        shares, weights = told.exp_(), counted.to(told.dtype)
+        right = torch.exp(-entropy) * weights
+        ctx.save_for_backward(shares, right, goals, weights)
+        squares = shares.square().mul_(weights[:, None]).sum((2, 3))
+        return entropy, _by_class(right, goals, logits.shape[1]), squares
+
+    @staticmethod
+    def backward(ctx: Any, entropy: Tensor, both: Tensor, squares: Tensor) -> tuple[Tensor, None, None]:
+        """By shares s: 2 `squares` s, and `both` at the own class; by logits: s times that less its mean by shares. By logits of
+        entropy: s less 1 at the own class."""
+        shares, right, goals, weights = ctx.saved_tensors
+        own = both.gather(1, goals.flatten(1)).view_as(right) * right - entropy
+        found = shares.square().mul_(2 * squares[:, :, None, None]).mul_(weights[:, None])
+        found.addcmul_(shares, (found.sum(1) + own)[:, None], value=-1.0)
+        return found.scatter_add_(1, goals[:, None], own[:, None]), None, None
+
+
+def _by_class(values: Tensor, goals: Tensor, kinds: int) -> Tensor:
+    """Sums of `[B, H, W]` over the pixels of each class: `[B, kinds]`. By rows first: what is added one by one to a large sum in float32
+    is lost."""
+    return values.new_zeros(*goals.shape[:2], kinds).scatter_add_(2, goals, values).sum(1)
 
 
 def _dice(both: Tensor, squares: Tensor, sizes: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,11 +94,22 @@ class Unet(nn.Module):
         for up, tell, fine in zip(reversed(self.ups), reversed(self.tells), reversed(maps[:-1]), strict=True):
             told = _twice(tell(x) if told is None else told + tell(x))
             x = up(x, fine)
-        logits = F.pixel_shuffle(self.last(x), FINEST)
-        logits = logits if told is None else logits + _twice(told)
+        told = self.last(x) if told is None else self.last(x) + _twice_apart(told)
+        logits = F.pixel_shuffle(told, FINEST)
         return (logits[:1] if alone else logits)[..., :height, :width].float()
 
 
 def _twice(maps: Tensor) -> Tensor:
     """`[B, F, h, w]` -> `[B, F, 2 h, 2 w]`."""
     return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _twice_apart(maps: Tensor) -> Tensor:
+    """`[B, K, h, w]` -> `[B, 4 K, h, w]`, of which `pixel_shuffle` makes the same: each of four pixels is a weighted mean of four cells.
+    As a convolution it takes a quarter of the time where maps are few and large."""
+    kinds = maps.shape[1]
+    along = maps.new_tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])  # of the cell before, the own and the next: the first and second pixel
+    each = (along[:, None, :, None] * along[None, :, None, :])[None, :, :, None]
+    own = torch.eye(kinds, dtype=maps.dtype, device=maps.device)[:, None, None, :, None, None]
+    kernel = (own * each).reshape(FINEST**2 * kinds, kinds, 3, 3)
+    return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), kernel)
