@@ -12,7 +12,7 @@ from saccade.core.class_masks import IGNORED
 from saccade.core.config import SegmentationConfig
 from saccade.data.loader import Batch
 from saccade.tasks.segmentation.augmentation import gathered
-from saccade.tasks.segmentation.loss import dice, losses, lovasz
+from saccade.tasks.segmentation.loss import _Told, dice, losses, lovasz
 
 ALL = SegmentationConfig(cross_entropy=1.0, focal=0.5, dice=1.0, lovasz=1.0, boundary=0.5, class_weights=(1.0, 2.0, 3.0))
 NONE = SegmentationConfig(cross_entropy=0.0, dice=0.0)
@@ -106,6 +106,22 @@ def test_gradients() -> None:
     step = 1e-2
     slope = (total(logits + step * direction) - total(logits - step * direction)) / (2 * step)
     assert float((point.grad * direction).sum()) == pytest.approx(float(slope), rel=0.05)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("void", [True, False])
+def test_the_gradient_that_is_found_at_once(void: bool) -> None:
+    """By finite differences in float64, of each of the three sums."""
+    logits, one = batch(2, void=void)
+    classes = one.targets["classes"].long()
+    counted = classes != IGNORED
+    goals = classes.where(counted, torch.zeros_like(classes))
+    assert void is not bool(counted.all())
+
+    def told(values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        entropy, both, squares = _Told.apply(values, goals, counted)
+        return entropy * counted, both, squares
+
+    assert torch.autograd.gradcheck(told, (logits.contiguous(memory_format=torch.channels_last).requires_grad_(),))
 
 
 def test_images_where_nothing_counts() -> None:
