@@ -171,22 +171,22 @@ def _shares(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown, the last of each kind."""
-    latest = {(row["table"], row["seed"], row["threads"], row["what"]): row for row in rows}
+    """The rows as Markdown, the last of each kind on each processor."""
+    latest = {(row["table"], row["seed"], row["threads"], row["what"], row["cpu"]): row for row in rows}
     lines = []
     for name, kinds in (("nuclei", ("nuclei", "peer")), ("shapes", ("shapes", "mirrored"))):
         mine = [row for key, row in latest.items() if key[0] in kinds]
         if mine:
             head = ["seed", "threads", "mean IoU (95 % interval)", *(mine[0]["per_class"] if name == "nuclei" else ())]
-            head += ["Dice", "pixel accuracy", "boundary F1", "Hausdorff 95", "epochs", "seconds"]
+            head += ["Dice", "pixel accuracy", "boundary F1", "Hausdorff 95", "epochs", "seconds", "processor"]
             lines += ["", f"| {name}, {MINUTES[name]:g} minutes | {' | '.join(head)} |", "|" + "---|" * (len(head) + 1)]
-        for row in sorted(mine, key=lambda row: (row["seed"], row["what"])):
+        for row in sorted(mine, key=lambda row: (row["cpu"], row["seed"], -row["threads"], row["what"])):
             m = row["metrics"]
             around = " ({:.3f} to {:.3f})".format(*row["intervals"]["miou"])
             cells = [row["what"], row["seed"], row["threads"], f"{m['miou']:.3f}{around}"]
             cells += [f"{value:.3f}" for value in row["per_class"].values()] if name == "nuclei" else []
             cells += [f"{m[key]:.3f}" for key in ("dice", "pixel_accuracy", "boundary_f1")] + [f"{m['hausdorff_95']:.1f} px"]
-            lines.append(f"| {' | '.join(map(str, [*cells, row['epochs'], round(row['seconds'])]))} |")
+            lines.append(f"| {' | '.join(map(str, [*cells, row['epochs'], round(row['seconds']), row['cpu']]))} |")
     lines += _of_segments([row for key, row in latest.items() if key[0] == "panoptic"])
     for row in (row for key, row in latest.items() if key[0] == "tiles"):
         head = ("largest difference of probabilities", "mean", "pixels of another class")

@@ -147,6 +147,8 @@ def _train(now: _Now, dataset: Dataset, settled: Mapping[str, Any], line: str, o
         now.progress.message(reason)
     if dataset.annotations.outside:
         now.progress.message(f"{dataset.annotations.outside} of {len(dataset)} images are links to outside of {dataset.root}")
+    if unnamed := dataset.unnamed():
+        now.progress.message(unnamed)
     if config.compile:
         _check_compiler(str(settled.get("device", "auto")), ranks)
     ranks.first(lambda: scheduling.check_texts(config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -69,6 +69,9 @@ class Item:
         return self.image.path
 
 
+SHOWN = 5  # values of masks that are named
+
+
 @dataclass(frozen=True)
 class Legend:
     """How the pixels of a mask picture name classes: value -> class. A value is an index, or with `colours` r << 16 | g << 8 | b.
@@ -79,6 +82,14 @@ class Legend:
     values: Mapping[int, int]
     colours: bool = False
     ignored: frozenset[int] = frozenset()
+
+    def unnamed(self, values: Iterable[int]) -> list[int]:
+        """Those that stand for no class, and are not said to: their pixels count in nothing."""
+        return [value for value in values if value not in self.values and value not in self.ignored]
+
+    def written(self, values: Sequence[int]) -> str:
+        """The first of them, as people write indices and colours."""
+        return ", ".join(f"#{value:06x}" if self.colours else str(value) for value in values[:SHOWN])
 
 
 @dataclass(frozen=True)

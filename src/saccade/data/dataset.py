@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import images
+from saccade.core import images, masks
 from saccade.core.class_masks import Packed
 from saccade.core.errors import UserError, unknown
 from saccade.data import archives, shapes, splitting
@@ -146,18 +146,41 @@ class Dataset:
         return None
 
     def shares(self) -> tuple[float, ...]:
-        """The share of each class in the pixels that count of up to LOOKED_AT masks spread evenly over the training images; () where there
-        are none."""
-        places = [place for place in self.splits.get("train", np.empty(0, np.int64)).tolist() if _masked(self.annotations.items[place])]
+        """The share of each class in the pixels that count of some masks of training images; () where there are none."""
         counts = np.zeros(256, np.int64)
-        for number in np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)) if places else ():
+        for item in self._some_masked():
             try:
-                classes = shapes.classes_of(self.annotations.items[places[number]], self.annotations)
+                classes = shapes.classes_of(item, self.annotations)
             except UserError:
                 continue  # named with all the other bad files when the images are read
             counts += np.bincount(classes.ravel(), minlength=256)
         known = counts[: len(self.schema.classes)]
         return tuple((known / known.sum()).tolist()) if known.sum() else ()
+
+    def unnamed(self) -> str:
+        """What is to be told of values in some masks of training images that stand for no class; empty where all do."""
+        legend, looked_at, holding, found = self.annotations.legend, 0, 0, set[int]()
+        for item in self._some_masked():
+            if not item.mask or self.schema.task != "segment":
+                continue
+            try:
+                values = masks.read(self.tree.image(item.mask), colours=legend.colours, max_pixels=self.tree.max_pixels)
+            except UserError:
+                continue  # as above
+            strange = legend.unnamed(np.unique(values).tolist())
+            looked_at, holding = looked_at + 1, holding + bool(strange)
+            found.update(strange)
+        if not found:
+            return ""
+        named = legend.written(sorted(found))
+        said = f"{holding} of {looked_at} masks looked at hold values of no class, which count in nothing: {named}"
+        return f"{said}; saccade data check lists them"
+
+    def _some_masked(self) -> list[Item]:
+        """Up to LOOKED_AT training images with masks or shapes, spread evenly over them."""
+        places = [place for place in self.splits.get("train", np.empty(0, np.int64)).tolist() if _masked(self.annotations.items[place])]
+        numbers = np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)).tolist() if places else ()
+        return [self.annotations.items[places[number]] for number in numbers]
 
     def split(self, name: str) -> NDArray[np.int64]:
         """The indices of a split; raises UserError naming those there are."""

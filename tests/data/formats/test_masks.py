@@ -273,6 +273,25 @@ def test_legends_that_are_none(tmp_path: Path, name: str, text: str, words: str)
     assert name in caught.value.where
 
 
+@pytest.mark.parametrize(("legend", "other", "named"), [("ground\nthing\n", 7, "7"), ("ground,0,0,0\nthing,9,9,9\n", (8, 0, 1), "#080001")])
+def test_values_that_no_legend_names_are_told_of(tmp_path: Path, legend: str, other: Any, named: str) -> None:
+    """Where a network is about to learn, too: such pixels count in nothing. 255, or what the legend leaves out, is meant."""
+    coloured = isinstance(other, tuple)
+    ground, thing, void = ((0, 0, 0), (9, 9, 9), ()) if coloured else (0, 1, 255)
+    for number in range(8):
+        values = (ground, thing, other) if number in (2, 5) else (ground, thing, *([] if coloured else [void]))
+        pair(tmp_path, f"images/{number}.png", f"masks/{number}.png", *values)
+    (tmp_path / ("classes.csv" if coloured else "classes.txt")).write_text("name,r,g,b\n" * coloured + legend)
+    dataset = open_dataset(tmp_path, task="segment")
+    held = {dataset.paths[place] for place in dataset.split("val").tolist()}
+    there = sum(f"images/{number}.png" not in held for number in (2, 5))
+    said = f"{there} of {8 - len(held)} masks looked at hold values of no class, which count in nothing: {named}"
+    assert dataset.unnamed() == f"{said}; saccade data check lists them"
+    for number in (2, 5):
+        pair(tmp_path, f"images/{number}.png", f"masks/{number}.png", ground, thing)
+    assert open_dataset(tmp_path, task="segment").unnamed() == ""
+
+
 def test_photos_are_no_masks(tmp_path: Path) -> None:
     picture(tmp_path / "images/a.png", (64, 48))
     noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)

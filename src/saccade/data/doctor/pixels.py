@@ -164,10 +164,9 @@ def _classes(annotations: Annotations, item: Item, size: Size | None, seen: set[
     found, counts = np.unique(values, return_counts=True)
     present = dict(zip(found.tolist(), counts.tolist(), strict=True))
     seen.update(legend.values[value] for value in present.keys() & legend.values.keys())
-    strange = {value: count for value, count in present.items() if value not in legend.values and value not in legend.ignored}
+    strange = legend.unnamed(present)
     if strange and legend.values:
-        named = ", ".join(f"#{value:06x}" if legend.colours else str(value) for value in list(strange)[:5])
-        message = f"{sum(strange.values()):,} pixels have values that stand for no class: {named}"
+        message = f"{sum(present[value] for value in strange):,} pixels have values that stand for no class: {legend.written(strange)}"
         yield Finding("mask-value", item.mask, message)
     elif not present.keys() - legend.ignored:
         yield Finding("empty-mask", item.mask, "all its pixels are ignored")
