@@ -34,6 +34,7 @@ LARGE = 1 << 20  # pixels of a scaled image above which only the part that is sh
 FOCUSED = 0.5  # share of parts of images that are chosen about a pixel of a class
 MIDDLE = (0.25, 0.75)  # where the corner of four images may lie, as a share of the canvas
 REGION, GROUND = 0.25, 0.5  # shares of an image above which a region, and all of a class, are its ground rather than objects
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # pixels that are connected share an edge
 EMPTY = Rle((0, 0), b"")
 TILES = (0.5, 1.5)  # scale of each of them, by that at which it fits the canvas
 
@@ -163,16 +164,18 @@ def _regions(classes: NDArray[np.uint8], generator: np.random.Generator) -> NDAr
     there[classes] = True
     for number in np.flatnonzero(there[:IGNORED]).tolist():
         shape = classes == number
-        rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
-        if np.count_nonzero(shape) > GROUND * classes.size:
+        covered = np.count_nonzero(shape)
+        if covered > GROUND * classes.size:
             continue
+        rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        regions, count = label(shape[box], output=np.intp)
-        sizes = np.bincount(regions.ravel(), minlength=count + 1)
-        taken = (generator.random(count + 1) < 0.5) & (sizes <= REGION * classes.size)
+        regions, count = label(shape[box], CROSS, output=np.intp)
+        taken = generator.random(count + 1) < 0.5
+        if covered > REGION * classes.size:  # or none of its regions is as large
+            taken &= np.bincount(regions.ravel(), minlength=count + 1) <= REGION * classes.size
         taken[0] = False  # what is of another class
         if taken.any():
-            over[box] |= taken[regions]
+            over[box] |= taken.take(regions)
     return over
 
 
