@@ -8,19 +8,25 @@ from typing import Any
 import pytest
 
 from saccade.api import fitting
-from saccade.training.deadline import Deadline
+from saccade.training.deadline import Deadline, Evaluations
 from saccade.training.schedule import Schedule
 
 
-def ended(costs: list[float], at: float, steady: float, planned: int = 0, most: int = 0, spare: float = 0.0) -> tuple[list[int], float]:
-    """The ends of the schedule of `planned` (all) steps, the last step the last, and the time when it is done; step i takes costs[i]."""
+def ended(
+    costs: list[float], at: float, steady: float, planned: int = 0, most: int = 0, every: int = 1000, dear: float = 0.0
+) -> tuple[list[int], float]:
+    """The ends of the schedule of `planned` (all) steps, the last step the last, and the time when it is done; step i takes costs[i], and
+    an evaluation after every `every` of them and after the last `dear`."""
     schedule, now, step = Schedule(planned or len(costs), 0.05), 0.0, 0
-    deadline, ends = Deadline(at, steady, now), []
+    deadline, evaluations, ends = Deadline(at, steady, now), Evaluations(every), []
     while step < schedule.total:
         now, step = now + costs[step], step + 1
+        if dear and (step % every == 0 or step == schedule.total):
+            now += dear
+            evaluations.took(dear)
         total = None
         if not step % 2 and step < schedule.total:
-            total = deadline.affordable(step, step, schedule, now, most=most, spare=spare)
+            total = deadline.affordable(step, step, schedule, now, evaluations, most=most)
         if total:
             schedule.end_at(step, total)
             ends.append(total)
@@ -57,11 +63,22 @@ def test_a_run_that_was_lengthened_may_still_be_shortened() -> None:
     assert ends[0] > 120 > ends[-1] > 90 and ends == sorted(ends, reverse=True) and now <= 103
 
 
-def test_seconds_that_are_to_be_spared() -> None:
-    """What comes after the last step has its time: it is not taken for time that is left."""
-    assert ended([0.91] * 200, 100.0, 0.0, planned=100, most=200, spare=8.0) == ([100], pytest.approx(91))
-    ends, now = ended([0.7] * 200, 100.0, 0.0, planned=100, most=200, spare=8.0)
-    assert 125 < ends[-1] < 132 and now <= 92
+def test_what_comes_after_the_last_step_has_its_time() -> None:
+    """That of two evaluations is not taken for time that is left."""
+    assert ended([0.88] * 200, 100.0, 0.0, planned=100, most=200, every=50, dear=4.0) == ([100], pytest.approx(96))
+    ends, now = ended([0.7] * 200, 100.0, 0.0, planned=100, most=200, every=50, dear=4.0)
+    assert len(set(ends)) == 1 and 112 < ends[-1] < 122 and 88 < now <= 96
+
+
+@pytest.mark.parametrize(("every", "dear"), [(166, 40.0), (83, 20.0), (120, 60.0), (500, 10.0), (20, 2.0)])
+@pytest.mark.parametrize("speed", [0.3, 0.6, 0.9, 1.0, 1.1])
+def test_few_evaluations_that_are_dear_are_neither_forgotten_nor_taken_for_steps(every: int, dear: float, speed: float) -> None:
+    """Where steps take `speed` times what was planned: the end is moved twice at most, and never back and forth."""
+    planned = [0.25 * speed] * 500 + [speed] * 3000
+    at = 0.25 * 500 + 500 + (1000 // every + 1) * dear
+    ends, now = ended(planned, at, 0.5, planned=1000, most=2000, every=every, dear=dear)
+    assert len(set(ends)) <= 2 and ends == sorted(ends, reverse=speed > 1) and now <= at * 1.01 + dear * (speed > 1)
+    assert speed > 0.9 or ends[-1] == 2000 or now > at * 0.9 - 3 * dear
 
 
 def test_steps_as_dear_as_ten_have_their_share() -> None:
@@ -76,7 +93,7 @@ def test_a_run_that_may_not_is_not_lengthened() -> None:
 
 def test_without_a_deadline_nothing_is_moved() -> None:
     deadline = Deadline(None, 0.0, 0.0)
-    assert deadline.affordable(150, 150, Schedule(200, 0.05), 1e9) is None
+    assert deadline.affordable(150, 150, Schedule(200, 0.05), 1e9, Evaluations(10)) is None
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.core import images, masks
-from saccade.core.class_masks import Packed
+from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.errors import UserError, unknown
 from saccade.data import archives, shapes, splitting
-from saccade.data.annotations import Annotations, Item
+from saccade.data.annotations import SHOWN, Annotations, Item
 from saccade.data.sample import Objects, Sample, Schema
 from saccade.data.tree import Tree
 
@@ -147,40 +147,35 @@ class Dataset:
 
     def shares(self) -> tuple[float, ...]:
         """The share of each class in the pixels that count of some masks of training images; () where there are none."""
-        counts = np.zeros(256, np.int64)
-        for item in self._some_masked():
-            try:
-                classes = shapes.classes_of(item, self.annotations)
-            except UserError:
-                continue  # named with all the other bad files when the images are read
-            counts += np.bincount(classes.ravel(), minlength=256)
-        known = counts[: len(self.schema.classes)]
+        known = self._looked_at[0][: len(self.schema.classes)]
         return tuple((known / known.sum()).tolist()) if known.sum() else ()
 
     def unnamed(self) -> str:
-        """What is to be told of values in some masks of training images that stand for no class; empty where all do."""
-        legend, looked_at, holding, found = self.annotations.legend, 0, 0, set[int]()
-        for item in self._some_masked():
-            if not item.mask or self.schema.task != "segment":
-                continue
-            try:
-                values = masks.read(self.tree.image(item.mask), colours=legend.colours, max_pixels=self.tree.max_pixels)
-            except UserError:
-                continue  # as above
-            strange = legend.unnamed(np.unique(values).tolist())
-            looked_at, holding = looked_at + 1, holding + bool(strange)
-            found.update(strange)
-        if not found:
-            return ""
-        named = legend.written(sorted(found))
-        said = f"{holding} of {looked_at} masks looked at hold values of no class, which count in nothing: {named}"
-        return f"{said}; saccade data check lists them"
+        """What is to be told of values in the same masks that stand for no class; empty where all do."""
+        return self._looked_at[1]
 
-    def _some_masked(self) -> list[Item]:
-        """Up to LOOKED_AT training images with masks or shapes, spread evenly over them."""
+    @cached_property
+    def _looked_at(self) -> tuple[NDArray[np.int64], str]:
+        """Pixels by class, `[256]`, and what is to be told of values, of up to LOOKED_AT masks spread evenly over the training images."""
         places = [place for place in self.splits.get("train", np.empty(0, np.int64)).tolist() if _masked(self.annotations.items[place])]
-        numbers = np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)).tolist() if places else ()
-        return [self.annotations.items[places[number]] for number in numbers]
+        counts, legend, strange = np.zeros(256, np.int64), self.annotations.legend, list[list[int]]()
+        for number in np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(int)).tolist() if places else ():
+            item = self.annotations.items[places[number]]
+            try:
+                if not item.mask:
+                    classes = shapes.classes_of(item, self.annotations)
+                else:
+                    values = masks.read(self.tree.image(item.mask), colours=legend.colours, max_pixels=self.tree.max_pixels)
+                    classes = shapes.named(values, legend)
+                    strange.append(legend.unnamed(np.unique(values[classes == IGNORED]).tolist()) if legend.values else [])
+            except UserError:
+                continue  # named with all the other bad files when the images are read
+            counts += np.bincount(classes.ravel(), minlength=256)
+        if not any(strange):
+            return counts, ""
+        said = f"{sum(map(bool, strange))} of {len(strange)} masks looked at hold values of no class, which count in nothing: "
+        first = legend.written(sorted({value for values in strange for value in values[:SHOWN]}))
+        return counts, f"{said}{first}; saccade data check lists them"
 
     def split(self, name: str) -> NDArray[np.int64]:
         """The indices of a split; raises UserError naming those there are."""

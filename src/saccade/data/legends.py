@@ -129,14 +129,15 @@ def guess(counts: Mapping[int, int], *, where: str) -> Read:
     if two := _two_toned(counts):
         return ("background", "foreground"), two
     values = sorted(counts)
-    found = values if _tones(values) else [value for value in values if value != UNSURE]
+    coloured = bool(values) and values[-1] > 0xFFFF
+    found = values if coloured or _tones(values) else [value for value in values if value != UNSURE]  # which as a colour is blue
     if not found:
         said = "no mask can be read" if not counts else f"all pixels of all masks are {UNSURE}, which stands for what is of no class"
         raise UserError(said, where=where)
     if len(found) > MOST:
         fix = "masks must be lossless pictures (PNG) of class indices; for masks of single objects see --task instances"
         raise UserError(f"masks hold {len(found):,} different values, more than classes could be", where=where, fix=fix)
-    if max(found) > 0xFFFF:  # colours
+    if coloured:
         kept = [value for value in found if value != VOID]
         return tuple(f"#{value:06x}" for value in kept), Legend({value: k for k, value in enumerate(kept)}, True, frozenset({VOID}))
     return tuple(map(str, found)), Legend({value: label for label, value in enumerate(found)}, ignored=frozenset({UNSURE} - set(found)))

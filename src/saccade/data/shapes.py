@@ -14,7 +14,7 @@ from saccade.core import images, masks, run_lengths
 from saccade.core.class_masks import BAND, IGNORED
 from saccade.core.errors import UserError
 from saccade.core.run_lengths import Rle
-from saccade.data.annotations import Annotations, Box, Item, Object, Picture, Ring
+from saccade.data.annotations import Annotations, Box, Item, Legend, Object, Picture, Ring
 from saccade.data.tree import Tree
 
 LOSSY = (".jpg", ".jpeg")
@@ -130,11 +130,14 @@ def unfolded(objects: Sequence[Object], tree: Tree) -> list[Object]:
 def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
     """The class of each pixel of an image by its mask, or by the shapes of its objects, of which none lies over another: uint8 `[H, W]`,
     IGNORED where none counts. Raises UserError as `masks.read`."""
-    legend = annotations.legend
     tree = annotations.tree
     if not item.mask:
         return _painted(item, tree)
-    values = masks.read(tree.image(item.mask), colours=legend.colours, max_pixels=tree.max_pixels)
+    return named(masks.read(tree.image(item.mask), colours=annotations.legend.colours, max_pixels=tree.max_pixels), annotations.legend)
+
+
+def named(values: masks.Values, legend: Legend) -> NDArray[np.uint8]:
+    """The classes that the values of a mask stand for, IGNORED where they stand for none: uint8 `[H, W]`."""
     found = np.full(values.shape, IGNORED, np.uint8)
     known = np.array(sorted(legend.values), np.int32)
     if not len(known):

@@ -34,7 +34,7 @@ from saccade.training.asking import Asking
 from saccade.training.board import Board
 from saccade.training.budget import Resolved
 from saccade.training.changes import Changes
-from saccade.training.deadline import MOST, Deadline
+from saccade.training.deadline import MOST, Deadline, Evaluations
 from saccade.training.learner import Editing, Kind, Learner, Workshop, blank, started
 from saccade.training.ranks import Ranks, reachable
 from saccade.training.recovery import BackError, Recovery
@@ -95,7 +95,7 @@ class Trainer:
         self.stream: Generator[list[Batch], None, None]
         self.saver = Saver()
         self.steps_taken = self.images_taken = 0
-        self.evaluating = 0.0  # seconds that the last evaluation took
+        self.evaluations = Evaluations(job.resolved.evaluate_every)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint whose sums hold; says which were passed over."""
@@ -313,13 +313,13 @@ class Trainer:
         state, job = self.state, self.job
         begin = time.monotonic()
         metrics = dict(job.evaluate(self.learner.shipped()))
-        self.evaluating = time.monotonic() - begin
+        self.evaluations.took(time.monotonic() - begin)
         row = {
             "step": state.step,
             "epoch": round(self.epoch, 4),
             "split": "val",
             "metrics": metrics,
-            "time": {"seconds": self.evaluating},
+            "time": {"seconds": self.evaluations.last},
         }
         self.rows.append(row)
         board.add(row)
@@ -367,7 +367,7 @@ class Trainer:
         if state.free or self.asking.paused or state.timed < len(self.planned) or state.step % self.log_every:
             return None
         most = 0 if "batch" in state.settings else self.job.longest  # which counts batches as they were
-        return deadline.affordable(state.step, self.steps_taken, self.schedule, now, most=most, spare=2 * self.evaluating)
+        return deadline.affordable(state.step, self.steps_taken, self.schedule, now, self.evaluations, most=most)
 
     def _checkpoint(self) -> None:
         """Take a snapshot, which the saver writes while training goes on."""

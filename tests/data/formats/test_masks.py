@@ -127,6 +127,7 @@ def test_a_palette_by_its_colours(tmp_path: Path) -> None:
         ((0, 85, 170, 255), ("0", "85", "170", "255"), set()),
         (((0, 0, 0), (128, 0, 0), (224, 224, 192)), ("#000000", "#800000"), {0xE0E0C0}),
         (((0, 0, 0), (9, 9, 9), (128, 0, 0)), ("#000000", "#090909", "#800000"), {0xE0E0C0}),
+        (((0, 0, 0), (0, 0, 255), (128, 0, 0)), ("#000000", "#0000ff", "#800000"), {0xE0E0C0}),
     ],
 )
 def test_values_without_a_legend(tmp_path: Path, values: tuple[Any, ...], classes: tuple[str, ...], ignored: set[int]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from saccade.core.class_masks import IGNORED
@@ -94,6 +95,7 @@ class _Told(torch.autograd.Function):
         return entropy, _by_class(right, goals, logits.shape[1]), squares
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, entropy: Tensor, both: Tensor, squares: Tensor) -> tuple[Tensor, None, None]:
         """By shares s: 2 `squares` s, and `both` at the own class; by logits: s times that less its mean by shares. By logits of
         entropy: s less 1 at the own class."""
