@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from saccade.cli.edit import show
 from saccade.core import requests
@@ -237,9 +238,11 @@ def test_a_compiled_run_is_edited_too(tmp_path: Path) -> None:
     """It is compiled anew; the losses are those of the run that is not, and resume is equal to the bit."""
     config = replace(CONFIG, edits=EDITS[:2])
     plain = fit(editable(tmp_path / "plain", config))
+    before = counters["stats"]["unique_graphs"]
     whole = fit(editable(tmp_path / "compiled", replace(config, compile=True)))
+    assert counters["stats"]["unique_graphs"] >= before + 3, "the network, and it after each edit; losses may be equal to the bit"
     mine, theirs = ([row["loss"] for row in one.rows if "loss" in row] for one in (whole, plain))
-    assert mine == pytest.approx(theirs, rel=1e-3) and mine != theirs
+    assert mine == pytest.approx(theirs, rel=1e-3)
     interrupted(tmp_path / "again", replace(config, compile=True), 4)
     assert go_on(editable(tmp_path / "again", replace(config, compile=True))).differs(whole) == []
 
