@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.core import images, masks
+from saccade.core import images
 from saccade.core.class_masks import IGNORED, Packed
 from saccade.core.errors import UserError, unknown
 from saccade.data import archives, shapes, splitting
@@ -165,7 +165,7 @@ class Dataset:
                 if not item.mask:
                     classes = shapes.classes_of(item, self.annotations)
                 else:
-                    values = masks.read(self.tree.image(item.mask), colours=legend.colours, max_pixels=self.tree.max_pixels)
+                    values = shapes.values_of(item, self.annotations)
                     classes = shapes.named(values, legend)
                     strange.append(legend.unnamed(np.unique(values[classes == IGNORED]).tolist()) if legend.values else [])
             except UserError:

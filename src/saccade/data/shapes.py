@@ -130,10 +130,13 @@ def unfolded(objects: Sequence[Object], tree: Tree) -> list[Object]:
 def classes_of(item: Item, annotations: Annotations) -> NDArray[np.uint8]:
     """The class of each pixel of an image by its mask, or by the shapes of its objects, of which none lies over another: uint8 `[H, W]`,
     IGNORED where none counts. Raises UserError as `masks.read`."""
+    return named(values_of(item, annotations), annotations.legend) if item.mask else _painted(item, annotations.tree)
+
+
+def values_of(item: Item, annotations: Annotations) -> masks.Values:
+    """The values of the mask of an image, `[H, W]`. Raises UserError as `masks.read`."""
     tree = annotations.tree
-    if not item.mask:
-        return _painted(item, tree)
-    return named(masks.read(tree.image(item.mask), colours=annotations.legend.colours, max_pixels=tree.max_pixels), annotations.legend)
+    return masks.read(tree.image(item.mask), colours=annotations.legend.colours, max_pixels=tree.max_pixels)
 
 
 def named(values: masks.Values, legend: Legend) -> NDArray[np.uint8]:

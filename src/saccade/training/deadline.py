@@ -11,9 +11,9 @@ LATE, EARLY = 1.03, 0.94  # times the time left that what is left may take, and 
 MOST = 2  # times the steps that were planned that a run may be lengthened to
 AIM = 0.97  # of the time left
 WORTH_IT = 1.03  # times the steps, from which on they are made more
-FEWEST, PART = 20, 10  # steps whose speed tells: so many, and this part of the run, to have its share of evaluations among them
+FEWEST, PART = 20, 10  # steps whose speed tells: so many, and this part of the run
 EARLIEST = 0.25  # share of the run before which nothing is judged
-PROVEN = (0.6, 0.8)  # shares of the run between which it may be lengthened, again too: its speed is known, and its rate not yet low
+PROVEN = (0.6, 0.8)  # shares of the run between which it may be lengthened, more than once: its speed is known, and its rate not yet low
 
 
 @dataclass
