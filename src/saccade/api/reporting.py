@@ -145,7 +145,9 @@ def _next_steps(run: RunDir, split: str, *, making: bool) -> Sequence[Mapping[st
 
 def _notes(data: Mapping[str, Any]) -> list[str]:
     notes = [f"{bad['path']} was left out: {bad['reason']}" for bad in data["bad"]]
-    return notes + ([f"{data['ignored']} files without an image suffix were passed over"] if data["ignored"] else [])
+    if ignored := data["ignored"]:
+        notes.append(f"{ignored:,} {'file' if ignored == 1 else 'files'} without an image suffix passed over")
+    return notes
 
 
 def _pictures(root: str, evaluation: Evaluation) -> list[str]:
