@@ -124,7 +124,7 @@ def test_masks_as_truths(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.processes
-@pytest.mark.skipif("SACCADE_LARGE_IMAGES" not in os.environ, reason="an hour: set SACCADE_LARGE_IMAGES=1")
+@pytest.mark.skipif("SACCADE_LARGE_IMAGES" not in os.environ, reason="some twenty minutes: set SACCADE_LARGE_IMAGES=1")
 @pytest.mark.parametrize("form", ["png", "tif", "big.tif"])
 def test_twenty_thousand_pixels_square(model: Path, tmp_path: Path, form: str) -> None:
     """400 million pixels: the process takes less than twice the bytes that they have."""

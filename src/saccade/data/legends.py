@@ -21,7 +21,8 @@ from saccade.data import reading
 from saccade.data.annotations import Annotations, Legend
 from saccade.data.tree import Tree
 
-FILES = ("classes.txt", "labelmap.txt", "class_dict.csv", "classes.csv", "legend.csv", "classes.json")
+CLASSES = "classes.txt"
+FILES = (CLASSES, "labelmap.txt", "class_dict.csv", "classes.csv", "legend.csv", "classes.json")
 VOID = 0xE0E0C0  # the colour of VOC's void (224, 224, 192)
 UNSURE = 255  # the index of what belongs to no class, as VOC, Cityscapes and others have it; white where masks are black and white
 WHITE_16 = 0xFFFF  # that of 16 bits
@@ -44,9 +45,17 @@ def read(tree: Tree, path: str) -> Read:
     elif path.endswith("labelmap.txt"):
         rows = _labelmap_rows(text, where)
     else:
-        names = text.removesuffix("\n").split("\n") if text else []
-        rows = [(name.strip("\r"), value) for value, name in enumerate(names)]
+        rows = [(name, value) for value, name in enumerate(_lines(text))]
     return _legend(rows, where)
+
+
+def listed(tree: Tree) -> tuple[str, ...]:
+    """The lines of `classes.txt`, which name the classes by their numbers from 0; () where there is none."""
+    return _lines(reading.decode(tree.read(CLASSES))) if tree.find(CLASSES) else ()
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip("\r") for line in text.removesuffix("\n").split("\n")) if text else ()
 
 
 def _legend(rows: Sequence[tuple[str, int | tuple[int, ...]]], where: str) -> Read:

@@ -41,6 +41,10 @@ class Pictures:
         """By path."""
         return {file.path: file for file in self.files if file.is_image}
 
+    def passed_over(self, *read: str) -> int:
+        """How many files are no images, and not among those of these paths, which a reader took names or splits from."""
+        return sum(not file.is_image and file.path not in read for file in self.files)
+
     def find(self, name: str, folders: Iterable[str], split: str = "") -> File | None:
         """The image that an annotation calls `name`: in one of the folders, in this order, else the only one whose path ends so.
 

@@ -109,6 +109,19 @@ def test_legends(tmp_path: Path, name: str, text: str, values: tuple[Any, ...], 
     assert classes[: len(values), 0].tolist() == list(range(len(values)))
 
 
+def test_what_was_read_is_not_passed_over(tmp_path: Path) -> None:
+    for number in range(2):
+        pair(tmp_path, f"images/{number}.png", f"masks/{number}.png", 0, 1)
+    (tmp_path / "classes.txt").write_text("ground\nsea\n")
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("0\n")
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("1\n")
+    assert [item.split for item in read(tmp_path).items] == ["train", "val"] and read(tmp_path).ignored == 0
+    (tmp_path / "legend.csv").write_text("value,name\n0,sky\n")  # classes.txt comes first
+    (tmp_path / "README").touch()
+    assert read(tmp_path).ignored == 2
+
+
 def test_a_palette_by_its_colours(tmp_path: Path) -> None:
     pair(tmp_path, "images/a.png", "masks/a.png", 0, 2, 1, mode="P")
     (tmp_path / "labelmap.txt").write_text("sky:0,0,0::\nsea:0,128,0::\n")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from saccade.core import masks, run_lengths
 from saccade.core.errors import UserError
-from saccade.data import reading, shapes
+from saccade.data import legends, shapes
 from saccade.data.annotations import Annotations, Item, Object, Picture
 from saccade.data.findings import Finding
 from saccade.data.pictures import Pictures, split_of, stem
@@ -49,7 +49,7 @@ def fits(tree: Tree) -> tuple[str, ...]:
 def read(tree: Tree, task: str) -> Annotations:
     """Raises UserError where there are none of the three kinds."""
     pictures = Pictures(tree)
-    named = _names(tree, pictures)
+    named = legends.listed(tree)
     if by_object := _by_object(pictures):
         classes, items, problems = _of_objects(by_object, named)
     elif by_value := _by_value(pictures):
@@ -59,14 +59,8 @@ def read(tree: Tree, task: str) -> Annotations:
     items.sort(key=lambda item: item.path)
     problems.sort(key=lambda problem: problem.path)
     outside = sum(item.image.outside for item in items)
-    ignored = len(pictures.files) - len(pictures.images)
+    ignored = pictures.passed_over(legends.CLASSES)
     return Annotations("instance_masks", task, classes, tuple(items), tree, tuple(problems), ignored, outside)
-
-
-def _names(tree: Tree, pictures: Pictures) -> tuple[str, ...]:
-    if "classes.txt" not in pictures.paths:
-        return ()
-    return tuple(line.strip("\r") for line in reading.decode(tree.read("classes.txt")).removesuffix("\n").split("\n"))
 
 
 def _name(path: str) -> str:

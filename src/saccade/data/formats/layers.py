@@ -16,7 +16,7 @@ import numpy as np
 from saccade.core import encoding, layers
 from saccade.core.class_masks import IGNORED
 from saccade.core.errors import UserError
-from saccade.data import reading, shapes
+from saccade.data import legends, shapes
 from saccade.data.annotations import Annotations, Item, Object, Picture
 from saccade.data.findings import Finding
 from saccade.data.formats import masks
@@ -32,14 +32,8 @@ _EXPECTED = "expected images/NAME.png and masks/CLASS/NAME.png"
 def fits(tree: Tree) -> tuple[str, ...]:
     """Segmentation, where some image has a mask of a class."""
     pictures = Pictures(tree)
-    images, found = _images(pictures), _masks(pictures, _names(tree, pictures))
+    images, found = _images(pictures), _masks(pictures, legends.listed(tree))
     return TASKS if any(key in images for key, _ in found) else ()
-
-
-def _names(tree: Tree, pictures: Pictures) -> tuple[str, ...]:
-    if "classes.txt" not in pictures.paths:
-        return ()
-    return tuple(line.strip("\r") for line in reading.decode(tree.read("classes.txt")).removesuffix("\n").split("\n"))
 
 
 def _images(pictures: Pictures) -> dict[str, File]:
@@ -75,7 +69,7 @@ def _masks(pictures: Pictures, names: tuple[str, ...]) -> dict[tuple[str, str], 
 def read(tree: Tree, task: str) -> Annotations:
     """Raises UserError where no image has a mask, or where there are more classes than a pixel can have."""
     pictures = Pictures(tree)
-    names = _names(tree, pictures)
+    names = legends.listed(tree)
     images, found = _images(pictures), _masks(pictures, names)
     kept = {key: file for key, file in found.items() if key[0] in images}
     if not kept:
@@ -96,7 +90,7 @@ def read(tree: Tree, task: str) -> Annotations:
     items.sort(key=lambda item: item.path)
     problems.sort(key=lambda problem: problem.path)
     outside = sum(item.image.outside for item in items)
-    ignored = len(pictures.files) - len(pictures.images)
+    ignored = pictures.passed_over(legends.CLASSES)
     return Annotations("layers", task, classes, tuple(items), tree, tuple(problems), ignored, outside, multi=True)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from saccade.core import class_masks
 from saccade.core.errors import UserError
 from saccade.data import legends, reading, shapes
-from saccade.data.annotations import Annotations, Item, Legend
+from saccade.data.annotations import Annotations, Item
 from saccade.data.findings import Finding
 from saccade.data.pictures import Pictures, split_of, stem
 from saccade.data.tree import File, Tree
@@ -82,8 +82,11 @@ def read(tree: Tree, task: str) -> Annotations:
     problems += [
         Finding("missing-image", found[key].path, "is a mask of an image that is not there") for key in found.keys() - images.keys()
     ]
-    classes, legend, notes = _legend(tree, pictures, [found[key].path for key in pairs])
-    splits = _splits(tree, pictures)
+    masks = [found[key].path for key in pairs]
+    told = _told(pictures, masks)
+    classes, legend, notes = legends.as_found(legends.read(tree, told), tree, masks) if told else legends.of_masks(tree, masks)
+    lists = sorted(path for path in pictures.paths if _LIST.fullmatch(path))
+    splits = _splits(tree, lists)
     items = []
     for key in pairs:
         image = images[key]
@@ -92,28 +95,28 @@ def read(tree: Tree, task: str) -> Annotations:
     items.sort(key=lambda item: item.path)
     outside = sum(item.image.outside for item in items)
     problems.sort(key=lambda problem: problem.path)
-    ignored = len(pictures.files) - len(pictures.images)
+    ignored = pictures.passed_over(told, *lists)
     return Annotations("masks", task, classes, tuple(items), tree, tuple(problems), ignored, outside, legend=legend, notes=notes)
 
 
-def _splits(tree: Tree, pictures: Pictures) -> dict[str, str]:
+def _splits(tree: Tree, lists: Sequence[str]) -> dict[str, str]:
     """VOC's lists: name of an image -> split."""
     found: dict[str, str] = {}
-    for path in sorted(path for path in pictures.paths if _LIST.fullmatch(path)):
+    for path in lists:
         split = split_of(stem(posixpath.basename(path)))
         found |= dict.fromkeys((line.strip() for line in reading.decode(tree.read(path)).splitlines()), split)
     return found
 
 
-def _legend(tree: Tree, pictures: Pictures, paths: Sequence[str]) -> tuple[tuple[str, ...], Legend, tuple[str, ...]]:
-    """Classes and how pixels name them, from a file or else from the masks at `paths`; and notes."""
+def _told(pictures: Pictures, paths: Sequence[str]) -> str:
+    """The file that tells how pixels of the masks at `paths` name classes; "" where there is none."""
     places = ("", *sorted({posixpath.dirname(path) for path in paths} | {posixpath.dirname(posixpath.dirname(path)) for path in paths}))
     for name in legends.FILES:
         for place in places:
             path = posixpath.join(place, name)
             if path in pictures.paths:
-                return legends.as_found(legends.read(tree, path), tree, paths)
-    return legends.of_masks(tree, paths)
+                return path
+    return ""
 
 
 def write(annotations: Annotations, out: Output) -> None:

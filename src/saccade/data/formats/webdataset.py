@@ -36,7 +36,6 @@ HOLDS = frozenset({"labels", "several labels", "boxes", "polygons", "masks", "cr
 SHARD = ".tar"
 SHARD_BYTES = 512 << 20
 LOOKED_AT = 50  # samples, to tell what they are
-CLASSES = "classes.txt"
 _MASKS = ("mask.png", "seg.png", "segmentation.png", "labels.png")
 _EXPECTED = "expected .tar shards with KEY.jpg and KEY.cls, KEY.json or KEY.mask.png"
 
@@ -116,7 +115,7 @@ def read(tree: Tree, task: str) -> Annotations:
     inside = _opened(tree)
     if inside is None:
         raise UserError("holds no WebDataset shards", where=str(tree.root), fix=_EXPECTED)
-    lines = reading.decode(tree.read(CLASSES)).splitlines() if tree.find(CLASSES) else []
+    lines = legends.listed(tree)
     classes = tuple(dict.fromkeys(line for line in lines if line.strip()))
     keys = (*records.LABEL, *(f"objects.{key}" for key in records.CATEGORIES))
     found = records.Gathered(task, dict.fromkeys(keys, classes), inside)
@@ -154,7 +153,7 @@ def write(annotations: Annotations, out: Output) -> None:
         for number, samples in numbered(_files(key, item, annotations, out) for key, item in keyed):
             _write_shard(out.place(f"{split or 'data'}-{number:06d}{SHARD}"), samples)
     if annotations.classes:
-        out.text(CLASSES, "".join(f"{name}\n" for name in annotations.classes))
+        out.text(legends.CLASSES, "".join(f"{name}\n" for name in annotations.classes))
 
 
 def _keys(items: Sequence[Item], out: Output) -> list[str]:
