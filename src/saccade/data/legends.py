@@ -20,6 +20,7 @@ from saccade.core.files import parse_json
 from saccade.data import reading
 from saccade.data.annotations import Annotations, Legend
 from saccade.data.tree import Tree
+from saccade.data.writing import Output
 
 CLASSES = "classes.txt"
 FILES = (CLASSES, "labelmap.txt", "class_dict.csv", "classes.csv", "legend.csv", "classes.json")
@@ -52,6 +53,11 @@ def read(tree: Tree, path: str) -> Read:
 def listed(tree: Tree) -> tuple[str, ...]:
     """The lines of `classes.txt`, which name the classes by their numbers from 0; () where there is none."""
     return _lines(reading.decode(tree.read(CLASSES))) if tree.find(CLASSES) else ()
+
+
+def write_list(classes: Sequence[str], out: Output) -> None:
+    """`classes.txt`, as `listed` reads it."""
+    out.text(CLASSES, "".join(f"{name}\n" for name in classes))
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -170,7 +170,7 @@ def write(annotations: Annotations, out: Output) -> None:
         for number, one in enumerate(item.objects, 1):
             mask = run_lengths.to_mask(shapes.rle(one, out.size(item), annotations.tree))
             out.data(f"{folder}/masks/{one.label}/{number:05d}.png", _png(mask))
-    out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))
+    legends.write_list(annotations.classes, out)
 
 
 def _png(mask: NDArray[np.bool_]) -> bytes:

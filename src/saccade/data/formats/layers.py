@@ -110,4 +110,4 @@ def write(annotations: Annotations, out: Output) -> None:
             parts = {label: (sets >> label & 1).astype(bool) for label in sorted({one.label for one in item.objects})}
         for label, inside in parts.items():
             out.data(f"masks/{folder}{label}/{stem(name)}.png", encoding.png(np.where(inside, 255, 0).astype(np.uint8)))
-    out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))
+    legends.write_list(annotations.classes, out)

@@ -127,4 +127,4 @@ def write(annotations: Annotations, out: Output) -> None:
         name = out.name(item)
         out.image(item, f"images/{folder}{name}")
         out.data(f"masks/{folder}{stem(name)}.png", class_masks.png(shapes.classes_of(item, annotations)))
-    out.text("classes.txt", "".join(f"{name}\n" for name in annotations.classes))
+    legends.write_list(annotations.classes, out)

@@ -153,7 +153,7 @@ def write(annotations: Annotations, out: Output) -> None:
         for number, samples in numbered(_files(key, item, annotations, out) for key, item in keyed):
             _write_shard(out.place(f"{split or 'data'}-{number:06d}{SHARD}"), samples)
     if annotations.classes:
-        out.text(legends.CLASSES, "".join(f"{name}\n" for name in annotations.classes))
+        legends.write_list(annotations.classes, out)
 
 
 def _keys(items: Sequence[Item], out: Output) -> list[str]:
